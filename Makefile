@@ -1,0 +1,59 @@
+# make demo   from nothing to a trained, exported, searchable model
+# make test   all tests; `make test-fast` leaves out the slow ones
+# make lint   ruff and mypy
+#
+# PIP_ARGS is given to pip: an index with torch's CPU build, for example, saves gigabytes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+CORPUS := corpora/python
+RUN := $(BIN)/softnce-ray
+
+.PHONY: demo test test-fast lint format clean
+
+demo: $(VENV)/.installed
+	test -f $(CORPUS)/manifest.json || $(RUN) corpus mine --python-environment --out $(CORPUS) --limit 30000
+	$(RUN) launch search_spaces/quickstart.yaml
+	$(RUN) report quickstart
+	$(RUN) export quickstart --to best --overwrite
+	$(RUN) search best --corpus $(CORPUS) "parse a date string"
+	$(RUN) search best --corpus $(CORPUS) "remove a directory and all its files"
+	$(RUN) search best --corpus $(CORPUS) "softmax of a tensor along a dimension"
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check softnce_ray tests
+	$(BIN)/ruff format --check softnce_ray tests
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff format softnce_ray tests
+	$(BIN)/ruff check --fix softnce_ray tests
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and by its exact version: then nothing asks for another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) $$(grep '^torch==' constraints.txt)
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(INSTALL) -e ".[test]"
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.installed
+	$(INSTALL) -e ".[test,lint]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

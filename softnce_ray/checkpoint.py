@@ -1,0 +1,92 @@
+"""Everything a resumed run needs, written so that a crash leaves either the old checkpoint or the new one."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run had come: all that is not a tensor."""
+
+    identity: str
+    epoch: int
+    best_epoch: int
+    best_valid_mrr: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after an epoch. `encoder` and `best` are state dicts, `optimisers` those of each optimiser."""
+
+    progress: Progress
+    encoder: dict[str, Tensor]
+    best: dict[str, Tensor]
+    optimisers: list[dict[str, dict[str, Tensor]]]
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """State of each parameter by its number, as tensors."""
+    state = optimiser.state_dict()["state"]
+    return {
+        str(number): {name: torch.as_tensor(value) for name, value in values.items()}
+        for number, values in state.items()
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, dict[str, Tensor]]) -> None:
+    """Put back what `optimiser_state` gave; the optimiser's groups keep their settings."""
+    whole = optimiser.state_dict()
+    whole["state"] = {int(number): dict(values) for number, values in saved.items()}
+    optimiser.load_state_dict(whole)
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write one safetensors file into an existing folder, atomically."""
+    tensors = {f"encoder/{name}": tensor for name, tensor in checkpoint.encoder.items()}
+    if checkpoint.progress.best_epoch != checkpoint.progress.epoch:
+        tensors.update({f"best/{name}": tensor for name, tensor in checkpoint.best.items()})
+    for number, optimiser in enumerate(checkpoint.optimisers):
+        for parameter, values in optimiser.items():
+            tensors.update({f"optimiser/{number}/{parameter}/{name}": t for name, t in values.items()})
+    partial = folder / f".{CHECKPOINT_FILE}.{os.getpid()}"
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        partial,
+        metadata={"progress": json.dumps(asdict(checkpoint.progress))},
+    )
+    os.replace(partial, folder / CHECKPOINT_FILE)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """What `save_checkpoint` wrote, on the CPU.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint in `folder`.
+      safetensors.SafetensorError: the file is damaged.
+    """
+    encoder: dict[str, Tensor] = {}
+    best: dict[str, Tensor] = {}
+    optimisers: list[dict[str, dict[str, Tensor]]] = []
+    with safe_open(folder / CHECKPOINT_FILE, framework="pt") as file:
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+        for key in file.keys():  # noqa: SIM118 (not a dict)
+            kind, rest = key.split("/", 1)
+            if kind == "optimiser":
+                number, parameter, name = rest.split("/")
+                while len(optimisers) <= int(number):
+                    optimisers.append({})
+                optimisers[int(number)].setdefault(parameter, {})[name] = file.get_tensor(key)
+            else:
+                (encoder if kind == "encoder" else best)[rest] = file.get_tensor(key)
+    return Checkpoint(progress, encoder, best or encoder, optimisers)

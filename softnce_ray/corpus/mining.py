@@ -1,0 +1,222 @@
+"""From source files to pairs, in parallel and in a seeded order that does not depend on the parallelism."""
+
+from __future__ import annotations
+
+import codecs
+import multiprocessing
+import os
+import random
+import re
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+
+from softnce_ray.corpus.cleaning import Drop, check_code, clean_query
+from softnce_ray.corpus.languages import LANGUAGES, Language, functions_in
+from softnce_ray.corpus.pairs import Pair
+from softnce_ray.corpus.sources import Source
+
+MAX_FILE_BYTES = 1_000_000
+MAX_MEAN_LINE = 200
+MAX_EXAMPLES = 3
+_CHUNK_FILES = 32
+_HEADER_BYTES = 1_000
+_MARK = rb"^(?:#|//|/?\*|--|;|\"\"\"|''').{0,200}?"
+_GENERATED = re.compile(
+    _MARK
+    + rb"(?:do not (?:edit|modify)|@generated|auto-?generated|(?:automatically|machine)[- ]generated)|"
+    + _MARK
+    + rb"\bgenerated (?:by|from|with|using)\b|"
+    rb"^this (?:file|module|code|script) (?:is|was|has been) (?:auto\S* |machine )?generated\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing that was dropped: `line` is 0 for a whole file."""
+
+    reason: str
+    path: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What some files gave: pairs in the files' order, and how much was dropped, by reason."""
+
+    files: int
+    pairs: tuple[Pair, ...]
+    dropped_files: Counter[str] = field(default_factory=Counter)
+    dropped_functions: Counter[str] = field(default_factory=Counter)
+    examples: tuple[Example, ...] = ()
+
+
+def file_exclusion(source: bytes) -> str | None:
+    """Why a file's content is not mined, or None: its size, its encoding, who wrote it."""
+    if len(source) > MAX_FILE_BYTES:
+        return "file_too_large"
+    if _GENERATED.search(source, 0, _HEADER_BYTES):
+        return "generated_file"
+    if len(source) > MAX_MEAN_LINE * (source.count(b"\n") + 1):
+        return "minified_file"
+    if b"\0" in source:
+        return "binary_file"
+    try:
+        source.decode()
+    except UnicodeDecodeError:
+        return "not_utf8"
+    return None
+
+
+def mine_file(source: Source, language: Language) -> Batch:
+    """The pairs of one file. Whatever is wrong with the file is counted, never raised."""
+    try:
+        if not os.path.isfile(source.file):  # opening a pipe would wait for ever
+            raise FileNotFoundError(source.file)
+        with open(source.file, "rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1).removeprefix(codecs.BOM_UTF8)
+    except OSError:
+        reason: str | None = "unreadable_file"
+    else:
+        reason = file_exclusion(data)
+    if reason is not None:
+        return Batch(1, (), Counter([reason]), examples=(Example(reason, source.path, 0),))
+    pairs: list[Pair] = []
+    dropped: Counter[str] = Counter()
+    examples: list[Example] = []
+    for function in functions_in(data, language):
+        reason = function.reason
+        query: str | Drop = ""
+        if reason is None:
+            query = clean_query(function.documentation)
+            drop = query if isinstance(query, Drop) else check_code(function.code)
+            reason = drop.reason if drop else None
+        if reason is None and isinstance(query, str):
+            pairs.append(
+                Pair(
+                    query=query,
+                    code=function.code,
+                    language=language.name,
+                    package=source.package,
+                    path=source.path,
+                    line=function.line,
+                    name=function.name,
+                )
+            )
+        elif reason is not None:
+            dropped[reason] += 1
+            if dropped[reason] == 1:
+                examples.append(Example(reason, source.path, function.line))
+    return Batch(1, tuple(pairs), dropped_functions=dropped, examples=tuple(examples))
+
+
+def _mine_chunk(chunk: Sequence[Source], language: str) -> list[Batch]:
+    return [mine_file(source, LANGUAGES[language]) for source in chunk]
+
+
+def _start_worker() -> None:
+    # An interrupt on the terminal reaches every process; only the parent is to answer it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    # Forking is quick and needs nothing of the caller's script, but is safe only without threads.
+    can_fork = "fork" in multiprocessing.get_all_start_methods() and threading.active_count() == 1
+    return multiprocessing.get_context("fork" if can_fork else "spawn")
+
+
+def _results(chunks: list[Sequence[Source]], language: str, workers: int) -> Iterator[list[Batch]]:
+    """The chunks' results in their order; what a broken pool leaves behind is done in this process."""
+    if workers <= 1 or len(chunks) <= 1:
+        yield from (_mine_chunk(chunk, language) for chunk in chunks)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
+    waiting: deque[tuple[Sequence[Source], Future[list[Batch]] | None]] = deque()
+    ahead = 4 * workers
+    try:
+        for position in range(len(chunks) + ahead):
+            if position < len(chunks):
+                future: Future[list[Batch]] | None
+                try:
+                    future = pool.submit(_mine_chunk, chunks[position], language)
+                except BrokenProcessPool:
+                    future = None
+                waiting.append((chunks[position], future))
+            if position < ahead - 1 or not waiting:
+                continue
+            chunk, future = waiting.popleft()
+            try:
+                result = future.result() if future is not None else None
+            except BrokenProcessPool:
+                result = None
+            yield _mine_chunk(chunk, language) if result is None else result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def mine_sources(
+    sources: Iterable[Source],
+    language: Language,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Iterator[Batch]:
+    """Mine files in a seeded shuffled order, one batch per file, until `limit` pairs are kept.
+
+    The batches are the same for any number of `workers` (processes; 1 stays in this one). `progress` is
+    called with (files done, files in all, pairs so far). The last batch is cut to the limit and its rest is
+    counted as `over_limit`.
+    """
+    order = list(sources)
+    random.Random(seed).shuffle(order)
+    chunks = [order[start : start + _CHUNK_FILES] for start in range(0, len(order), _CHUNK_FILES)]
+    done = kept = 0
+    results = _results(list(chunks), language.name, workers)
+    try:
+        for batches in results:
+            for batch in batches:
+                done += 1
+                room = len(batch.pairs) if limit is None else limit - kept
+                if len(batch.pairs) > room:
+                    over = Counter(batch.dropped_functions)
+                    over["over_limit"] += len(batch.pairs) - room
+                    batch = Batch(1, batch.pairs[:room], batch.dropped_files, over, batch.examples)
+                kept += len(batch.pairs)
+                yield batch
+                if limit is not None and kept >= limit:
+                    if progress is not None:
+                        progress(done, len(order), kept)
+                    return
+            if progress is not None:
+                progress(done, len(order), kept)
+    finally:
+        results.close()  # type: ignore[attr-defined]
+
+
+def merge_batches(batches: Iterable[Batch]) -> Batch:
+    """One batch of all: at most `MAX_EXAMPLES` examples of each reason are kept, the first ones."""
+    files = 0
+    pairs: list[Pair] = []
+    dropped_files: Counter[str] = Counter()
+    dropped_functions: Counter[str] = Counter()
+    examples: list[Example] = []
+    seen: Counter[str] = Counter()
+    for batch in batches:
+        files += batch.files
+        pairs.extend(batch.pairs)
+        dropped_files.update(batch.dropped_files)
+        dropped_functions.update(batch.dropped_functions)
+        for example in batch.examples:
+            seen[example.reason] += 1
+            if seen[example.reason] <= MAX_EXAMPLES:
+                examples.append(example)
+    return Batch(files, tuple(pairs), dropped_files, dropped_functions, tuple(examples))

@@ -1,0 +1,209 @@
+"""A corpus on disk: a folder with `manifest.json` and `<language>/<split>.parquet`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+UNKNOWN_LICENCE = "unknown: each function under its package's licence"
+
+
+class DroppedExample(BaseModel):
+    """Where something was dropped: `line` is 1-based, 0 for a whole file."""
+
+    model_config = ConfigDict(frozen=True)
+    reason: str
+    path: str
+    line: int
+
+
+class LanguageCounts(BaseModel):
+    """What one language of a corpus holds.
+
+    `pairs` and `digests` are per split, `packages` per split and package. `train_pairs_sharing_query`
+    counts the training pairs whose normalised query another training pair has too (natural false
+    negatives); `queries_in_train` counts, for valid and test, the queries that also occur in training.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    pairs: dict[str, int]
+    packages: dict[str, dict[str, int]]
+    train_pairs_sharing_query: int
+    queries_in_train: dict[str, int]
+    digests: dict[str, str]
+
+
+class Manifest(BaseModel):
+    """What a corpus holds, how it was made and what was left out.
+
+    `dropped` counts reasons by stage: `files` and `functions` (mining), `lines` and `records` (reading),
+    `pairs` (building). `fingerprint` is a hash of the rows alone: not of `created`, of parquet's bytes, or
+    of where the folder lies.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    format_version: int = FORMAT_VERSION
+    created: str
+    fingerprint: str
+    languages: dict[str, LanguageCounts]
+    dropped: dict[str, dict[str, int]] = Field(default_factory=dict)
+    examples: tuple[DroppedExample, ...] = ()
+    notes: tuple[str, ...] = ()
+    rules: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    licence: str = UNKNOWN_LICENCE
+
+
+def table_digest(table: pa.Table) -> str:
+    """64 hexadecimal digits of the rows' contents in their order; file bytes and versions do not matter."""
+    digest = hashlib.sha256()
+    for name in PAIR_SCHEMA.names:
+        column = hashlib.sha256()
+        for chunk in table.column(name).chunks:
+            for value in chunk.to_pylist():
+                data = str(value).encode()
+                column.update(len(data).to_bytes(8, "little"))
+                column.update(data)
+        digest.update(column.digest())
+    return digest.hexdigest()
+
+
+def fingerprint(digests: Mapping[str, Mapping[str, str]]) -> str:
+    """One hash for the tables' digests, given as language -> split -> digest."""
+    lines = [f"{name}/{split} {digest}" for name, each in digests.items() for split, digest in each.items()]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the corpus in `folder`.
+
+    Raises:
+        CorpusError: the folder or the manifest is missing, broken, or of another format version.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise CorpusError(
+            f"expected a corpus folder at {folder}, got nothing: "
+            f"correct the path, or make it with `softnce-ray corpus mine --python-environment --out {folder}`"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CorpusError(
+            f"expected {MANIFEST_NAME} in {folder}, got a folder without it: it is no corpus; "
+            "give a folder that `softnce-ray corpus` made"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise CorpusError(f"expected JSON in {path}, got {error}: make the corpus again") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise CorpusError(
+            f"expected format version {FORMAT_VERSION} in {path}, got {version!r}: "
+            "make the corpus again with this version of softnce-ray, or use the version that made it"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CorpusError(
+            f"expected a manifest in {path}, got a wrong value at {where} ({first['msg']}): make the corpus again"
+        ) from error
+
+
+class Corpus:
+    """A corpus that was opened; tables are read from disk on every call, nothing is kept in memory."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = False) -> Corpus:
+        """Open a corpus whose tables are there with the columns and row counts of the manifest.
+
+        `verify` also reads every row and compares the contents with the manifest's (about a second for
+        100,000 pairs).
+
+        Raises:
+            CorpusError: the folder, its manifest or a table is missing, broken, changed, or of another
+                version.
+        """
+        root = Path(folder)
+        corpus = cls(root, read_manifest(root))
+        for language, counts in corpus.manifest.languages.items():
+            for split, rows in counts.pairs.items():
+                corpus._check_table(language, split, rows)
+                if verify and table_digest(corpus.table(language, split)) != counts.digests.get(split):
+                    raise corpus._changed(language, split, "the rows of the manifest", "other rows")
+        return corpus
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that stand for the rows of all tables."""
+        return self.manifest.fingerprint
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Names of the languages, sorted."""
+        return tuple(sorted(self.manifest.languages))
+
+    def table(self, language: str, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a split in their stored order, all columns of `PAIR_SCHEMA` or those named.
+
+        A split that the corpus does not have is an empty table.
+
+        Raises:
+            CorpusError: unknown language, split or column, or the table cannot be read.
+        """
+        self._expect("language", language, self.languages)
+        self._expect("split", split, SPLITS)
+        for column in columns or ():
+            self._expect("column", column, PAIR_SCHEMA.names)
+        if split not in self.manifest.languages[language].pairs:
+            empty = PAIR_SCHEMA.empty_table()
+            return empty if columns is None else empty.select(list(columns))
+        path = self._path(language, split)
+        try:
+            with pq.ParquetFile(path, memory_map=True) as file:
+                return file.read(columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise self._changed(language, split, "a parquet table", str(error)) from error
+
+    def _path(self, language: str, split: str) -> Path:
+        return self.folder / language / f"{split}.parquet"
+
+    def _expect(self, what: str, got: str, possible: Sequence[str]) -> None:
+        if got not in possible:
+            raise CorpusError(f"expected a {what} of {', '.join(possible)} in {self.folder}, got {got!r}")
+
+    def _check_table(self, language: str, split: str, rows: int) -> None:
+        path = self._path(language, split)
+        if not path.is_file():
+            raise self._changed(language, split, f"{rows} rows", "no file")
+        try:
+            with pq.ParquetFile(path) as file:
+                schema, found = file.schema_arrow, file.metadata.num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise self._changed(language, split, "a parquet table", str(error)) from error
+        if not schema.equals(PAIR_SCHEMA, check_metadata=False):
+            raise self._changed(language, split, f"columns {PAIR_SCHEMA.names}", f"columns {schema.names}")
+        if found != rows:
+            raise self._changed(language, split, f"{rows} rows", f"{found} rows")
+
+    def _changed(self, language: str, split: str, expected: str, got: str) -> CorpusError:
+        return CorpusError(
+            f"expected {expected} in {self._path(language, split)}, got {got}: "
+            "the corpus was changed or copied in part after it was made; make it or copy it again"
+        )

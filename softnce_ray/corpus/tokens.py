@@ -1,0 +1,190 @@
+"""Texts as token ids: tokenised once, kept on disk, memory-mapped by every trial.
+
+A token folder holds `tokenizer.json` and, per language, split and side (query or code), the ids of all texts
+end to end with the offset of each text. Nothing is padded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from softnce_ray.config import TokenSettings
+from softnce_ray.corpus.pairs import SPLITS
+from softnce_ray.corpus.store import Corpus
+from softnce_ray.folders import appearing
+
+TOKENS_VERSION = 1
+SIDES = ("query", "code")
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+"""RoBERTa's special tokens in RoBERTa's order: padding is id 1."""
+
+_CHUNK = 2_000
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Texts of different lengths end to end: text i is `ids[offsets[i]:offsets[i+1]]`."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """The texts of `rows`, copied, in that order; ids as int64."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Ragged(self.ids[positions].astype(np.int64), offsets)
+
+
+def concatenate(parts: list[Ragged]) -> Ragged:
+    """All texts of `parts`, one part after another."""
+    ends = np.cumsum([0] + [int(part.offsets[-1]) for part in parts])
+    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    return Ragged(np.concatenate([part.ids for part in parts]), np.concatenate([*offsets, ends[-1:]]))
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """A finished token folder."""
+
+    folder: Path
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+
+    def texts(self, language: str, split: str, side: str) -> Ragged:
+        """Texts of one side of a split, memory-mapped, in the order of the corpus' table."""
+        stem = self.folder / language / f"{split}.{side}"
+        return Ragged(np.load(f"{stem}.ids.npy", mmap_mode="r"), np.load(f"{stem}.offsets.npy", mmap_mode="r"))
+
+
+def token_key(corpus: Corpus, settings: TokenSettings, tokenizer: str | None, special: bool) -> str:
+    """Name of the folder for this corpus and these settings; equal keys mean equal tokens."""
+    content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), tokenizer, special]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def prepare_tokens(
+    corpus: Corpus,
+    settings: TokenSettings,
+    root: Path,
+    *,
+    tokenizer: str | None = None,
+    special: bool = False,
+    progress: Progress | None = None,
+) -> TokenStore:
+    """Tokenise a corpus unless that has been done.
+
+    Args:
+      corpus: every language and split of it is tokenised.
+      settings: lengths, vocabulary and identifiers.
+      root: the token folder is made below it, under its key.
+      tokenizer: name or folder of a model whose tokenizer is used; None trains a BPE tokenizer on the
+        training split.
+      special: wrap each text in the special tokens that a transformer expects.
+      progress: called with (texts done, texts in all).
+
+    Raises:
+      OSError: the named tokenizer cannot be loaded, or the folder cannot be written.
+    """
+    final = root / token_key(corpus, settings, tokenizer, special)
+    if not final.exists():
+        with appearing(final) as folder:
+            _write_tokens(folder, corpus, settings, tokenizer, special, progress)
+    return TokenStore(final)
+
+
+def _write_tokens(
+    folder: Path,
+    corpus: Corpus,
+    settings: TokenSettings,
+    named: str | None,
+    special: bool,
+    progress: Progress | None,
+) -> None:
+    tokenizer = _named_tokenizer(named) if named else train_tokenizer(_training_texts(corpus), settings, special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tables = [(language, split) for language in corpus.languages for split in SPLITS]
+    total = sum(len(corpus.table(*key, columns=["line"])) for key in tables) * len(SIDES)
+    kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    done = 0
+    for language, split in tables:
+        (folder / language).mkdir(exist_ok=True)
+        table = corpus.table(language, split, columns=list(SIDES))
+        for side in SIDES:
+            tokenizer.enable_truncation(settings.query_length if side == "query" else settings.code_length)
+            parts, lengths = [np.empty(0, kind)], [0]
+            for chunk in _chunks(table, side):
+                encodings = tokenizer.encode_batch_fast(chunk, add_special_tokens=special)
+                parts.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), kind))
+                lengths.extend(map(len, encodings))
+                done += len(chunk)
+                if progress:
+                    progress(done, total)
+            np.save(folder / language / f"{split}.{side}.ids.npy", np.concatenate(parts))
+            np.save(folder / language / f"{split}.{side}.offsets.npy", np.cumsum(lengths))
+
+
+def train_tokenizer(texts: Iterator[list[str]], settings: TokenSettings, special: bool) -> Tokenizer:
+    """A BPE tokenizer whose file alone repeats all that is done to a text.
+
+    Identifiers are split (`parseDate_x` → parse date x) and lower-cased by its normalizer, so that an
+    exported model needs no code of ours.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
+    if settings.split_identifiers:
+        steps.append(normalizers.Replace(Regex(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+"), " "))
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(
+        Regex(r"[\p{L}\p{M}_]+|\p{N}+|[^\s\p{L}\p{M}\p{N}_]"), "removed", invert=True
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary,
+        special_tokens=list(SPECIAL),
+        min_frequency=2,
+        limit_alphabet=500,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if special:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[(name, SPECIAL.index(name)) for name in ("<s>", "</s>")]
+        )
+    return tokenizer
+
+
+def _named_tokenizer(name: str) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _training_texts(corpus: Corpus) -> Iterator[list[str]]:
+    for language in corpus.languages:
+        table = corpus.table(language, "train", columns=list(SIDES))
+        for side in SIDES:
+            yield from _chunks(table, side)
+
+
+def _chunks(table: pa.Table, side: str) -> Iterator[list[str]]:
+    for start in range(0, len(table), _CHUNK):
+        yield table.column(side).slice(start, _CHUNK).to_pylist()

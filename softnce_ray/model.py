@@ -1,0 +1,98 @@
+"""A model: an encoder with its tokenizer, as training yields it, stores keep it and export converts it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from softnce_ray.config import ArmConfig
+from softnce_ray.corpus.tokens import Ragged
+from softnce_ray.encoders import DualEncoder, build_encoder
+
+MODEL_FOLDER = "model"
+"""Name of a model's folder among the files of a trial."""
+
+_CHUNK_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder, its tokenizer and the settings that both were made from."""
+
+    encoder: DualEncoder
+    tokenizer: Tokenizer
+    config: ArmConfig
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, width) float32 vectors of queries."""
+        return self._encode(texts, self.config.tokens.query_length)
+
+    def encode_codes(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, width) float32 vectors of functions."""
+        return self._encode(texts, self.config.tokens.code_length)
+
+    def _encode(self, texts: Sequence[str], length: int) -> np.ndarray:
+        self.tokenizer.enable_truncation(length)
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+        offsets = np.cumsum([0, *map(len, encodings)])
+        ids = np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64, offsets[-1])
+        return encode(self.encoder, Ragged(ids, offsets)).cpu().numpy()
+
+
+@torch.inference_mode()
+def encode(encoder: DualEncoder, texts: Ragged, *, chunk_tokens: int = _CHUNK_TOKENS) -> torch.Tensor:
+    """Vectors of many texts, without gradient and without dropout: (n, width) float32 on the encoder's device.
+
+    Texts are taken in order of length, about `chunk_tokens` tokens at a time, so that memory stays bounded.
+    """
+    device = next(encoder.parameters()).device
+    was_training = encoder.training
+    encoder.eval()
+    order = np.argsort(np.diff(texts.offsets), kind="stable")
+    ends = np.cumsum(np.diff(texts.offsets)[order])
+    cuts = np.searchsorted(ends, np.arange(chunk_tokens, ends[-1] if len(ends) else 0, chunk_tokens))
+    vectors = []
+    for rows in np.split(order, np.unique(cuts)):
+        if len(rows):
+            part = texts.take(rows)
+            vectors.append(encoder(torch.from_numpy(part.ids).to(device), torch.from_numpy(part.offsets).to(device)))
+    encoder.train(was_training)
+    if not vectors:
+        return torch.empty(0, 0, device=device)
+    return torch.cat(vectors)[torch.from_numpy(np.argsort(order)).to(device)]
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write `settings.json`, `tokenizer.json` and `model.safetensors` (and a transformer's own
+    `transformer.json`) into an existing folder."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.encoder.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    model.tokenizer.no_truncation()
+    model.tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "settings.json").write_text(model.config.model_dump_json(indent=1))
+    network = getattr(model.encoder.tower, "model", None)
+    if network is not None:
+        (folder / "transformer.json").write_text(network.config.to_json_string())
+
+
+def load_model(folder: Path) -> Model:
+    """The model that `save_model` wrote.
+
+    Raises:
+      OSError: a file is missing.
+      ValueError: a file is not what it should be.
+    """
+    config = ArmConfig.model_validate_json((folder / "settings.json").read_text())
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    architecture = folder / "transformer.json"
+    network = json.loads(architecture.read_text()) if architecture.exists() else None
+    encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
+    encoder.load_state_dict(load_file(folder / "model.safetensors"))
+    return Model(encoder.eval(), tokenizer, config)

@@ -1,0 +1,155 @@
+"""What a study left behind, as plain data: the records between the tracking store and the report.
+
+Nothing here knows MLflow, Ray or torch. Whoever reads a store fills these records; whoever reports on a study
+reads nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+
+Phase = Literal["search", "confirm"]
+Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
+
+
+@dataclass(frozen=True)
+class TrialKey:
+    """What a trial is known by in the store, across launches."""
+
+    arm: str
+    language: str
+    phase: str
+    seed: int
+    identity: str
+
+
+@dataclass(frozen=True)
+class KnownTrial:
+    """A trial that the store has a run of."""
+
+    run_id: str
+    status: str
+    best_valid_mrr: float | None
+    epochs: int
+    stopped_early: bool
+    failure: str
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What the parent run says of a study; all but the name may change with a later launch. `text` is the whole
+    study as YAML."""
+
+    study: str
+    question: str
+    baseline: str
+    arms: tuple[str, ...]
+    languages: tuple[str, ...]
+    seeds: tuple[int, ...]
+    corpus: str
+    corpus_fingerprint: str
+    text: str
+
+
+# Compared by identity: a generated == would compare arrays, which has no single truth value.
+@dataclass(frozen=True, eq=False)
+class TrialResult:
+    """One training run.
+
+    Attributes:
+        run_id: the run's identifier in the tracking store; errors and reports name trials by it.
+        arm, language, seed: which trial of the study it is.
+        phase: ``"search"`` (tuning; never compared) or ``"confirm"`` (full budget; the only kind that is
+            compared).
+        status: ``"FINISHED"``, ``"FAILED"``, ``"KILLED"`` or ``"RUNNING"``.
+        identity: hash of the trial's full configuration, corpus and code; equal identity = same trial.
+        settings: flat dotted key -> value as text, e.g. ``{"loss.alpha": "1.5"}``.
+        metrics: final values, e.g. ``valid_mrr``, ``test_mrr``, ``test_recall@1``, ``train_seconds``,
+            ``pairs_per_second``. ``<split>_codebase``, where present, is the number of codes that every query
+            of the split was ranked against.
+        reciprocal_ranks: split -> (Q,) float64 in [0, 1], one entry per query, in the corpus' order of
+            queries, so that entry i means the same query in every trial of a language. May be empty.
+        failure: one line saying why the trial has no result, or "".
+
+    Raises:
+        ValueError: unknown phase or status, or reciprocal ranks of a wrong shape or range.
+    """
+
+    run_id: str
+    arm: str
+    language: str
+    seed: int
+    phase: Phase
+    status: Status
+    identity: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reciprocal_ranks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    failure: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("phase", self.phase, get_args(Phase)),
+            ("status", self.status, get_args(Status)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"run {self.run_id}: {name} must be one of {', '.join(allowed)}, got {value!r}")
+        for split, ranks in self.reciprocal_ranks.items():
+            if ranks.ndim != 1:
+                raise ValueError(
+                    f"run {self.run_id}: reciprocal ranks of {split!r} must have shape (queries,), got {ranks.shape}"
+                )
+            # Written so that NaN fails too.
+            if not bool(np.all((ranks >= 0) & (ranks <= 1))):
+                raise ValueError(
+                    f"run {self.run_id}: reciprocal ranks of {split!r} must lie in [0, 1], got "
+                    f"[{ranks.min()}, {ranks.max()}]; were ranks stored instead of their reciprocals?"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResults:
+    """A study as the tracking store remembers it.
+
+    Attributes:
+        study, question: its name and what it asks.
+        baseline: the arm that the others are compared with.
+        arms, languages: in the order of the study file.
+        seeds: the seeds asked for in the ``confirm`` phase of every arm and language.
+        corpus_fingerprint: of the data that all trials used.
+        trials: every run, of whatever phase and status.
+        status: of the study itself, in the words of :class:`TrialResult`.
+
+    Raises:
+        ValueError: a trial of an arm or a language that the study does not have, or a name listed twice.
+    """
+
+    study: str
+    question: str
+    baseline: str
+    arms: tuple[str, ...]
+    languages: tuple[str, ...]
+    seeds: tuple[int, ...]
+    corpus_fingerprint: str
+    trials: tuple[TrialResult, ...]
+    status: str
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "languages", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"study {self.study}: {name} must not repeat, got {values}")
+        for trial in self.trials:
+            for name, value, allowed in (
+                ("arm", trial.arm, self.arms),
+                ("language", trial.language, self.languages),
+            ):
+                if value not in allowed:
+                    raise ValueError(
+                        f"study {self.study}: run {trial.run_id} has {name} {value!r}, which is none of the "
+                        f"study's ({', '.join(allowed) or 'none'}); add it to the study or leave the run out"
+                    )

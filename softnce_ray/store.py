@@ -1,0 +1,85 @@
+"""Where things are kept: one folder with tracking, searches, prepared data and checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_FOLDER = "softnce_runs"
+
+
+class StoreError(RuntimeError):
+    """A store that cannot be used now."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store folder and the MLflow server or database that goes with it.
+
+    | path | content |
+    | --- | --- |
+    | `mlflow.db`, `artifacts/` | MLflow runs and their files (unless `tracking_uri` names a server) |
+    | `optuna.db` | proposals of every search |
+    | `prepared/` | token ids and estimators, by what they were made from; may be deleted, is made again |
+    | `ray/<study>/<launch>/` | checkpoints by trial; may be deleted when a study has ended |
+    """
+
+    root: Path
+    tracking_uri: str
+
+    @staticmethod
+    def at(folder: str | Path | None = None, tracking_uri: str | None = None) -> Store:
+        """The store in `folder`, which is made when something is first kept in it.
+
+        Defaults: the environment's `SOFTNCE_STORE` or `./softnce_runs`; the environment's
+        `MLFLOW_TRACKING_URI` or a SQLite database in the folder.
+        """
+        root = Path(folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER).absolute()
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+        return Store(root, uri)
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Where a tracking database keeps artifacts; a server decides for itself."""
+        return None if self.tracking_uri.startswith(("http:", "https:")) else (self.root / "artifacts").as_uri()
+
+    @property
+    def optuna_url(self) -> str:
+        return f"sqlite:///{self.root / 'optuna.db'}"
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "prepared"
+
+    def ray(self, study: str) -> Path:
+        return self.root / "ray" / study
+
+
+@contextlib.contextmanager
+def only_launch(store: Store, study: str) -> Iterator[None]:
+    """Hold a study of a store for one launch at a time; the hold ends with the process, however it ends.
+
+    Raises:
+      StoreError: another process runs the study, or the store cannot be written.
+    """
+    folder = store.ray(study)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise StoreError(
+            f"expected a store that can be written at {store.root}, got: {error.strerror}: choose another with --store"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"study {study} is being run by another process with the store {store.root}: wait for it, "
+                "or end that process"
+            ) from None
+        yield

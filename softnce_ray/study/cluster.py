@@ -1,0 +1,88 @@
+"""The machine side of a launch: Ray's session, slots, tasks and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from softnce_ray.config import Resources
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if not (os.environ.get("RAY_AUTH_MODE") or os.environ.get("RAY_ADDRESS")):
+    # A local cluster of our own gets a token of its own, so that Ray writes none into the user's home.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+import ray
+
+_OBJECT_STORE = 200_000_000
+"""Bytes of Ray's object store on this machine: trials map files and pass no arrays."""
+
+
+class LaunchError(RuntimeError):
+    """A study that cannot be started here."""
+
+
+@contextlib.contextmanager
+def session(resources: Resources) -> Iterator[int]:
+    """A Ray session, the caller's or one for this launch only; yields the number of trials that fit at once.
+
+    Raises:
+      LaunchError: not one trial fits.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE)
+    try:
+        yield _slots(resources, ray.cluster_resources())
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _slots(resources: Resources, available: Mapping[str, float]) -> int:
+    fitting = [
+        int(available.get(name, 0) // asked)
+        for name, asked in (("CPU", resources.cpus), ("GPU", resources.gpus))
+        if asked
+    ]
+    if min(fitting) < 1:
+        raise LaunchError(
+            f"expected room for a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, got "
+            f"{available.get('CPU', 0):g} CPUs and {available.get('GPU', 0):g} GPUs in the cluster: lower "
+            "resources.cpus or resources.gpus in the study"
+        )
+    return min([*fitting, resources.max_concurrent or min(fitting)])
+
+
+def start_all(function: Callable[..., Any], calls: Mapping[Any, tuple[Any, ...]]) -> dict[Any, ray.ObjectRef]:
+    """Start `function(*arguments)` for each key as a Ray task."""
+    task = ray.remote(function)
+    return {key: task.remote(*arguments) for key, arguments in calls.items()}
+
+
+def wait_all(started: Mapping[Any, ray.ObjectRef]) -> dict[Any, Any]:
+    """What the tasks returned, by key; the error of one that failed is raised as it was."""
+    try:
+        return dict(zip(started, ray.get(list(started.values())), strict=True))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause or error from None
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends a study as Ctrl-C does: Tune stops its trials and returns."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,201 @@
+"""What to train next: every decision of a study, in plain Python.
+
+A cell (arm × language) is searched first where the study says so; as soon as its search has ended, its best
+configuration is run anew on the study's seeds. Cells take turns, so that no slot waits while any has work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from softnce_ray.config import StudyConfig, TrialConfig, arm_settings, identity, with_values
+from softnce_ray.results import KnownTrial, TrialKey
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is tuned as one."""
+
+    arm: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training run to be done."""
+
+    key: TrialKey
+    config: TrialConfig
+
+
+class Proposes(Protocol):
+    """What a planner needs of a cell's search; `search.CellSearch` is the real one."""
+
+    @property
+    def finished(self) -> bool: ...
+
+    def ask(self) -> Any: ...
+
+    def report(self, number: int, epoch: int, value: float) -> bool: ...
+
+    def tell(self, number: int, value: float | None, *, stopped_early: bool = False) -> None: ...
+
+    def best(self) -> dict[str, Any] | None: ...
+
+
+@dataclass
+class _State:
+    """Where a cell stands."""
+
+    cell: Cell
+    search: Proposes | None
+    numbers: dict[TrialKey, list[int]] = field(default_factory=dict)  # live search trials → proposals they answer
+    confirm: deque[Trial] | None = None  # None: not decided yet
+    live: set[TrialKey] = field(default_factory=set)
+
+
+class Planner:
+    """Hands out the trials of a study and learns how they end.
+
+    Args:
+      known: what the store holds; a finished trial is never handed out again.
+      searches: a search for each cell that has one.
+      on_confirm: called once for each cell with its confirm trials, when they are decided.
+    """
+
+    def __init__(
+        self,
+        study: StudyConfig,
+        corpus_fingerprint: str,
+        known: Mapping[TrialKey, KnownTrial],
+        searches: Mapping[Cell, Proposes],
+        on_confirm: Callable[[Cell, list[Trial]], None] = lambda cell, trials: None,
+    ) -> None:
+        self._study, self._fingerprint, self._on_confirm = study, corpus_fingerprint, on_confirm
+        self._done = {key: trial for key, trial in known.items() if trial.status == "FINISHED"}
+        self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
+        self._by_cell = {state.cell: state for state in self._cells}
+        self._early: set[TrialKey] = set()
+        self.already_done = 0
+        self.problems: list[str] = []
+
+    def next(self) -> Trial | None:
+        """A trial to start now, or None: nothing is left, or all that is left waits for live trials."""
+        for _ in range(len(self._cells)):
+            state = self._cells[0]
+            self._cells.rotate(-1)
+            trial = self._next_of(state)
+            if trial is not None:
+                state.live.add(trial.key)
+                return trial
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is live and nothing is left."""
+        return all(state.confirm is not None and not state.confirm and not state.live for state in self._cells)
+
+    def live(self) -> list[TrialKey]:
+        return [key for state in self._cells for key in state.live]
+
+    def report(self, key: TrialKey, epoch: int, value: float) -> bool:
+        """Tell a live trial's value after an epoch; True when it should stop now. Only search trials stop early,
+        and are compared with trials of their own cell only."""
+        state = self._state(key)
+        if state.search is None or key not in state.numbers:
+            return False
+        if state.search.report(state.numbers[key][0], epoch, value):
+            self._early.add(key)
+            return True
+        return False
+
+    def stopped_early(self, key: TrialKey) -> bool:
+        return key in self._early
+
+    def ended(self, key: TrialKey, value: float | None) -> None:
+        """Tell how a live trial ended: with its value, or failed (None)."""
+        state = self._state(key)
+        state.live.discard(key)
+        for number in state.numbers.pop(key, ()):
+            assert state.search is not None
+            state.search.tell(number, value, stopped_early=key in self._early)
+
+    def total(self) -> int:
+        """Number of trials of the whole study."""
+        searched = sum(self._study.search.trials for s in self._cells if s.search and self._study.search)
+        return searched + len(self._cells) * len(self._study.seeds)
+
+    def _state(self, key: TrialKey) -> _State:
+        return self._by_cell[Cell(key.arm, key.language)]
+
+    def _next_of(self, state: _State) -> Trial | None:
+        trial = self._next_search(state) if state.search else None
+        if trial is not None:
+            return trial
+        if state.confirm is None and (state.search is None or state.search.finished):
+            state.confirm = self._decide(state)
+        return state.confirm.popleft() if state.confirm else None
+
+    def _next_search(self, state: _State) -> Trial | None:
+        search, settings = state.search, self._study.search
+        assert search is not None and settings is not None
+        while (proposal := search.ask()) is not None:
+            try:
+                trial = self._trial(state.cell, "search", settings.seed, proposal.values)
+            except ValidationError as error:
+                shown = ", ".join(f"{path} = {value}" for path, value in proposal.values.items())
+                self.problems.append(
+                    f"{state.cell.arm}/{state.cell.language}: the search reached an impossible "
+                    f"setting ({shown}): {error.errors()[0]['msg']}"
+                )
+                search.tell(proposal.number, None)
+                continue
+            if trial.key in self._done:  # a crash came between the run's end and Optuna's hearing of it
+                done = self._done[trial.key]
+                search.tell(proposal.number, done.best_valid_mrr, stopped_early=done.stopped_early)
+                self.already_done += 1
+            elif trial.key in state.numbers:  # the same proposal twice: one run answers both
+                state.numbers[trial.key].append(proposal.number)
+            else:
+                state.numbers[trial.key] = [proposal.number]
+                return trial
+        return None
+
+    def _decide(self, state: _State) -> deque[Trial]:
+        values: dict[str, Any] | None = {} if state.search is None else state.search.best()
+        if values is None:
+            self.problems.append(
+                f"{state.cell.arm}/{state.cell.language}: no search trial ran to its end, so there "
+                "is nothing to confirm"
+            )
+            return deque()
+        trials = [self._trial(state.cell, "confirm", seed, values) for seed in self._study.seeds]
+        self._on_confirm(state.cell, trials)
+        missing = deque(trial for trial in trials if trial.key not in self._done)
+        self.already_done += len(trials) - len(missing)
+        return missing
+
+    def _trial(self, cell: Cell, phase: str, seed: int, values: dict[str, Any]) -> Trial:
+        settings = with_values(arm_settings(self._study.arms[cell.arm]), values)
+        config = TrialConfig.model_validate({**settings, "language": cell.language, "seed": seed})
+        return Trial(TrialKey(cell.arm, cell.language, phase, seed, identity(config, self._fingerprint)), config)
+
+
+def cells(study: StudyConfig) -> list[Cell]:
+    """All cells of a study, languages within arms."""
+    return [Cell(arm, language) for arm in study.arms for language in study.languages]
+
+
+def planned_trials(study: StudyConfig) -> Iterator[tuple[str, str, str, str]]:
+    """(arm, language, phase, what) of every trial of a study, for a look before it starts."""
+    for cell in cells(study):
+        space = study.space(cell.arm)
+        if study.search is not None and space:
+            yield cell.arm, cell.language, "search", f"{study.search.trials} trials over {', '.join(space)}"
+        for seed in study.seeds:
+            yield cell.arm, cell.language, "confirm", f"seed {seed}"

@@ -1,0 +1,204 @@
+"""Launch a study: check it, prepare what its trials share, run what is missing, record and sum up."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import statistics
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from softnce_ray import __version__
+from softnce_ray.config import StudyConfig, arm_settings, flatten
+from softnce_ray.corpus.store import Corpus
+from softnce_ray.preparation import Prepared, prepare
+from softnce_ray.report import build_report, to_markdown
+from softnce_ray.results import StudyRecord, StudyResults, TrialKey, TrialResult
+from softnce_ray.store import Store, only_launch
+from softnce_ray.study.cluster import interruptible, session, start_all, wait_all
+from softnce_ray.study.display import Display, display_for
+from softnce_ray.study.driver import StudyRun
+from softnce_ray.study.file import check_study, load_study
+from softnce_ray.study.planner import Cell, Planner, cells
+from softnce_ray.study.search import CellSearch, open_storage
+from softnce_ray.study.trainable import latest_model
+from softnce_ray.study.tuning import run_tune
+from softnce_ray.tracking import Tracker, load_results
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What came of a launch.
+
+    `interrupted`: a signal ended it, and launching again goes on. `unsent`: records that MLflow did not take.
+    """
+
+    results: StudyResults
+    ran: int
+    already_done: int
+    failed: int
+    interrupted: bool
+    problems: tuple[str, ...]
+    unsent: tuple[str, ...]
+
+
+def launch(
+    study: StudyConfig | str | Path,
+    *,
+    store: Store | str | Path | None = None,
+    display: Display | None = None,
+) -> Launch:
+    """Run what is missing of a study, and return what the store then holds of it.
+
+    A trial that the store has finished is never run again; one that was cut off goes on from its last
+    checkpoint. Ray is started on this machine unless the caller has initialised it.
+
+    Args:
+      study: a study, or the path of its file.
+      store: where everything is kept; default `Store.at()`.
+      display: how progress is shown; default a live table on a terminal, plain lines elsewhere, on stderr.
+
+    Raises:
+      StudyError: the study is wrong; all its problems at once.
+      LaunchError: it is running already, or asks for more than the machine has.
+      TrackingError: the MLflow store cannot be opened.
+    """
+    config = check_study(study) if isinstance(study, StudyConfig) else load_study(study)
+    place = store if isinstance(store, Store) else Store.at(store)
+    show = display or display_for(Console(stderr=True))
+    corpus = Corpus.open(config.corpus)
+    with only_launch(place, config.study):
+        return _launch(config, corpus, place, show)
+
+
+def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> Launch:
+    run: StudyRun | None = None
+    with session(study.resources) as slots:
+        show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
+        preparing = start_all(
+            prepare,
+            {cell: (study.arms[cell.arm], study.corpus, cell.language, store.prepared) for cell in cells(study)},
+        )
+        tracker = Tracker(store, _record(study, corpus), versions=_versions())
+        try:
+            prepared: dict[Cell, Prepared] = wait_all(preparing)
+            show.say("prepared")
+            searches = {}
+            if study.search is not None:
+                storage = open_storage(store.optuna_url)
+                searches = {
+                    cell: CellSearch(
+                        storage,
+                        f"{study.study}/{cell.arm}/{cell.language}",
+                        study.arms[cell.arm],
+                        study.space(cell.arm),
+                        study.search,
+                    )
+                    for cell in cells(study)
+                    if study.space(cell.arm)
+                }
+            known = tracker.known()
+            for arm, settings in study.arms.items():
+                tracker.arm_started(arm, flatten(arm_settings(settings)))
+            planner = Planner(
+                study,
+                corpus.fingerprint,
+                known,
+                searches,
+                on_confirm=lambda cell, trials: tracker.supersede(
+                    cell.arm, cell.language, [trial.key.identity for trial in trials]
+                ),
+            )
+            run = StudyRun(study, store, planner, tracker, prepared, show, slots=slots)
+            launch_name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+            with interruptible():
+                run_tune(
+                    run,
+                    folder=store.ray(study.study),
+                    launch=launch_name,
+                    retries=study.failures.retries,
+                    cpus=study.resources.cpus,
+                    gpus=study.resources.gpus,
+                )
+        finally:
+            show.close()
+            if run is not None:
+                run.close_live("KILLED")
+            interrupted = run is None or not run.finished()
+            tracker.wait()
+            _sum_up(tracker, load_results(store, study.study), store.ray(study.study), interrupted)
+            unsent = tracker.close()
+    return Launch(
+        load_results(store, study.study),
+        run.ran,
+        planner.already_done,
+        run.failures,
+        interrupted,
+        tuple(planner.problems),
+        tuple(unsent),
+    )
+
+
+def _sum_up(tracker: Tracker, results: StudyResults, checkpoints: Path, interrupted: bool) -> None:
+    """Close the runs of arms and study, with what the plain MLflow table should tell."""
+    status = "KILLED" if interrupted else "FINISHED"
+    finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
+    for arm in results.arms:
+        metrics = {}
+        for language in results.languages:
+            of_cell = [trial for trial in finished if (trial.arm, trial.language) == (arm, language)]
+            metrics.update(_cell_metrics(language, of_cell))
+            if of_cell:
+                best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
+                tracker.model(_key(best), latest_model(checkpoints, best.identity))
+        tracker.arm_ended(arm, metrics, status)
+    failed = sum(trial.status == "FAILED" for trial in results.trials)
+    tracker.study_ended(status, {"trials": len(results.trials), "failed": failed}, to_markdown(build_report(results)))
+
+
+def _cell_metrics(language: str, trials: list[TrialResult]) -> dict[str, float]:
+    """Mean and standard deviation over seeds of an arm in a language."""
+    metrics: dict[str, float] = {}
+    for name in ("test_mrr", "best_valid_mrr"):
+        values = [trial.metrics[name] for trial in trials]
+        if values:
+            metrics[f"{language}_{name}"] = statistics.fmean(values)
+        if len(values) > 1:
+            metrics[f"{language}_{name}_std"] = statistics.stdev(values)
+    return metrics
+
+
+def _key(trial: TrialResult) -> TrialKey:
+    return TrialKey(trial.arm, trial.language, trial.phase, trial.seed, trial.identity)
+
+
+def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
+    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return StudyRecord(
+        study.study,
+        study.question,
+        study.baseline,
+        tuple(study.arms),
+        study.languages,
+        study.seeds,
+        study.corpus,
+        corpus.fingerprint,
+        text,
+    )
+
+
+def _versions() -> dict[str, str]:
+    """What code ran: our version, our commit where we are run from a checkout, and the libraries that matter."""
+    versions = {f"version.{name}": importlib.metadata.version(name) for name in ("torch", "ray", "transformers")}
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        subprocess.run(command, check=True, capture_output=True)  # a checkout around a venv is not ours
+        head = subprocess.run([*command[:3], "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        versions["version.commit"] = head.stdout.strip()
+    return {"version.softnce_ray": __version__, **versions}

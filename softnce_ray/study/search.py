@@ -1,0 +1,135 @@
+"""Optuna's part: one persistent study for each cell, asked for proposals and told what came of them.
+
+The only importer of optuna.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Values for the searched settings, by dotted path; `number` is the trial's in the Optuna study."""
+
+    number: int
+    values: dict[str, Any]
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """The storage that keeps all searches of a store."""
+    return optuna.storages.RDBStorage(url)
+
+
+class CellSearch:
+    """The search of one cell: a fixed number of trials, early stopping, and the best values in the end.
+
+    All state lives in Optuna's storage, early stopping's rungs included, so that a new process goes on where
+    another was killed: proposals that were never answered are handed out again first. A proposal depends on the
+    seed and on the answers so far, not on the process.
+    """
+
+    def __init__(
+        self, storage: optuna.storages.BaseStorage, name: str, arm: ArmConfig, space: SearchSpace, settings: Search
+    ) -> None:
+        stopping = settings.early_stopping
+        pruner = (
+            optuna.pruners.NopPruner()
+            if stopping is None
+            else optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=stopping.min_epochs, reduction_factor=stopping.reduction
+            )
+        )
+        self._study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        self._name, self._settings = name, settings
+        self._space = {path: _distribution(arm, path, range_) for path, range_ in space.items()}
+        # Those of a process that died; values of another space (the file was changed) are not asked for again.
+        self._unanswered = []
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.distributions == self._space:
+                self._unanswered.append(Proposal(trial.number, dict(trial.params)))
+            else:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def ask(self) -> Proposal | None:
+        """The next proposal, or None when the search has handed out all its trials."""
+        if self._unanswered:
+            return self._unanswered.pop(0)
+        made = len(self._current())
+        if made >= self._settings.trials:
+            return None
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=_seed(self._settings.seed, self._name, made),
+            n_startup_trials=min(10, max(3, self._settings.trials // 3)),
+            multivariate=True,
+            constant_liar=True,
+            warn_independent_sampling=False,
+        )
+        trial = self._study.ask(self._space)
+        return Proposal(trial.number, dict(trial.params))
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Tell an intermediate value; True when the trial should stop early."""
+        trial = optuna.Trial(self._study, self._trial_id(number))
+        trial.report(value, epoch)
+        return trial.should_prune()
+
+    def tell(self, number: int, value: float | None, *, stopped_early: bool = False) -> None:
+        """Tell how a trial ended: with a value, early (its last value stands), or failed (None)."""
+        if stopped_early:
+            self._study.tell(number, state=TrialState.PRUNED)
+        elif value is None:
+            self._study.tell(number, state=TrialState.FAIL)
+        else:
+            self._study.tell(number, value)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial of the search has been answered."""
+        answered = [trial for trial in self._current() if trial.state.is_finished()]
+        return len(answered) >= self._settings.trials
+
+    def best(self) -> dict[str, Any] | None:
+        """Values of the best trial that ran to its end, or None when there is none."""
+        complete = [trial for trial in self._current() if trial.state == TrialState.COMPLETE]
+        if not complete:
+            return None
+        return dict(max(complete, key=lambda trial: (trial.value or 0.0, -trial.number)).params)
+
+    def _current(self) -> list[optuna.trial.FrozenTrial]:
+        """Trials of the present space."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.distributions == self._space]
+
+    def _trial_id(self, number: int) -> int:
+        return self._study.get_trials(deepcopy=False)[number]._trial_id
+
+
+def _distribution(arm: ArmConfig, path: str, space: Range | Choices) -> optuna.distributions.BaseDistribution:
+    """Optuna's form of a searched setting: whole numbers where the setting is one."""
+    if isinstance(space, Choices):
+        return optuna.distributions.CategoricalDistribution(space.choices)
+    model: Any = arm
+    *parents, last = path.split(".")
+    for key in parents:
+        model = getattr(model, key)
+    if type(model).model_fields[last].annotation is int:
+        return optuna.distributions.IntDistribution(
+            int(space.low), int(space.high), log=space.log, step=int(space.step or 1)
+        )
+    return optuna.distributions.FloatDistribution(space.low, space.high, log=space.log, step=space.step)
+
+
+def _seed(seed: int, name: str, number: int) -> int:
+    digest = hashlib.sha256(f"{seed}/{name}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")

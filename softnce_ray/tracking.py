@@ -1,0 +1,463 @@
+"""MLflow: one experiment per study, a parent run, a run per arm below it and a run per trial below that.
+
+The only importer of mlflow. Writing goes through one thread with a queue, so that training never waits for a
+store; reading is direct.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softnce_ray.model import MODEL_FOLDER
+from softnce_ray.ranks_file import RANKS_FILE, read_ranks
+from softnce_ray.results import KnownTrial, StudyRecord, StudyResults, TrialKey, TrialResult
+from softnce_ray.store import Store
+
+# A server that is down would otherwise block one call for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+for _noisy in ("mlflow", "alembic"):
+    logging.getLogger(_noisy).setLevel(logging.WARNING)
+
+_PAGE = 1000
+
+
+class TrackingError(RuntimeError):
+    """The tracking store cannot be reached, or has not what is asked for."""
+
+
+class Tracker:
+    """The writer of one study's runs. Runs are found by their tags, so a later launch continues them.
+
+    Methods that write return at once. `close` waits for what is still queued and tells what could not be written.
+    """
+
+    def __init__(self, store: Store, record: StudyRecord, *, versions: Mapping[str, str]) -> None:
+        """Open the study's experiment and parent run, or make them.
+
+        Raises:
+          TrackingError: the store cannot be opened, within about a minute.
+        """
+        self._versions = dict(versions)
+        self._record = record
+        self._client = _client(store)
+        self._experiment = _experiment(self._client, store, record.study)
+        self._runs: dict[TrialKey, str] = {}
+        self._last_epoch: dict[str, int] = {}
+        self._arm_runs: dict[str, str] = {}
+        self._parent = self._open_parent()
+        self._writer = _Writer()
+
+    @property
+    def parent_run_id(self) -> str:
+        return self._parent
+
+    def _open_parent(self) -> str:
+        found = _search(self._client, self._experiment, "tags.role = 'study'")
+        tags = {**_record_tags(self._record), **self._versions}
+        if found:
+            run_id = found[0].info.run_id
+            self._client.update_run(run_id, status="RUNNING")
+            self._client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()])
+        else:
+            run_id = self._client.create_run(self._experiment, run_name=self._record.study, tags=tags).info.run_id
+        self._client.log_text(run_id, self._record.text, "study.yaml")
+        return run_id
+
+    def known(self) -> dict[TrialKey, KnownTrial]:
+        """All trials of the study that the store has, by key."""
+        known = {}
+        for run in _search(self._client, self._experiment, "tags.role = 'trial'"):
+            tags, metrics = run.data.tags, run.data.metrics
+            key = TrialKey(tags["arm"], tags["language"], tags["phase"], int(tags["seed"]), tags["identity"])
+            epochs = int(metrics.get("epoch", 0))
+            self._runs[key] = run.info.run_id
+            self._last_epoch[run.info.run_id] = epochs
+            known[key] = KnownTrial(
+                run.info.run_id,
+                run.info.status,
+                metrics.get("best_valid_mrr"),
+                epochs,
+                "stopped_early" in tags,
+                tags.get("failure", ""),
+            )
+        return known
+
+    def arm_started(self, arm: str, settings: Mapping[str, Any]) -> None:
+        """Open the run of an arm; an arm whose settings have changed is another arm with the same name."""
+        self._writer.put(self._open_arm, arm, dict(settings))
+
+    def trial_started(self, key: TrialKey, settings: Mapping[str, Any]) -> None:
+        """Open or reopen a trial's run."""
+        self._writer.put(self._start, key, dict(settings))
+
+    def epoch(self, key: TrialKey, metrics: Mapping[str, float]) -> None:
+        """Metrics of an epoch; an epoch that the run has already is left as it is."""
+        self._writer.put(self._log_epoch, key, dict(metrics), _now())
+
+    def trial_ended(
+        self,
+        key: TrialKey,
+        status: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        ranks: Path | None = None,
+        stopped_early: bool = False,
+        failure: str = "",
+        traceback: str = "",
+    ) -> None:
+        """Close a trial's run as FINISHED, FAILED or KILLED."""
+        self._writer.put(self._end, key, status, dict(metrics or {}), ranks, stopped_early, failure, traceback, _now())
+
+    def supersede(self, arm: str, language: str, current: Iterable[str]) -> None:
+        """Mark confirm trials of a cell whose identity is not among `current`: they no longer count."""
+        self._writer.put(self._supersede, arm, language, frozenset(current))
+
+    def model(self, key: TrialKey, folder: Path | None) -> None:
+        """Mark a trial as the best of its cell and keep its model, from `folder`, unless its run has it."""
+        self._writer.put(self._log_model, key, folder)
+
+    def arm_ended(self, arm: str, metrics: Mapping[str, float], status: str) -> None:
+        self._writer.put(self._end_arm, arm, dict(metrics), status)
+
+    def study_ended(self, status: str, metrics: Mapping[str, float], note: str) -> None:
+        self._writer.put(self._end_study, status, dict(metrics), note)
+
+    def wait(self) -> None:
+        """Until all that was said so far is written, or has failed to be."""
+        self._writer.wait()
+
+    def close(self) -> list[str]:
+        """Write what is queued and stop; returns a line for each record that could not be written."""
+        return self._writer.close()
+
+    # --- in the writer's thread ---
+
+    def _open_arm(self, arm: str, settings: dict[str, Any]) -> None:
+        text = json.dumps(settings, sort_keys=True)
+        found = [
+            run
+            for run in _search(self._client, self._experiment, f"tags.role = 'arm' and tags.arm = '{arm}'")
+            if run.data.tags.get("settings") == text
+        ]
+        if found:
+            self._arm_runs[arm] = found[0].info.run_id
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            return
+        tags = {
+            "study": self._record.study,
+            "role": "arm",
+            "arm": arm,
+            "settings": text,
+            "mlflow.parentRunId": self._parent,
+            **self._versions,
+        }
+        run_id = self._client.create_run(self._experiment, run_name=arm, tags=tags).info.run_id
+        self._arm_runs[arm] = run_id
+        self._client.log_batch(run_id, params=_params(settings))
+
+    def _start(self, key: TrialKey, settings: dict[str, Any]) -> None:
+        if key in self._runs:
+            run_id = self._runs[key]
+            self._client.update_run(run_id, status="RUNNING")
+            for tag in ("failure", "superseded"):
+                if tag in self._client.get_run(run_id).data.tags:
+                    self._client.delete_tag(run_id, tag)
+            return
+        tags = {
+            "study": self._record.study,
+            "role": "trial",
+            "arm": key.arm,
+            "language": key.language,
+            "phase": key.phase,
+            "seed": str(key.seed),
+            "identity": key.identity,
+            "corpus_fingerprint": self._record.corpus_fingerprint,
+            "mlflow.parentRunId": self._arm_runs[key.arm],
+            **self._versions,
+        }
+        name = f"{key.arm}/{key.language}/{key.phase}-{key.seed if key.phase == 'confirm' else key.identity[:6]}"
+        run_id = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
+        self._runs[key] = run_id
+        self._client.log_batch(run_id, params=_params(settings))
+
+    def _log_epoch(self, key: TrialKey, metrics: dict[str, float], now: int) -> None:
+        run_id, epoch = self._runs[key], int(metrics["epoch"])
+        if epoch <= self._last_epoch.get(run_id, 0):
+            return
+        self._last_epoch[run_id] = epoch
+        self._client.log_batch(run_id, metrics=_metrics(metrics, epoch, now))
+
+    def _end(
+        self,
+        key: TrialKey,
+        status: str,
+        metrics: dict[str, float],
+        ranks: Path | None,
+        stopped_early: bool,
+        failure: str,
+        traceback: str,
+        now: int,
+    ) -> None:
+        run_id = self._runs[key]
+        final = {name: value for name, value in metrics.items() if name != "epoch"}
+        tags = {
+            name: text
+            for name, text in (("failure", failure), ("stopped_early", "yes" if stopped_early else ""))
+            if text
+        }
+        self._client.log_batch(
+            run_id,
+            metrics=_metrics(final, int(metrics.get("epoch", 0)), now),
+            tags=[RunTag(*item) for item in tags.items()],
+        )
+        if ranks is not None:
+            self._client.log_artifact(run_id, str(ranks))
+        if traceback:
+            self._client.log_text(run_id, traceback, "traceback.txt")
+        self._client.set_terminated(run_id, status)
+
+    def _supersede(self, arm: str, language: str, current: frozenset[str]) -> None:
+        for key, run_id in self._runs.items():
+            if (key.arm, key.language, key.phase) == (arm, language, "confirm") and key.identity not in current:
+                self._client.set_tag(run_id, "superseded", "yes")
+
+    def _log_model(self, key: TrialKey, folder: Path | None) -> None:
+        best = self._runs[key]
+        if not self._client.list_artifacts(best, MODEL_FOLDER):
+            if folder is None:
+                raise TrackingError("its checkpoints are gone, so its model cannot be kept")
+            self._client.log_artifacts(best, str(folder), MODEL_FOLDER)
+        self._client.set_tag(best, "best_of_cell", "yes")
+        for other, run_id in self._runs.items():
+            if (
+                run_id != best
+                and (other.arm, other.language) == (key.arm, key.language)
+                and "best_of_cell" in self._client.get_run(run_id).data.tags
+            ):
+                self._client.delete_tag(run_id, "best_of_cell")
+
+    def _end_arm(self, arm: str, metrics: dict[str, float], status: str) -> None:
+        self._client.log_batch(self._arm_runs[arm], metrics=_metrics(metrics, 0, _now()))
+        self._client.set_terminated(self._arm_runs[arm], status)
+
+    def _end_study(self, status: str, metrics: dict[str, float], note: str) -> None:
+        self._client.log_batch(
+            self._parent, metrics=_metrics(metrics, 0, _now()), tags=[RunTag("mlflow.note.content", note)]
+        )
+        self._client.set_terminated(self._parent, status)
+
+
+class _Writer:
+    """Carries out writes one after another in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._queue: queue.Queue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.Queue()
+        self._failed: list[str] = []
+        self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, write: Callable[..., None], *args: Any) -> None:
+        self._queue.put((write, args))
+
+    def wait(self) -> None:
+        self._queue.join()
+
+    def close(self) -> list[str]:
+        self._queue.put(None)
+        self._thread.join()
+        return self._failed
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            write, args = item
+            try:
+                write(*args)
+            except Exception as error:  # a record that fails must not take the rest with it
+                self._failed.append(f"{write.__name__.strip('_')} {args[0] if args else ''}: {_first_line(error)}")
+            finally:
+                self._queue.task_done()
+        self._queue.task_done()
+
+
+# --- reading ----------------------------------------------------------------------------------------
+
+
+def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResults:
+    """A study as the store remembers it: all trials of its present arms and languages.
+
+    Confirm trials of configurations that a later search replaced are left out.
+
+    Raises:
+      TrackingError: no such store or study.
+    """
+    client = _client(store, must_exist=True)
+    experiment = client.get_experiment_by_name(study)
+    parents = _search(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
+    if experiment is None or not parents:
+        raise TrackingError(
+            f"no study {study!r} in {store.tracking_uri}; possible: {', '.join(studies(store)) or 'none yet'}"
+        )
+    tags = parents[0].data.tags
+    arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
+    runs = _search(client, experiment.experiment_id, "tags.role = 'trial'")
+    trials = tuple(
+        _trial(client, run, ranks)
+        for run in sorted(runs, key=lambda run: run.info.start_time)
+        if run.data.tags["arm"] in arms and run.data.tags["language"] in languages and "superseded" not in run.data.tags
+    )
+    return StudyResults(
+        study=study,
+        question=tags.get("question", ""),
+        baseline=tags["baseline"],
+        arms=arms,
+        languages=languages,
+        seeds=tuple(json.loads(tags["seeds"])),
+        corpus_fingerprint=tags["corpus_fingerprint"],
+        trials=trials,
+        status=parents[0].info.status,
+    )
+
+
+def studies(store: Store) -> list[str]:
+    """Names of the studies in the store, the latest first."""
+    client = _client(store, must_exist=True)
+    return [
+        experiment.name
+        for experiment in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+        if experiment.tags.get("softnce_ray") == "study"
+    ]
+
+
+def download_model(store: Store, run_id: str, to: Path) -> Path:
+    """Fetch the model that a run keeps into the folder `to`; returns the model's folder.
+
+    Raises:
+      TrackingError: the run keeps no model.
+    """
+    client = _client(store, must_exist=True)
+    if not client.list_artifacts(run_id, MODEL_FOLDER):
+        raise TrackingError(f"run {run_id} keeps no model: only the best trial of each arm and language does")
+    return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(to)))
+
+
+def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:
+    tags = run.data.tags
+    ranks: dict[str, np.ndarray] = {}
+    if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
+        try:
+            ranks = read_ranks(client.download_artifacts(run.info.run_id, RANKS_FILE))
+        except (OSError, MlflowException) as error:
+            raise TrackingError(
+                f"run {run.info.run_id} ({run.info.run_name}) is finished, but its {RANKS_FILE} "
+                f"cannot be read: {_first_line(error)}"
+            ) from error
+    return TrialResult(
+        run_id=run.info.run_id,
+        arm=tags["arm"],
+        language=tags["language"],
+        seed=int(tags["seed"]),
+        phase=tags["phase"],  # type: ignore[arg-type]
+        status=run.info.status,
+        identity=tags["identity"],
+        settings=dict(run.data.params),
+        reciprocal_ranks=ranks,
+        failure=tags.get("failure", ""),
+        metrics={name.replace("_at_", "@"): value for name, value in run.data.metrics.items()},
+    )
+
+
+def _client(store: Store, *, must_exist: bool = False) -> MlflowClient:
+    database = Path(store.tracking_uri.removeprefix("sqlite:///"))
+    if store.tracking_uri.startswith("sqlite:///"):
+        if must_exist and not database.exists():
+            raise TrackingError(
+                f"no store at {database.parent}: launch a study first, or give the folder of one with --store"
+            )
+        database.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        client = MlflowClient(tracking_uri=store.tracking_uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        raise TrackingError(
+            f"MLflow store {_without_password(store.tracking_uri)} cannot be opened: {_first_line(error)}"
+        ) from error
+    return client
+
+
+def _experiment(client: MlflowClient, store: Store, study: str) -> str:
+    found: Experiment | None = client.get_experiment_by_name(study)
+    if found is None:
+        location = f"{store.artifact_root}/{study}" if store.artifact_root else None
+        return client.create_experiment(study, artifact_location=location, tags={"softnce_ray": "study"})
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the MLflow experiment {study!r} was deleted: restore it (mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}) or rename the study"
+        )
+    if found.tags.get("softnce_ray") != "study":
+        raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
+    return found.experiment_id
+
+
+def _search(client: MlflowClient, experiment: str, query: str) -> list[Run]:
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _record_tags(record: StudyRecord) -> dict[str, str]:
+    return {
+        "study": record.study,
+        "role": "study",
+        "question": record.question,
+        "baseline": record.baseline,
+        "arms": json.dumps(record.arms),
+        "languages": json.dumps(record.languages),
+        "seeds": json.dumps(record.seeds),
+        "corpus": record.corpus,
+        "corpus_fingerprint": record.corpus_fingerprint,
+    }
+
+
+def _metrics(values: Mapping[str, float], step: int, now: int) -> list[Metric]:
+    return [Metric(name.replace("@", "_at_"), float(value), now, step) for name, value in values.items()]
+
+
+def _params(settings: Mapping[str, Any]) -> list[Param]:
+    return [Param(name, "none" if value is None else str(value)) for name, value in settings.items()]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _without_password(uri: str) -> str:
+    head, at, tail = uri.rpartition("@")
+    return f"{head.split('://')[0]}://…@{tail}" if at else uri
