@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softnce_ray.config import ArmConfig, BagEncoder, TransformerEncoder
+from softnce_ray.errors import UserError
 
 PAD_ID = 1
 """Padding of tokenizers and models made here; a named model brings its own."""
@@ -22,7 +23,7 @@ PAD_ID = 1
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
 
 
-class EncoderError(ValueError):
+class EncoderError(UserError, ValueError):
     """An encoder that cannot be built from its settings."""
 
 

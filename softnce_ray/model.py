@@ -76,10 +76,15 @@ def save_model(model: Model, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
     model.tokenizer.no_truncation()
     model.tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "settings.json").write_text(model.config.model_dump_json(indent=1))
+    (folder / "settings.json").write_text(settings_json(model.config))
     network = getattr(model.encoder.tower, "model", None)
     if network is not None:
         (folder / "transformer.json").write_text(network.config.to_json_string())
+
+
+def settings_json(config: ArmConfig) -> str:
+    """The settings that a model was made from, as JSON; a trial's language and seed are not among them."""
+    return config.model_dump_json(indent=1, include=set(ArmConfig.model_fields))
 
 
 def load_model(folder: Path) -> Model:

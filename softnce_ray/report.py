@@ -19,6 +19,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from softnce_ray.errors import UserError
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import Difference, Interval, compare_arms
 
@@ -31,7 +32,7 @@ _NOTHING = "–"
 _COLUMN_SETTINGS = {"arm", "language", "seed"}
 
 
-class ReportError(ValueError):
+class ReportError(UserError, ValueError):
     """A study that cannot be reported on as asked; the message says what is possible."""
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from softnce_ray.errors import UserError
 from softnce_ray.model import MODEL_FOLDER
 from softnce_ray.ranks_file import RANKS_FILE, read_ranks
 from softnce_ray.results import KnownTrial, StudyRecord, StudyResults, TrialKey, TrialResult
@@ -39,7 +40,7 @@ for _noisy in ("mlflow", "alembic"):
 _PAGE = 1000
 
 
-class TrackingError(RuntimeError):
+class TrackingError(UserError, RuntimeError):
     """The tracking store cannot be reached, or has not what is asked for."""
 
 

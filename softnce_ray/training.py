@@ -16,6 +16,7 @@ from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restor
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.tokens import Ragged, concatenate
 from softnce_ray.encoders import DualEncoder, build_encoder
+from softnce_ray.errors import UserError
 from softnce_ray.estimators import Estimator, negative_distribution
 from softnce_ray.evaluation import metrics, ranks, reciprocal
 from softnce_ray.losses import LOSSES
@@ -26,7 +27,7 @@ Report = Callable[[dict[str, float], Checkpoint], None]
 """Called after each epoch with its metrics and a checkpoint; may raise to stop the run."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """A run that cannot go on: too little data, or a loss that is no number."""
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from softnce_ray.errors import UserError
+
 # A language's name is also a folder's name.
 LANGUAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_+#-]*")
 SPLITS = ("train", "valid", "test", "codebase")
@@ -27,7 +29,7 @@ PAIR_SCHEMA = pa.schema(
 )
 
 
-class CorpusError(ValueError):
+class CorpusError(UserError, ValueError):
     """What was expected, what was got, where, and what to do about it, in one message for the user."""
 
 

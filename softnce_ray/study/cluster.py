@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from softnce_ray.config import Resources
+from softnce_ray.errors import UserError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if not (os.environ.get("RAY_AUTH_MODE") or os.environ.get("RAY_ADDRESS")):
@@ -25,7 +26,7 @@ _OBJECT_STORE = 200_000_000
 """Bytes of Ray's object store on this machine: trials map files and pass no arrays."""
 
 
-class LaunchError(RuntimeError):
+class LaunchError(UserError, RuntimeError):
     """A study that cannot be started here."""
 
 
@@ -38,7 +39,9 @@ def session(resources: Resources) -> Iterator[int]:
     """
     ours = not ray.is_initialized()
     if ours:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE)
+        ray.init(
+            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE
+        )
     try:
         yield _slots(resources, ray.cluster_resources())
     finally:

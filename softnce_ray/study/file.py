@@ -24,6 +24,7 @@ from softnce_ray.config import (
 )
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.errors import UserError
 
 _CORNERS = 256
 
@@ -45,7 +46,7 @@ class Problem:
     line: int | None = None
 
 
-class StudyError(ValueError):
+class StudyError(UserError, ValueError):
     """A study that cannot run, with all its problems."""
 
     def __init__(self, source: str, problems: list[Problem]) -> None:

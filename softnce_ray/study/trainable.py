@@ -15,16 +15,12 @@ from safetensors import SafetensorError
 
 from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
-from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.encoders import EncoderError
+from softnce_ray.errors import UserError
 from softnce_ray.model import MODEL_FOLDER, save_model
 from softnce_ray.preparation import Prepared, open_data
 from softnce_ray.ranks_file import RANKS_FILE, write_ranks
-from softnce_ray.training import TrainingError, TrainResult, train
-
-_USER_ERRORS = (TrainingError, EncoderError, CorpusError)
-"""What another attempt would only repeat."""
+from softnce_ray.training import TrainResult, train
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def run_trial(spec: dict[str, Any]) -> None:
     torch.set_num_threads(trial.threads)
     try:
         _run(trial)
-    except _USER_ERRORS as error:
+    except UserError as error:  # another attempt would only repeat it
         tune.report({"ended": True, "failure": " ".join(str(error).split()), "traceback": traceback.format_exc()})
 
 

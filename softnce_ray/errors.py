@@ -1,0 +1,5 @@
+"""The errors that a user can mend: shown as a line, not as a traceback."""
+
+
+class UserError(Exception):
+    """Says what was expected, what was got, where, and what to do."""
