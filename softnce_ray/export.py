@@ -198,7 +198,7 @@ def _transformer_modules(tower: Transformer, tokenizer: Tokenizer, config: ArmCo
 
     if tower.pooling == "pooler":
         raise ExportError(
-            "expected pooling mean or first, got pooler: sentence-transformers has no module that applies a model's pooler"
+            "expected pooling mean or first, got pooler: sentence-transformers has no module for a model's pooler"
         )
     length = config.tokens.code_length
     wrapped = PreTrainedTokenizerFast(

@@ -16,9 +16,6 @@ from softnce_ray.config import ArmConfig
 from softnce_ray.corpus.tokens import Ragged
 from softnce_ray.encoders import DualEncoder, build_encoder
 
-MODEL_FOLDER = "model"
-"""Name of a model's folder among the files of a trial."""
-
 _CHUNK_TOKENS = 16_384
 
 

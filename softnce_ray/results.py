@@ -15,6 +15,9 @@ import numpy as np
 Phase = Literal["search", "confirm"]
 Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 
+MODEL_FOLDER = "model"
+"""Name of a model's folder among the files of a trial."""
+
 
 @dataclass(frozen=True)
 class TrialKey:

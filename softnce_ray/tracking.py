@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from softnce_ray.errors import UserError
-from softnce_ray.model import MODEL_FOLDER
 from softnce_ray.ranks_file import RANKS_FILE, read_ranks
-from softnce_ray.results import KnownTrial, StudyRecord, StudyResults, TrialKey, TrialResult
+from softnce_ray.results import MODEL_FOLDER, KnownTrial, StudyRecord, StudyResults, TrialKey, TrialResult
 from softnce_ray.store import Store
 
 # A server that is down would otherwise block one call for minutes.
@@ -357,6 +357,27 @@ def download_model(store: Store, run_id: str, to: Path) -> Path:
     if not client.list_artifacts(run_id, MODEL_FOLDER):
         raise TrackingError(f"run {run_id} keeps no model: only the best trial of each arm and language does")
     return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(to)))
+
+
+def serve(store: Store, *, host: str, port: int) -> None:
+    """Become an MLflow server on the store's database; returns only by an error.
+
+    Raises:
+      TrackingError: the store has no database yet, or its runs are on a server already.
+    """
+    if store.artifact_root is None:
+        raise TrackingError(
+            f"the runs are on the MLflow server {_without_password(store.tracking_uri)}: open it in a browser"
+        )
+    _client(store, must_exist=True)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        print(f"anyone who reaches {host}:{port} can read and change the runs", file=sys.stderr)
+    print(
+        f"MLflow on {store.root}: http://{host}:{port} (Ctrl-C ends it; first start takes some 15 s)", file=sys.stderr
+    )
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runner would hold another gigabyte
+    options = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifact_root]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *options, "--host", host, "--port", str(port)])
 
 
 def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:

@@ -17,9 +17,10 @@ from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint,
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
-from softnce_ray.model import MODEL_FOLDER, save_model
+from softnce_ray.model import save_model
 from softnce_ray.preparation import Prepared, open_data
 from softnce_ray.ranks_file import RANKS_FILE, write_ranks
+from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.training import TrainResult, train
 
 

@@ -1,0 +1,5 @@
+"""`python -m softnce_ray`."""
+
+from softnce_ray.cli import main
+
+main()

@@ -1,0 +1,275 @@
+"""The command line: a thin layer over functions that Python code can call as well.
+
+Everything heavy is imported by the command that needs it, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from softnce_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from softnce_ray.corpus import Manifest
+    from softnce_ray.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Which way of treating negatives trains the best code search model? Launch ablations on Ray, compare "
+    "them in MLflow, export the best.",
+)
+corpus_app = typer.Typer(no_args_is_help=True, help="Make and look at corpora of (query, code) pairs.")
+app.add_typer(corpus_app, name="corpus")
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="Folder of runs, searches and checkpoints (default: $SOFTNCE_STORE or softnce_runs)"),
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow server (default: $MLFLOW_TRACKING_URI or a database in the store)"),
+]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a launched study, as in its file.")]
+
+
+class Format(enum.StrEnum):
+    """Renderings of a report."""
+
+    terminal = "terminal"
+    markdown = "markdown"
+    json = "json"
+
+
+def main() -> None:
+    """Entry point: what a user can mend is a line on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"softnce-ray: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+@corpus_app.command("mine")
+def corpus_mine(
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    source: Annotated[Path | None, typer.Option("--source", help="Folder of source trees.")] = None,
+    python_environment: Annotated[
+        bool, typer.Option("--python-environment", help="The Python environment that runs this command.")
+    ] = False,
+    language: Annotated[str, typer.Option("--language")] = "python",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Keep at most so many pairs, a seeded sample.")
+    ] = None,
+    valid: Annotated[int, typer.Option("--valid", min=1, help="Validation pairs wanted.")] = 1000,
+    test: Annotated[int, typer.Option("--test", min=1, help="Test pairs wanted.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")] = False,
+) -> None:
+    """Mine documented functions from source code into a corpus, split by package."""
+    from softnce_ray.corpus import LANGUAGES, mine_corpus, source_folder
+    from softnce_ray.corpus import python_environment as environment
+    from softnce_ray.progress import progress
+
+    if (source is None) == (not python_environment):
+        raise UserError("expected one of --source DIR and --python-environment")
+    if language not in LANGUAGES:
+        raise UserError(f"--language: expected one of {', '.join(LANGUAGES)}, got {language!r}")
+    table = LANGUAGES[language]
+    if python_environment and language != "python":
+        raise UserError(f"--python-environment holds python, got --language {language}")
+    sources = environment(table) if source is None else source_folder(source, table)
+    with progress("mining", "files") as advance:
+        manifest = mine_corpus(
+            sources,
+            table,
+            out,
+            limit=limit,
+            valid=valid,
+            test=test,
+            seed=seed,
+            workers=workers,
+            overwrite=overwrite,
+            recipe={"source": "python environment" if source is None else str(source), "language": language},
+            progress=lambda done, total, pairs: advance(done, total, f"{pairs:,} pairs"),
+        )
+    _say_corpus(out, manifest)
+
+
+@corpus_app.command("import")
+def corpus_import(
+    path: Annotated[Path, typer.Argument(help="CodeSearchNet jsonl or jsonl.gz file, or a folder of them.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    language: Annotated[str | None, typer.Option("--language", help="Where the records do not say.")] = None,
+    clean: Annotated[bool, typer.Option(help="Apply the cleaning rules of mined pairs.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")] = False,
+) -> None:
+    """Make a corpus from CodeSearchNet's files; their splits are kept."""
+    from softnce_ray.corpus import import_corpus
+
+    _say_corpus(out, import_corpus(path, out, language=language, clean=clean, overwrite=overwrite))
+
+
+@corpus_app.command("show")
+def corpus_show(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
+    """Print a corpus' manifest: counts, what was dropped and why, rules, fingerprint."""
+    from softnce_ray.corpus import Corpus
+
+    print(Corpus.open(folder).manifest.model_dump_json(indent=1))
+
+
+@app.command()
+def launch(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file; see search_spaces/.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and print its trials.")] = False,
+    store: StoreOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Run what is missing of a study. Launching again after an interrupt goes on."""
+    from softnce_ray.study.file import load_study
+
+    config = load_study(study)
+    if dry_run:
+        from softnce_ray.study.planner import planned_trials
+
+        for arm, language, phase, what in planned_trials(config):
+            print(f"{arm}\t{language}\t{phase}\t{what}")
+        return
+
+    from softnce_ray.study.run import launch as run
+
+    done = run(config, store=_store(store, tracking_uri))
+    for line in (*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)):
+        print(f"softnce-ray: {line}", file=sys.stderr)
+    print(f"{config.study}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
+    again = f"softnce-ray launch {study}"
+    if done.interrupted:
+        print(f"interrupted: go on with  {again}", file=sys.stderr)
+        raise typer.Exit(130)
+    print(f"see  softnce-ray report {config.study}  and  softnce-ray ui")
+    if done.failed or done.problems or done.unsent:
+        print(f"softnce-ray: not all is done; try what failed again with  {again}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    study: StudyName,
+    baseline: Annotated[str | None, typer.Option(help="Compare with this arm (default: the study's).")] = None,
+    format: Annotated[Format, typer.Option("--format")] = Format.terminal,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
+    store: StoreOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Compare the arms of a study: means, intervals, differences, corrected p."""
+    from rich.console import Console
+
+    from softnce_ray.report import build_report, to_json, to_markdown, to_terminal
+    from softnce_ray.tracking import load_results
+
+    made = build_report(load_results(_store(store, tracking_uri), study), baseline=baseline)
+    with open(out, "w", encoding="utf-8") if out else _stdout() as file:
+        if format is Format.terminal:
+            console = Console(file=file)
+            console.print(to_terminal(made, width=console.width))
+        else:
+            file.write((to_markdown(made) if format is Format.markdown else to_json(made)).rstrip("\n") + "\n")
+
+
+@app.command()
+def export(
+    study: StudyName,
+    to: Annotated[Path, typer.Option("--to", help="Folder to make.")],
+    arm: Annotated[str | None, typer.Option(help="Only from this arm.")] = None,
+    language: Annotated[str | None, typer.Option(help="Needed when the study has several.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    store: StoreOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Write the best model by validation as a folder that sentence-transformers loads."""
+    from softnce_ray.export import export as run
+
+    done = run(study, to, store=_store(store, tracking_uri), arm=arm, language=language, overwrite=overwrite)
+    trial = done.trial
+    print(
+        f"{done.folder}: {trial.arm}/{trial.language} seed {trial.seed}, "
+        f"valid MRR {trial.metrics['best_valid_mrr']:.4f}; checked, largest difference of a vector "
+        f"{done.largest_difference:.1e}"
+    )
+
+
+@app.command()
+def search(
+    model: Annotated[Path, typer.Argument(metavar="DIR", help="An exported model.")],
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What to look for.")],
+    corpus: Annotated[Path, typer.Option("--corpus", help="The corpus to search.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="Answers to each query.")] = 5,
+    show_code: Annotated[bool, typer.Option("--code", help="Print the functions too.")] = False,
+) -> None:
+    """Find the functions of a corpus that answer a query, with an exported model alone."""
+    from softnce_ray.retrieval import search as run
+
+    for query, hits in zip(queries, run(model, corpus, queries, top=top), strict=True):
+        print(f"# {query}")
+        for hit in hits:
+            print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{hit.documentation}")
+            if show_code:
+                print("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    host: Annotated[
+        str, typer.Option(help="Another address than this machine's own opens the runs to it.")
+    ] = "127.0.0.1",
+    store: StoreOption = None,
+) -> None:
+    """Open MLflow on the store of the studies."""
+    from softnce_ray.tracking import serve
+
+    serve(_store(store, None), host=host, port=port)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of study files, for editors."""
+    import json
+
+    from softnce_ray.study.file import StudyFile
+
+    print(json.dumps(StudyFile.model_json_schema(), indent=1))
+
+
+def _store(folder: Path | None, tracking_uri: str | None) -> Store:
+    from softnce_ray.store import Store
+
+    return Store.at(folder, tracking_uri)
+
+
+def _stdout():
+    import contextlib
+
+    return contextlib.nullcontext(sys.stdout)
+
+
+def _say_corpus(out: Path, manifest: Manifest) -> None:
+    for note in manifest.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for language, counts in manifest.languages.items():
+        splits = ", ".join(f"{split} {pairs:,}" for split, pairs in counts.pairs.items())
+        packages = {package for of_split in counts.packages.values() for package in of_split}
+        print(f"{out}: {language}: {splits} pairs of {len(packages)} packages")
+    dropped = sum(count for reasons in manifest.dropped.values() for count in reasons.values())
+    print(
+        f"fingerprint {manifest.fingerprint[:12]}; {dropped:,} files, functions and pairs were left out: "
+        f"reasons in {out}/manifest.json"
+    )
