@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -47,7 +47,9 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Ten
 def restore_optimiser(optimiser: torch.optim.Optimizer, saved: dict[str, dict[str, Tensor]]) -> None:
     """Put back what `optimiser_state` gave; the optimiser's groups keep their settings."""
     whole = optimiser.state_dict()
-    whole["state"] = {int(number): dict(values) for number, values in saved.items()}
+    whole["state"] = {  # copies, for optimisers work in place
+        int(number): {name: value.clone() for name, value in values.items()} for number, values in saved.items()
+    }
     optimiser.load_state_dict(whole)
 
 
@@ -73,13 +75,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
       FileNotFoundError: there is no checkpoint in `folder`.
-      safetensors.SafetensorError: the file is damaged.
+      safetensors.SafetensorError: the file is damaged, or no checkpoint of this version.
     """
     encoder: dict[str, Tensor] = {}
     best: dict[str, Tensor] = {}
     optimisers: list[dict[str, dict[str, Tensor]]] = []
     with safe_open(folder / CHECKPOINT_FILE, framework="pt") as file:
-        progress = Progress(**json.loads(file.metadata()["progress"]))
+        try:
+            progress = Progress(**json.loads((file.metadata() or {})["progress"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SafetensorError(f"expected a checkpoint of this version in {folder}, got {error!r}") from error
         for key in file.keys():  # noqa: SIM118 (not a dict)
             kind, rest = key.split("/", 1)
             if kind == "optimiser":

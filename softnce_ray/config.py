@@ -222,6 +222,8 @@ class Range(Settings):
             raise _wrong("low", f"expected low > 0 with log: true, got {self.low:g}")
         if self.log and self.step is not None:
             raise _wrong("step", "log and step exclude each other: remove one")
+        if self.step is not None and self.step > self.high - self.low:
+            raise _wrong("step", f"expected step <= high - low = {self.high - self.low:g}, got {self.step:g}")
         return self
 
 
@@ -348,7 +350,7 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def resolved(config: TrialConfig) -> dict[str, Any]:
+def resolved(config: ArmConfig) -> dict[str, Any]:
     """The full configuration as plain data, with every default and every `null` that stands for a value
     written out: what a trial's identity and its MLflow parameters are made of."""
     settings = config.model_dump(mode="json")

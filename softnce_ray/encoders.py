@@ -76,7 +76,8 @@ class Bag(nn.Module):
         self.log_weight = nn.Parameter(torch.zeros(vocabulary, 1))
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
-        return _WeightedMean.apply(self.table, self.log_weight, ids, offsets)
+        with torch.autocast(self.table.device.type, enabled=False):  # sparse products know no bf16 on CPUs
+            return _WeightedMean.apply(self.table, self.log_weight, ids, offsets)
 
     def folded(self) -> Tensor:
         """(V, width): the table with its weights folded in, whose plain mean is this encoder's output."""
@@ -92,6 +93,8 @@ class Transformer(nn.Module):
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
         lengths = offsets.diff()
+        if not len(ids):  # not one token to look up
+            return ids.new_zeros(len(lengths), self.model.config.hidden_size, dtype=torch.float32)
         order = torch.argsort(lengths, stable=True)
         pooled = [self._encode(ids, offsets[group], lengths[group]) for group in _groups(order, lengths)]
         return torch.cat(pooled)[torch.argsort(order)]
@@ -145,7 +148,8 @@ def build_encoder(config: ArmConfig, vocabulary: int, *, network: dict[str, Any]
         no pretrained weights are looked for.
 
     Raises:
-      EncoderError: a named model cannot be loaded, or knows fewer tokens than `vocabulary`.
+      EncoderError: a named model cannot be loaded, has no pooler where one is asked, knows fewer tokens than
+        `vocabulary`, or reads shorter texts than the settings say.
     """
     settings = config.encoder
     if isinstance(settings, BagEncoder):
@@ -153,9 +157,13 @@ def build_encoder(config: ArmConfig, vocabulary: int, *, network: dict[str, Any]
     if network is not None:
         model = _stored_network(network)
     elif settings.model:
-        model = _named_model(settings, vocabulary)
+        model = _named_model(config, settings, vocabulary)
     else:
         model = _small_roberta(config, settings, vocabulary)
+    if settings.pooling != "pooler" and getattr(model, "pooler", None) is not None:
+        model.pooler = None  # type: ignore[assignment]  # it would be trained by nothing and yet be kept
+    if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
+        raise EncoderError(f"encoder.pooling: {settings.model!r} has no pooler; possible: mean, first")
     pad_id: int | None = model.config.pad_token_id  # type: ignore[union-attr, assignment]
     return DualEncoder(Transformer(model, settings.pooling, PAD_ID if pad_id is None else pad_id), config.similarity)
 
@@ -166,12 +174,12 @@ def _stored_network(network: dict[str, Any]) -> nn.Module:
     return AutoModel.from_config(AutoConfig.for_model(**network))
 
 
-def _named_model(settings: TransformerEncoder, vocabulary: int) -> nn.Module:
+def _named_model(config: ArmConfig, settings: TransformerEncoder, vocabulary: int) -> nn.Module:
     from transformers import AutoModel
 
     assert settings.model is not None
     try:
-        model = AutoModel.from_pretrained(settings.model)
+        model = AutoModel.from_pretrained(settings.model, dtype=torch.float32)
     except (OSError, ValueError) as error:
         kind = "folder" if os.path.isdir(settings.model) else "name"
         raise EncoderError(
@@ -184,6 +192,15 @@ def _named_model(settings: TransformerEncoder, vocabulary: int) -> nn.Module:
             f"encoder.model: {settings.model!r} knows {model.config.vocab_size} tokens, its tokenizer "
             f"makes {vocabulary}: model and tokenizer do not belong together"
         )
+    positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    if isinstance(positions, nn.Embedding):  # RoBERTa counts positions from padding's id + 1
+        reads = positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
+        for name in ("query_length", "code_length"):
+            if getattr(config.tokens, name) > reads:
+                raise EncoderError(
+                    f"encoder.model: {settings.model!r} reads {reads} tokens, got tokens.{name} "
+                    f"{getattr(config.tokens, name)}: lower it"
+                )
     return model
 
 

@@ -6,9 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softnce_ray.errors import UserError
+
 ROUNDING = 1e-6
 """Scores closer than this share of |query| · |code| are ties: float32 products of equal vectors differ by
 as much, depending on where in a matrix they stand."""
+
+
+class DivergedError(UserError, ValueError):
+    """Vectors that are no numbers."""
 
 
 def ranks(queries: Tensor, codes: Tensor, targets: Tensor, *, block: int = 256) -> np.ndarray:
@@ -27,7 +33,8 @@ def ranks(queries: Tensor, codes: Tensor, targets: Tensor, *, block: int = 256) 
       (Q,) float64, from 1 to M.
 
     Raises:
-      ValueError: shapes do not fit, a target is out of range, or a vector is not finite.
+      ValueError: shapes do not fit, or a target is out of range.
+      DivergedError: a vector is not finite.
     """
     if queries.ndim != 2 or codes.ndim != 2 or queries.shape[1] != codes.shape[1]:
         raise ValueError(f"expected (Q, D) and (M, D), got {tuple(queries.shape)} and {tuple(codes.shape)}")
@@ -38,7 +45,10 @@ def ranks(queries: Tensor, codes: Tensor, targets: Tensor, *, block: int = 256) 
             f"expected targets from 0 to {len(codes) - 1}, got {int(targets.min())} to {int(targets.max())}"
         )
     if not (torch.isfinite(queries).all() and torch.isfinite(codes).all()):
-        raise ValueError("expected finite vectors, got NaN or infinity: the encoder has diverged")
+        raise DivergedError(
+            "expected finite vectors, got NaN or infinity: the encoder has diverged; lower training.learning_rate "
+            "or raise temperature"
+        )
     result = np.empty(len(queries))
     largest = codes.norm(dim=1).max() if len(codes) else None
     for start in range(0, len(queries), block):

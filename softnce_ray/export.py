@@ -172,7 +172,10 @@ def load_export(folder: str | Path) -> Model:
 def _write(model: Model, folder: Path, card: str) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # what it says of loading concerns this check, not the user
+    logging.disable_progress_bar()
     tower = model.encoder.tower
     tokenizer = Tokenizer.from_str(model.tokenizer.to_str())
     tokenizer.enable_truncation(model.config.tokens.code_length)

@@ -32,7 +32,7 @@ class RowAdam(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
-                state["step"] += 1
+                state["step"] = int(state["step"]) + 1  # a tensor, and so of another precision, after a checkpoint
                 rows, gradient = parameter.grad._indices()[0], parameter.grad._values()
                 mean = state["mean"][rows].lerp_(gradient, 1 - beta1)
                 square = state["square"][rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)

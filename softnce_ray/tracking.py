@@ -59,16 +59,27 @@ class Tracker:
         self._versions = dict(versions)
         self._record = record
         self._client = _client(store)
-        self._experiment = _experiment(self._client, store, record.study)
         self._runs: dict[TrialKey, str] = {}
+        self._superseded: set[TrialKey] = set()
         self._last_epoch: dict[str, int] = {}
         self._arm_runs: dict[str, str] = {}
-        self._parent = self._open_parent()
+        try:
+            self._experiment = _experiment(self._client, store, record.study)
+            self._close_abandoned()
+            self._parent = self._open_parent()
+        except MlflowException as error:
+            raise TrackingError(f"the MLflow store refuses study {record.study}: {_first_line(error)}") from error
         self._writer = _Writer()
 
     @property
     def parent_run_id(self) -> str:
         return self._parent
+
+    def _close_abandoned(self) -> None:
+        """Close what a driver that was killed left RUNNING; trials that go on are opened again."""
+        for run in _search(self._client, self._experiment, "attributes.status = 'RUNNING'"):
+            if run.data.tags.get("role") in ("arm", "trial"):
+                self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _open_parent(self) -> str:
         found = _search(self._client, self._experiment, "tags.role = 'study'")
@@ -88,6 +99,8 @@ class Tracker:
         for run in _search(self._client, self._experiment, "tags.role = 'trial'"):
             tags, metrics = run.data.tags, run.data.metrics
             key = TrialKey(tags["arm"], tags["language"], tags["phase"], int(tags["seed"]), tags["identity"])
+            if "superseded" in tags:
+                self._superseded.add(key)
             epochs = int(metrics.get("epoch", 0))
             self._runs[key] = run.info.run_id
             self._last_epoch[run.info.run_id] = epochs
@@ -128,7 +141,8 @@ class Tracker:
         self._writer.put(self._end, key, status, dict(metrics or {}), ranks, stopped_early, failure, traceback, _now())
 
     def supersede(self, arm: str, language: str, current: Iterable[str]) -> None:
-        """Mark confirm trials of a cell whose identity is not among `current`: they no longer count."""
+        """Mark confirm trials of a cell whose identity is not among `current`: they no longer count. Those that
+        are, count again."""
         self._writer.put(self._supersede, arm, language, frozenset(current))
 
     def model(self, key: TrialKey, folder: Path | None) -> None:
@@ -178,9 +192,8 @@ class Tracker:
         if key in self._runs:
             run_id = self._runs[key]
             self._client.update_run(run_id, status="RUNNING")
-            for tag in ("failure", "superseded"):
-                if tag in self._client.get_run(run_id).data.tags:
-                    self._client.delete_tag(run_id, tag)
+            if "failure" in self._client.get_run(run_id).data.tags:
+                self._client.delete_tag(run_id, "failure")
             return
         tags = {
             "study": self._record.study,
@@ -230,15 +243,25 @@ class Tracker:
             tags=[RunTag(*item) for item in tags.items()],
         )
         if ranks is not None:
-            self._client.log_artifact(run_id, str(ranks))
+            try:
+                self._client.log_artifact(run_id, str(ranks))
+            except Exception:  # a trial without its ranks cannot be compared: it must not pass for finished
+                self._client.set_terminated(run_id, "FAILED")
+                raise
         if traceback:
             self._client.log_text(run_id, traceback, "traceback.txt")
         self._client.set_terminated(run_id, status)
 
     def _supersede(self, arm: str, language: str, current: frozenset[str]) -> None:
         for key, run_id in self._runs.items():
-            if (key.arm, key.language, key.phase) == (arm, language, "confirm") and key.identity not in current:
+            if (key.arm, key.language, key.phase) != (arm, language, "confirm"):
+                continue
+            if key.identity not in current:
                 self._client.set_tag(run_id, "superseded", "yes")
+                self._superseded.add(key)
+            elif key in self._superseded:
+                self._client.delete_tag(run_id, "superseded")
+                self._superseded.remove(key)
 
     def _log_model(self, key: TrialKey, folder: Path | None) -> None:
         best = self._runs[key]
@@ -257,9 +280,11 @@ class Tracker:
 
     def _end_arm(self, arm: str, metrics: dict[str, float], status: str) -> None:
         self._client.log_batch(self._arm_runs[arm], metrics=_metrics(metrics, 0, _now()))
-        self._client.set_terminated(self._arm_runs[arm], status)
+        self._client.set_terminated(self._arm_runs.pop(arm), status)
 
     def _end_study(self, status: str, metrics: dict[str, float], note: str) -> None:
+        for run_id in self._arm_runs.values():  # whose end was not told
+            self._client.set_terminated(run_id, status)
         self._client.log_batch(
             self._parent, metrics=_metrics(metrics, 0, _now()), tags=[RunTag("mlflow.note.content", note)]
         )
@@ -292,7 +317,7 @@ class _Writer:
             try:
                 write(*args)
             except Exception as error:  # a record that fails must not take the rest with it
-                self._failed.append(f"{write.__name__.strip('_')} {args[0] if args else ''}: {_first_line(error)}")
+                self._failed.append(f"{write.__name__.strip('_')} {_subject(args)}: {_first_line(error)}")
             finally:
                 self._queue.task_done()
         self._queue.task_done()
@@ -314,7 +339,8 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
     parents = _search(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
     if experiment is None or not parents:
         raise TrackingError(
-            f"no study {study!r} in {store.tracking_uri}; possible: {', '.join(studies(store)) or 'none yet'}"
+            f"no study {study!r} in {_without_password(store.tracking_uri)}; "
+            f"possible: {', '.join(studies(store)) or 'none yet'}"
         )
     tags = parents[0].data.tags
     arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
@@ -474,6 +500,14 @@ def _params(settings: Mapping[str, Any]) -> list[Param]:
 
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def _subject(args: tuple[Any, ...]) -> str:
+    """What a write was about, for people."""
+    first = args[0] if args else ""
+    if isinstance(first, TrialKey):
+        return f"{first.arm}/{first.language} {first.phase} seed {first.seed} ({first.identity})"
+    return str(first)
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,7 +24,8 @@ from softnce_ray.model import Model, encode
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
 
 Report = Callable[[dict[str, float], Checkpoint], None]
-"""Called after each epoch with its metrics and a checkpoint; may raise to stop the run."""
+"""Called after each epoch with its metrics and a checkpoint; may raise to stop the run. The checkpoint's tensors
+are the run's own, which go on changing: save or copy them before returning."""
 
 
 class TrainingError(UserError, RuntimeError):

@@ -51,7 +51,7 @@ def session(resources: Resources) -> Iterator[int]:
 
 def _slots(resources: Resources, available: Mapping[str, float]) -> int:
     fitting = [
-        int(available.get(name, 0) // asked)
+        int(available.get(name, 0) / asked + 1e-9)  # 2 // 0.1 is 19
         for name, asked in (("CPU", resources.cpus), ("GPU", resources.gpus))
         if asked
     ]
@@ -70,22 +70,51 @@ def start_all(function: Callable[..., Any], calls: Mapping[Any, tuple[Any, ...]]
     return {key: task.remote(*arguments) for key, arguments in calls.items()}
 
 
-def wait_all(started: Mapping[Any, ray.ObjectRef]) -> dict[Any, Any]:
-    """What the tasks returned, by key; the error of one that failed is raised as it was."""
+def wait_all(started: Mapping[Any, ray.ObjectRef], what: str) -> dict[Any, Any]:
+    """What the tasks returned, by key. When one fails, or while waiting for them is interrupted, the others are
+    stopped.
+
+    Raises:
+      UserError: as a task raised it.
+      LaunchError: a task failed otherwise; the message says `what` of which key, and why.
+    """
+    done: dict[Any, Any] = {}
     try:
-        return dict(zip(started, ray.get(list(started.values())), strict=True))
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause or error from None
+        for key, task in started.items():
+            try:
+                done[key] = ray.get(task)
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None) or error
+                if isinstance(cause, UserError):
+                    raise cause from None
+                reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
+                raise LaunchError(f"{what} failed for {key}: {reason}") from error
+    except BaseException:
+        for key, task in started.items():
+            if key not in done:
+                ray.cancel(task)
+        raise
+    return done
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does: Tune stops its trials and returns."""
+    """SIGTERM ends a study as Ctrl-C does: Tune stops its trials and returns. Outside of Tune, both raise
+    KeyboardInterrupt. Handlers are put back afterwards, those that Tune leaves behind too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def terminate(number: int, frame: Any) -> None:
+        handler = signal.getsignal(signal.SIGINT)  # Tune's, while it runs
+        if not callable(handler):
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -19,7 +19,7 @@ class Display(Protocol):
 
     def say(self, text: str) -> None: ...
 
-    def begin(self, total: int, done: int) -> None: ...
+    def progress(self, done: int, total: int) -> None: ...
 
     def started(self, key: TrialKey) -> None: ...
 
@@ -52,8 +52,8 @@ class Lines:
         seconds = time.monotonic() - self._since
         self._console.print(f"[{seconds:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, total: int, done: int) -> None:
-        self._total, self._done = total, done
+    def progress(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
 
     def started(self, key: TrialKey) -> None:
         pass
@@ -65,7 +65,6 @@ class Lines:
         )
 
     def ended(self, key: TrialKey, outcome: str, metrics: Mapping[str, float]) -> None:
-        self._done += 1
         self.say(f"{title(key)}: {outcome}{_scores(metrics)} [{self._done}/{self._total}]")
 
     def close(self) -> None:
@@ -95,10 +94,11 @@ class LiveTable:
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
 
-    def begin(self, total: int, done: int) -> None:
-        self._total, self._done = total, done
-        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._table)
-        self._live.start()
+    def progress(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+        if self._live is None:
+            self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._table)
+            self._live.start()
 
     def started(self, key: TrialKey) -> None:
         self._rows[key] = _Row("running")
@@ -113,7 +113,6 @@ class LiveTable:
         )
 
     def ended(self, key: TrialKey, outcome: str, metrics: Mapping[str, float]) -> None:
-        self._done += 1
         row = self._rows.pop(key, _Row(outcome))  # moved to the end: the latest stand last
         row.state = outcome
         self._rows[key] = row

@@ -35,16 +35,14 @@ class StudyRun:
         self._study, self._store, self._tracker, self._prepared, self._show = study, store, tracker, prepared, show
         self._slots = slots
         self._trials: dict[TrialKey, Trial] = {}
-        self._begun = False
+        self._started: set[TrialKey] = set()
 
     def next_spec(self) -> tuple[TrialKey, TrialSpec] | None:
         """The next trial for a free slot."""
         if len(self.planner.live()) >= self._slots:
             return None
         trial = self.planner.next()
-        if not self._begun:
-            self._show.begin(self.planner.total(), self.planner.already_done)
-            self._begun = True
+        self._show.progress(self.planner.done(), self.planner.total())
         if trial is None:
             return None
         self._trials[trial.key] = trial
@@ -68,6 +66,7 @@ class StudyRun:
         return self.planner.finished
 
     def started(self, key: TrialKey) -> None:
+        self._started.add(key)
         self._tracker.trial_started(key, flatten(resolved(self._trials[key].config)))
         self._show.started(key)
 
@@ -94,21 +93,27 @@ class StudyRun:
             stopped_early=early,
             ranks=None if early or files is None else files / RANKS_FILE,
         )
-        self.planner.ended(key, value)
+        self._planned(key, value)
         self._show.ended(key, "stopped early" if early else "finished", metrics)
 
     def failed(self, key: TrialKey, reason: str, traceback: str) -> None:
         """Record a trial that failed for good."""
         self.failures += 1
+        if key not in self._started:  # its worker never came up
+            self.started(key)
         self._tracker.trial_ended(key, "FAILED", failure=reason, traceback=traceback)
-        self.planner.ended(key, None)
+        self._planned(key, None)
         self._show.ended(key, f"failed: {reason}", {})
 
     def close_live(self, status: str) -> None:
         """Close the runs of trials that an interrupt cut off. Their proposals stay open: the next launch goes on."""
         for key in self.planner.live():
-            if key in self._trials:
+            if key in self._started:
                 self._tracker.trial_ended(key, status)
+
+    def _planned(self, key: TrialKey, value: float | None) -> None:
+        self.planner.ended(key, value)
+        self._show.progress(self.planner.done(), self.planner.total())
 
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, float]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
+import json
+import math
+import random
 import types
 import typing
 from collections.abc import Iterator
@@ -17,9 +21,11 @@ from pydantic import BaseModel, Field, ValidationError
 from softnce_ray.config import (
     ArmConfig,
     Choices,
+    Range,
     SearchSpace,
     StudyConfig,
     arm_settings,
+    resolved,
     with_values,
 )
 from softnce_ray.corpus.pairs import CorpusError
@@ -82,24 +88,31 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text)
+        lines, repeated = dict(_lines(node)), list(_repeated(node))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise StudyError(
             source, [Problem("", f"not YAML: {getattr(error, 'problem', error)}", mark.line + 1 if mark else None)]
         ) from None
+    except Exception as error:  # PyYAML's own: a value that is no such date or number, or endless nesting
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StudyError(source, [Problem("", f"not YAML that can be read: {reason}")]) from None
     if not isinstance(raw, dict):
         raise StudyError(
             source, [Problem("", f"expected keys such as study, corpus and arms, got {type(raw).__name__}")]
         )
-    lines = dict(_lines(node))
-    problems = [Problem(".".join(map(str, key)), "given twice: remove one", line) for key, line in _repeated(node)]
-    study = None
+    problems = [Problem(".".join(map(str, key)), "given twice: remove one", line) for key, line in repeated]
     try:
-        study = StudyConfig.model_validate(_with_defaults(raw))
-    except ValidationError as error:
-        problems += _problems(error, lines)
+        ArmConfig.model_validate(raw.get("defaults") or {})
+    except ValidationError as error:  # laws are checked arm by arm, when each has its own settings
+        problems += [
+            _problem(("defaults", *item["loc"]), item, lines) for item in error.errors() if item["type"] != "law"
+        ]
+    study, found, aside = _validated(_with_defaults(raw))
+    problems += [_problem(item["loc"], item, lines) for item in found]
     if study is not None:
-        problems += [_place(key, message, lines) for key, message in (*_search_problems(study), *_same_arms(study))]
+        beyond = (*_search_problems(study, aside), *_same_arms(study, aside))
+        problems += [_place(key, message, lines) for key, message in beyond]
     problems += [_place(key, message, lines) for key, message in _corpus_problems(raw)]
     if problems or study is None:
         unique = dict.fromkeys(problems)
@@ -121,7 +134,7 @@ def check_study(study: StudyConfig) -> StudyConfig:
 def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     """The study with `defaults` merged into each arm; what is not a mapping is left for validation to name."""
     defaults, arms = raw.get("defaults"), raw.get("arms")
-    whole = {key: value for key, value in raw.items() if key != "defaults" or not isinstance(value, dict | None)}
+    whole = {key: value for key, value in raw.items() if key != "defaults"}
     if isinstance(arms, dict):
         base = defaults if isinstance(defaults, dict) else {}
         whole["arms"] = {name: _merged(base, {} if arm is None else arm) for name, arm in arms.items()}
@@ -138,11 +151,62 @@ def _merged(base: Any, over: Any) -> Any:
     return {**base, **{key: _merged(base[key], value) if key in base else value for key, value in over.items()}}
 
 
+def _validated(whole: dict[str, Any]) -> tuple[StudyConfig | None, list[Any], frozenset[str]]:
+    """The study, pydantic's errors on the way to it, and the arms (and "search") that had some.
+
+    A law between keys is only checked when the keys themselves are right. So what is wrong is set aside, replaced
+    by something harmless, and the rest is checked again: all errors are found at once, and none that only follows
+    from another.
+    """
+    found: list[Any] = []
+    aside: set[str] = set()
+    while True:
+        try:
+            return StudyConfig.model_validate(whole), found, frozenset(aside)
+        except ValidationError as error:
+            new = error.errors()
+        found += new
+        mended = dict(whole)
+        if not isinstance(mended.get("arms"), dict):  # nothing more can be checked without arms
+            return None, found, frozenset(aside)
+        for item in new:
+            loc = item["loc"]
+            top = str(item["ctx"]["key"] if item["type"] == "law" and not loc else loc[0] if loc else "").split(".")[0]
+            if top == "arms":
+                if len(loc) < 2:  # there are none, so there is nothing more to check
+                    return None, found, frozenset(aside)
+                aside.add(str(loc[1]))
+                mended["arms"] = {name: {} if name == loc[1] else arm for name, arm in mended["arms"].items()}
+                if loc[2:] == ("[key]",):
+                    del mended["arms"][loc[1]]
+            elif item["type"] == "extra_forbidden" or top not in StudyConfig.model_fields:
+                mended.pop(top, None)
+            else:
+                aside.add(top)
+                mended[top] = {**_HARMLESS, "baseline": next(iter(mended["arms"]), "")}.get(top)
+                if mended[top] is None:
+                    del mended[top]
+        if mended == whole:
+            return None, found, frozenset(aside)
+        whole = mended
+
+
+_HARMLESS: dict[str, Any] = {
+    "study": "study",
+    "corpus": "",
+    "languages": ["language"],
+    "seeds": [2**31 - 1],
+    "search": {"trials": 1, "seed": 2**31 - 2},
+}
+
+
 # --- what is wrong beyond a single value ------------------------------------------------------------
 
 
-def _search_problems(study: StudyConfig) -> Iterator[tuple[Key, str]]:
+def _search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> Iterator[tuple[Key, str]]:
     for arm, config in study.arms.items():
+        if arm in aside:
+            continue
         if config.search and study.search is None:
             yield ("arms", arm, "search"), "the study has no search: add search: {trials: …} or remove it here"
         settings = arm_settings(config)
@@ -151,7 +215,10 @@ def _search_problems(study: StudyConfig) -> Iterator[tuple[Key, str]]:
             own = path in config.search
             place: Key = ("arms", arm, "search", path) if own else ("search", "space", path)
             message = _path_problem(config, path)
-            if message:
+            wrong = None if message else _range_problem(config, path, space)
+            if wrong:
+                yield place, wrong
+            elif message:
                 hint = "" if own else f"; settings that only some arms have go under arms.{arm}.search or its like"
                 yield place, f"{message} (arm {arm}){hint}"
             else:
@@ -165,17 +232,24 @@ def _search_problems(study: StudyConfig) -> Iterator[tuple[Key, str]]:
                 own = last in config.search
                 yield (
                     ("arms", arm, "search", last) if own else ("search", "space", last),
-                    f"the space of arm {arm} reaches an impossible setting ({shown}): {_text(error.errors()[0])}",
+                    f"the space of arm {arm} reaches an impossible setting ({shown}): {_text(error.errors()[0], error.errors()[0]['loc'])}",
                 )
                 break
 
 
 def _corners(space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """The extremes of a search space: where it breaks a law, it breaks it there."""
+    """The extremes of a search space: where it breaks a law, it breaks it there. Of too many, a fixed sample that
+    has each end of each setting."""
     ends = {path: (s.choices if isinstance(s, Choices) else (s.low, s.high)) for path, s in space.items()}
-    for combination in itertools.islice(itertools.product(*ends.values()), _CORNERS):
-        if ends:
-            yield dict(zip(ends, combination, strict=True))
+    if not ends:
+        return
+    if math.prod(map(len, ends.values())) <= _CORNERS:
+        yield from (dict(zip(ends, each, strict=True)) for each in itertools.product(*ends.values()))
+        return
+    first = {path: values[0] for path, values in ends.items()}
+    yield from ({**first, path: value} for path, values in ends.items() for value in values)
+    chance = random.Random(0)
+    yield from ({path: chance.choice(values) for path, values in ends.items()} for _ in range(_CORNERS))
 
 
 def _path_problem(arm: ArmConfig, path: str) -> str | None:
@@ -195,6 +269,20 @@ def _path_problem(arm: ArmConfig, path: str) -> str | None:
     return None
 
 
+def _range_problem(arm: ArmConfig, path: str, space: Range | Choices) -> str | None:
+    """Why an interval does not fit a setting, or None. Its ends are checked with all others of the space."""
+    *parents, last = path.split(".")
+    model = functools.reduce(getattr, parents, arm)
+    kind = type(model).model_fields[last].annotation
+    if isinstance(space, Choices):
+        return None
+    if kind is bool:
+        return f"{path} is true or false: expected choices: [true, false], got low and high"
+    if kind is int and space.step is not None and space.step != int(space.step):
+        return f"{path} is a whole number: expected a whole step, got {space.step:g}"
+    return None
+
+
 def _unknown(path: str, key: str, model: Any) -> str:
     possible = (
         [name for name in type(model).model_fields if name not in ("search", "kind", "name")]
@@ -204,10 +292,12 @@ def _unknown(path: str, key: str, model: Any) -> str:
     return f"no setting {path}{_suggestion(key, possible)}"
 
 
-def _same_arms(study: StudyConfig) -> Iterator[tuple[Key, str]]:
+def _same_arms(study: StudyConfig, aside: frozenset[str] = frozenset()) -> Iterator[tuple[Key, str]]:
     seen: dict[str, str] = {}
     for name, arm in study.arms.items():
-        same = seen.setdefault(arm.model_dump_json(), name)
+        if name in aside:
+            continue
+        same = seen.setdefault(json.dumps(resolved(arm), sort_keys=True), name)
         if same != name:
             yield ("arms", name), f"has the same settings as arm {same}: they would be trained twice; remove one"
 
@@ -221,6 +311,9 @@ def _corpus_problems(raw: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     except CorpusError as error:
         yield ("corpus",), str(error)
         return
+    except (OSError, ValueError) as error:  # a name that no folder can have, or one that may not be read
+        yield ("corpus",), f"expected the folder of a corpus, got {folder!r}: {error}"
+        return
     for number, language in enumerate(languages if isinstance(languages, list | tuple) else ()):
         if language not in corpus.languages:
             yield (
@@ -232,23 +325,19 @@ def _corpus_problems(raw: dict[str, Any]) -> Iterator[tuple[Key, str]]:
 # --- from pydantic's errors to ours -----------------------------------------------------------------
 
 
-def _problems(error: ValidationError, lines: dict[Key, int]) -> list[Problem]:
-    found = []
-    for item in error.errors():
-        key = _without_tags(item["loc"])
-        if item["type"] == "law":
-            key += tuple(item["ctx"]["key"].split("."))
-        found.append(_place(key, _text(item), lines))
-    return found
+def _problem(loc: Key, item: Any, lines: dict[Key, int]) -> Problem:
+    key = _without_tags(loc)
+    if item["type"] == "law":
+        key += tuple(item["ctx"]["key"].split("."))
+    return _place(key, _text(item, loc), lines)
 
 
-def _text(item: Any) -> str:
+def _text(item: Any, loc: Key = ()) -> str:
     got = item["input"]
     if item["type"] == "law":
         return item["msg"]
     if item["type"] == "extra_forbidden":
-        possible = _fields(StudyFile, item["loc"][:-1])
-        return f"unknown key{_suggestion(str(item['loc'][-1]), possible)}"
+        return f"unknown key{_suggestion(str(loc[-1]), _fields(StudyFile, loc[:-1]))}"
     if item["type"] == "missing":
         return "missing: give a value"
     if item["type"] == "union_tag_not_found":
@@ -265,35 +354,38 @@ def _text(item: Any) -> str:
 
 def _suggestion(got: str, possible: list[str]) -> str:
     close = difflib.get_close_matches(got, possible, n=1)
-    return (f"; did you mean {close[0]!r}?" if close else "") + (
+    return (f"; did you mean {close[0]!r}?" if close else ";" if possible else "") + (
         f" possible: {', '.join(possible)}" if possible else ""
     )
 
 
+_UNIONS: tuple[Key, ...] = (
+    *(("arms", "*", group) for group in ("encoder", "loss", "estimator")),
+    *(("defaults", group) for group in ("encoder", "loss", "estimator")),
+    ("arms", "*", "search", "*"),
+    ("search", "space", "*"),
+)
+"""Where pydantic adds the name of the member of a union that it tried."""
+
+
 def _without_tags(loc: Key) -> Key:
-    """A location without the names that pydantic adds for the member of a union that it tried."""
+    """A location as the file has it, without what pydantic adds to it."""
     key: list[str | int] = []
     for number, part in enumerate(loc):
-        if (
-            number
-            and (loc[number - 1] in ("loss", "estimator", "encoder") or part in ("range", "choices"))
-            and _is_tag(loc[:number], part)
-        ):
-            continue
-        key.append(part)
+        above = loc[:number]
+        tag = any(
+            len(place) == number and all(want in ("*", got) for want, got in zip(place, above, strict=True))
+            for place in _UNIONS
+        )
+        if not tag and part != "[key]":
+            key.append(part)
     return tuple(key)
-
-
-def _is_tag(parents: Key, part: str | int) -> bool:
-    if part in ("range", "choices"):
-        return len(parents) > 1 and parents[-2] in ("space", "search")
-    return parents[-1] in ("loss", "estimator", "encoder")
 
 
 def _fields(model: type[BaseModel], loc: Key) -> list[str]:
     """Names of the keys that are possible at a pydantic location below `model`."""
     options: list[type[BaseModel]] = [model]
-    for part in loc:
+    for part in (*loc[:1], *loc[2:]) if loc[:1] == ("arms",) else loc:
         inner: list[type[BaseModel]] = []
         for option in options:
             if part in option.model_fields:
@@ -319,7 +411,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _place(key: Key, message: str, lines: dict[Key, int]) -> Problem:
     """The problem at the line of its key, of `defaults` where an arm has it from there, or of a parent."""
     shown = ".".join(map(str, key))
-    if key not in lines and key[:1] == ("arms",) and ("defaults", *key[2:]) in lines:
+    if key not in lines and key[:1] == ("arms",) and len(key) > 2 and ("defaults", *key[2:]) in lines:
         key = ("defaults", *key[2:])
         shown = ".".join(map(str, key))
     while key and key not in lines:

@@ -6,6 +6,8 @@ configuration is run anew on the study's seeds. Cells take turns, so that no slo
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from softnce_ray.config import StudyConfig, TrialConfig, arm_settings, identity, with_values
+from softnce_ray.config import METHOD_VERSION, StudyConfig, TrialConfig, arm_settings, identity, with_values
 from softnce_ray.results import KnownTrial, TrialKey
 
 
@@ -23,6 +25,9 @@ class Cell:
 
     arm: str
     language: str
+
+    def __str__(self) -> str:
+        return f"{self.arm}/{self.language}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class Proposes(Protocol):
 
     @property
     def finished(self) -> bool: ...
+
+    @property
+    def answered(self) -> int: ...
 
     def ask(self) -> Any: ...
 
@@ -57,6 +65,7 @@ class _State:
     numbers: dict[TrialKey, list[int]] = field(default_factory=dict)  # live search trials → proposals they answer
     confirm: deque[Trial] | None = None  # None: not decided yet
     live: set[TrialKey] = field(default_factory=set)
+    done: int = 0  # trials that have ended, in this launch or before it, one way or another
 
 
 class Planner:
@@ -81,7 +90,9 @@ class Planner:
         self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
         self._early: set[TrialKey] = set()
-        self.already_done = 0
+        for state in self._cells:
+            state.done = state.search.answered if state.search else 0
+        self.already_done = sum(state.done for state in self._cells)
         self.problems: list[str] = []
 
     def next(self) -> Trial | None:
@@ -121,7 +132,9 @@ class Planner:
         """Tell how a live trial ended: with its value, or failed (None)."""
         state = self._state(key)
         state.live.discard(key)
-        for number in state.numbers.pop(key, ()):
+        numbers = state.numbers.pop(key, None)
+        state.done += 1 if numbers is None else len(numbers)
+        for number in numbers or ():
             assert state.search is not None
             state.search.tell(number, value, stopped_early=key in self._early)
 
@@ -129,6 +142,10 @@ class Planner:
         """Number of trials of the whole study."""
         searched = sum(self._study.search.trials for s in self._cells if s.search and self._study.search)
         return searched + len(self._cells) * len(self._study.seeds)
+
+    def done(self) -> int:
+        """How many of them have ended, failed ones and those of earlier launches included."""
+        return sum(state.done for state in self._cells)
 
     def _state(self, key: TrialKey) -> _State:
         return self._by_cell[Cell(key.arm, key.language)]
@@ -150,14 +167,15 @@ class Planner:
             except ValidationError as error:
                 shown = ", ".join(f"{path} = {value}" for path, value in proposal.values.items())
                 self.problems.append(
-                    f"{state.cell.arm}/{state.cell.language}: the search reached an impossible "
-                    f"setting ({shown}): {error.errors()[0]['msg']}"
+                    f"{state.cell}: the search reached an impossible setting ({shown}): {error.errors()[0]['msg']}"
                 )
                 search.tell(proposal.number, None)
+                state.done += 1
                 continue
             if trial.key in self._done:  # a crash came between the run's end and Optuna's hearing of it
                 done = self._done[trial.key]
                 search.tell(proposal.number, done.best_valid_mrr, stopped_early=done.stopped_early)
+                state.done += 1
                 self.already_done += 1
             elif trial.key in state.numbers:  # the same proposal twice: one run answers both
                 state.numbers[trial.key].append(proposal.number)
@@ -169,14 +187,12 @@ class Planner:
     def _decide(self, state: _State) -> deque[Trial]:
         values: dict[str, Any] | None = {} if state.search is None else state.search.best()
         if values is None:
-            self.problems.append(
-                f"{state.cell.arm}/{state.cell.language}: no search trial ran to its end, so there "
-                "is nothing to confirm"
-            )
+            self.problems.append(f"{state.cell}: no search trial ran to its end, so there is nothing to confirm")
             return deque()
         trials = [self._trial(state.cell, "confirm", seed, values) for seed in self._study.seeds]
         self._on_confirm(state.cell, trials)
         missing = deque(trial for trial in trials if trial.key not in self._done)
+        state.done += len(trials) - len(missing)
         self.already_done += len(trials) - len(missing)
         return missing
 
@@ -189,6 +205,18 @@ class Planner:
 def cells(study: StudyConfig) -> list[Cell]:
     """All cells of a study, languages within arms."""
     return [Cell(arm, language) for arm in study.arms for language in study.languages]
+
+
+def search_name(study: StudyConfig, cell: Cell, corpus_fingerprint: str) -> str:
+    """Name of a cell's search in the store. It says all that the answers depend on besides the values searched:
+    another arm, space, seed or corpus is another search; more trials are the same one."""
+    assert study.search is not None
+    space = study.space(cell.arm)
+    fixed = with_values(arm_settings(study.arms[cell.arm]), dict.fromkeys(space))
+    spaces = {path: values.model_dump(mode="json") for path, values in space.items()}
+    rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"})
+    content = json.dumps([METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules], sort_keys=True)
+    return f"{study.study}/{cell.arm}/{cell.language}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def planned_trials(study: StudyConfig) -> Iterator[tuple[str, str, str, str]]:

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -24,7 +25,7 @@ from softnce_ray.study.cluster import interruptible, session, start_all, wait_al
 from softnce_ray.study.display import Display, display_for
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.file import check_study, load_study
-from softnce_ray.study.planner import Cell, Planner, cells
+from softnce_ray.study.planner import Cell, Planner, cells, search_name
 from softnce_ray.study.search import CellSearch, open_storage
 from softnce_ray.study.trainable import latest_model
 from softnce_ray.study.tuning import run_tune
@@ -56,7 +57,8 @@ def launch(
     """Run what is missing of a study, and return what the store then holds of it.
 
     A trial that the store has finished is never run again; one that was cut off goes on from its last
-    checkpoint. Ray is started on this machine unless the caller has initialised it.
+    checkpoint. Ray is started on this machine unless the caller has initialised it. A signal (SIGINT or
+    SIGTERM) ends the launch cleanly, as `interrupted`.
 
     Args:
       study: a study, or the path of its file.
@@ -65,8 +67,9 @@ def launch(
 
     Raises:
       StudyError: the study is wrong; all its problems at once.
-      LaunchError: it is running already, or asks for more than the machine has.
-      TrackingError: the MLflow store cannot be opened.
+      StoreError: another process runs the study, or the store cannot be written.
+      LaunchError: it asks for more than the machine has, or what its trials share cannot be prepared.
+      TrackingError: the MLflow store cannot be opened or read.
     """
     config = check_study(study) if isinstance(study, StudyConfig) else load_study(study)
     place = store if isinstance(store, Store) else Store.at(store)
@@ -78,75 +81,103 @@ def launch(
 
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> Launch:
     run: StudyRun | None = None
-    with session(study.resources) as slots:
-        show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
-        preparing = start_all(
-            prepare,
-            {cell: (study.arms[cell.arm], study.corpus, cell.language, store.prepared) for cell in cells(study)},
-        )
+    with session(study.resources) as slots, interruptible():
         tracker = Tracker(store, _record(study, corpus), versions=_versions())
+        status = "FAILED"  # unless what follows comes to an end
         try:
-            prepared: dict[Cell, Prepared] = wait_all(preparing)
-            show.say("prepared")
-            searches = {}
-            if study.search is not None:
-                storage = open_storage(store.optuna_url)
-                searches = {
-                    cell: CellSearch(
-                        storage,
-                        f"{study.study}/{cell.arm}/{cell.language}",
-                        study.arms[cell.arm],
-                        study.space(cell.arm),
-                        study.search,
-                    )
-                    for cell in cells(study)
-                    if study.space(cell.arm)
-                }
-            known = tracker.known()
             for arm, settings in study.arms.items():
                 tracker.arm_started(arm, flatten(arm_settings(settings)))
-            planner = Planner(
-                study,
-                corpus.fingerprint,
-                known,
-                searches,
-                on_confirm=lambda cell, trials: tracker.supersede(
-                    cell.arm, cell.language, [trial.key.identity for trial in trials]
-                ),
+            show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
+            prepared = _prepare_all(study, corpus, store)
+            show.say("prepared")
+            run = StudyRun(study, store, _planner(study, corpus, store, tracker), tracker, prepared, show, slots=slots)
+            run_tune(
+                run,
+                folder=store.ray(study.study),
+                launch=datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"),
+                retries=study.failures.retries,
+                cpus=study.resources.cpus,
+                gpus=study.resources.gpus,
             )
-            run = StudyRun(study, store, planner, tracker, prepared, show, slots=slots)
-            launch_name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-            with interruptible():
-                run_tune(
-                    run,
-                    folder=store.ray(study.study),
-                    launch=launch_name,
-                    retries=study.failures.retries,
-                    cpus=study.resources.cpus,
-                    gpus=study.resources.gpus,
-                )
+            status = "FINISHED" if run.finished() else "KILLED"
+        except KeyboardInterrupt:
+            status = "KILLED"
         finally:
             show.close()
             if run is not None:
                 run.close_live("KILLED")
-            interrupted = run is None or not run.finished()
-            tracker.wait()
-            _sum_up(tracker, load_results(store, study.study), store.ray(study.study), interrupted)
-            unsent = tracker.close()
+            unsent = _close(tracker, store, study.study, status)
     return Launch(
         load_results(store, study.study),
-        run.ran,
-        planner.already_done,
-        run.failures,
-        interrupted,
-        tuple(planner.problems),
+        run.ran if run else 0,
+        run.planner.already_done if run else 0,
+        run.failures if run else 0,
+        status == "KILLED",
+        tuple(run.planner.problems) if run else (),
         tuple(unsent),
     )
 
 
-def _sum_up(tracker: Tracker, results: StudyResults, checkpoints: Path, interrupted: bool) -> None:
+def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store) -> dict[Cell, Prepared]:
+    """Tokens and estimators of all cells. Of cells with the same tokens one goes first, so that no corpus is
+    tokenised twice at the same time."""
+    folder, root = corpus.folder.absolute(), store.prepared.absolute()
+    calls = {cell: (study.arms[cell.arm], folder, cell.language, root) for cell in cells(study)}
+    first: dict[Any, Cell] = {}
+    for cell, (arm, *_) in calls.items():
+        first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
+    prepared: dict[Cell, Prepared] = {}
+    for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
+        prepared |= wait_all(
+            start_all(prepare, {cell: calls[cell] for cell in batch}), "preparing tokens and estimator"
+        )
+    return prepared
+
+
+def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker) -> Planner:
+    """The plan of what is missing, with the searches as far as they have come."""
+    searches = {}
+    if study.search is not None:
+        storage = open_storage(store.optuna_url)
+        searches = {
+            cell: CellSearch(
+                storage,
+                search_name(study, cell, corpus.fingerprint),
+                study.arms[cell.arm],
+                study.space(cell.arm),
+                study.search,
+            )
+            for cell in cells(study)
+            if study.space(cell.arm)
+        }
+    return Planner(
+        study,
+        corpus.fingerprint,
+        tracker.known(),
+        searches,
+        on_confirm=lambda cell, trials: tracker.supersede(
+            cell.arm, cell.language, [trial.key.identity for trial in trials]
+        ),
+    )
+
+
+def _close(tracker: Tracker, store: Store, study: str, status: str) -> list[str]:
+    """Close what is open in MLflow, whatever has happened; returns what could not be written.
+
+    Nothing is raised here: it would hide the error that ended the study.
+    """
+    tracker.wait()
+    unsaid = []
+    try:
+        _sum_up(tracker, load_results(store, study), store.ray(study), status)
+    except Exception as error:
+        unsaid.append(f"summary: {' '.join(str(error).split()) or type(error).__name__}")
+        tracker.study_ended(status, {}, unsaid[0])
+    return [*tracker.close(), *unsaid]
+
+
+def _sum_up(tracker: Tracker, results: StudyResults, checkpoints: Path, status: str) -> None:
     """Close the runs of arms and study, with what the plain MLflow table should tell."""
-    status = "KILLED" if interrupted else "FINISHED"
     finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
     for arm in results.arms:
         metrics = {}

@@ -6,6 +6,7 @@ The only importer of optuna.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,7 @@ class CellSearch:
             storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
         )
         self._name, self._settings = name, settings
+        self._forgotten: frozenset[int] = frozenset()
         self._space = {path: _distribution(arm, path, range_) for path, range_ in space.items()}
         # Those of a process that died; values of another space (the file was changed) are not asked for again.
         self._unanswered = []
@@ -61,6 +63,15 @@ class CellSearch:
                 self._unanswered.append(Proposal(trial.number, dict(trial.params)))
             else:
                 self._study.tell(trial.number, state=TrialState.FAIL)
+        tried = self._current()
+        if len(tried) >= settings.trials and all(trial.state == TrialState.FAIL for trial in tried):
+            # Nothing came of any of them: their cause may be mended, so this launch tries them again.
+            self._forgotten = frozenset(trial.number for trial in tried)
+
+    @property
+    def answered(self) -> int:
+        """How many trials of the search have been answered."""
+        return sum(trial.state.is_finished() for trial in self._current())
 
     def ask(self) -> Proposal | None:
         """The next proposal, or None when the search has handed out all its trials."""
@@ -74,22 +85,25 @@ class CellSearch:
             n_startup_trials=min(10, max(3, self._settings.trials // 3)),
             multivariate=True,
             constant_liar=True,
-            warn_independent_sampling=False,
         )
         trial = self._study.ask(self._space)
         return Proposal(trial.number, dict(trial.params))
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Tell an intermediate value; True when the trial should stop early."""
-        trial = optuna.Trial(self._study, self._trial_id(number))
+        """Tell an intermediate value; True when the trial should stop early. A value that is no number is not
+        told, nor one of an epoch that has one: a trial was resumed before it."""
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        if not math.isfinite(value) or epoch in frozen.intermediate_values:
+            return False
+        trial = optuna.Trial(self._study, frozen._trial_id)
         trial.report(value, epoch)
         return trial.should_prune()
 
     def tell(self, number: int, value: float | None, *, stopped_early: bool = False) -> None:
-        """Tell how a trial ended: with a value, early (its last value stands), or failed (None)."""
+        """Tell how a trial ended: with a value, early (its last value stands), or failed (None or no number)."""
         if stopped_early:
             self._study.tell(number, state=TrialState.PRUNED)
-        elif value is None:
+        elif value is None or not math.isfinite(value):
             self._study.tell(number, state=TrialState.FAIL)
         else:
             self._study.tell(number, value)
@@ -97,8 +111,7 @@ class CellSearch:
     @property
     def finished(self) -> bool:
         """Whether every trial of the search has been answered."""
-        answered = [trial for trial in self._current() if trial.state.is_finished()]
-        return len(answered) >= self._settings.trials
+        return self.answered >= self._settings.trials
 
     def best(self) -> dict[str, Any] | None:
         """Values of the best trial that ran to its end, or None when there is none."""
@@ -108,11 +121,12 @@ class CellSearch:
         return dict(max(complete, key=lambda trial: (trial.value or 0.0, -trial.number)).params)
 
     def _current(self) -> list[optuna.trial.FrozenTrial]:
-        """Trials of the present space."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.distributions == self._space]
-
-    def _trial_id(self, number: int) -> int:
-        return self._study.get_trials(deepcopy=False)[number]._trial_id
+        """Trials of the present space that count."""
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.distributions == self._space and trial.number not in self._forgotten
+        ]
 
 
 def _distribution(arm: ArmConfig, path: str, space: Range | Choices) -> optuna.distributions.BaseDistribution:

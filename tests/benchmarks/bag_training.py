@@ -52,7 +52,8 @@ def main(corpus: str) -> None:
         rate, score = rates[batch_size], scores[batch_size]
         print(
             f"batch {batch_size:3d}: median {statistics.median(rate):,.0f} pairs/s "
-            f"({min(rate):,.0f} to {max(rate):,.0f}); test MRR mean {statistics.fmean(score):.3f} ({min(score):.3f} to {max(score):.3f})"
+            f"({min(rate):,.0f} to {max(rate):,.0f}); "
+            f"test MRR mean {statistics.fmean(score):.3f} ({min(score):.3f} to {max(score):.3f})"
         )
 
 

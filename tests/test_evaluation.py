@@ -1,0 +1,153 @@
+"""Ranks against a full sort, ties, blocks and errors; metrics by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softnce_ray.errors import UserError
+from softnce_ray.evaluation import metrics, ranks, reciprocal, reciprocal_ranks
+
+
+
+def naive(queries: torch.Tensor, codes: torch.Tensor, targets: torch.Tensor) -> list[float]:
+    """Sort all codes by score, and take the mean of the first and last place that equals could take, plus a
+    half where the right code itself would be among them: 1 + better + equal / 2."""
+    result = []
+    for query, target in zip(queries.double(), targets.tolist(), strict=True):
+        scores = (codes.double() @ query).tolist()
+        ordered = sorted(scores, reverse=True)
+        first = ordered.index(scores[target]) + 1
+        last = len(ordered) - ordered[::-1].index(scores[target])
+        result.append((first + last) / 2)
+    return result
+
+
+def test_ranks_by_hand():
+    codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6], [-1.0, 0.0]])
+    queries = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    # query 0 scores 1, 0, 0.8, -1; query 1 scores 0, 1, 0.6, 0; both against their targets
+    assert ranks(queries, codes, torch.tensor([0, 2, 3])).tolist() == [1, 2, 4]
+
+
+def test_ties_count_half():
+    codes = torch.tensor([[1.0], [1.0], [1.0], [2.0], [0.0]])
+    # one better, two equal beside the right one: 1 + 1 + 2/2
+    assert ranks(torch.tensor([[1.0]]), codes, torch.tensor([1])).tolist() == [3]
+    # two with the best score: 1 + 0 + 1/2
+    assert ranks(torch.tensor([[1.0]]), torch.tensor([[2.0], [2.0]]), torch.tensor([0])).tolist() == [1.5]
+
+
+@pytest.mark.parametrize("width", [3, 256])
+@pytest.mark.parametrize("size", [10, 1001])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_collapsed_encoder_is_about_two_over_the_codebase(width, size, scale):
+    vector = scale * torch.nn.functional.normalize(torch.randn(1, width, generator=torch.Generator().manual_seed(1)))
+    queries, codes = vector.repeat(7, 1), vector.repeat(size, 1)
+    found = ranks(queries, codes, torch.arange(7))
+    assert found.tolist() == [(size + 1) / 2] * 7  # 1 + (size - 1) / 2
+    assert metrics(found)["mrr"] == pytest.approx(2 / (size + 1))
+
+
+def test_a_zero_vector_is_a_collapsed_encoder_too():
+    assert ranks(torch.zeros(2, 3), torch.randn(9, 3), torch.tensor([0, 8])).tolist() == [5, 5]
+
+
+def test_duplicates_of_the_right_code_cost_half_a_rank_each():
+    codes = torch.nn.functional.normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)))
+    alone = ranks(codes[:1], codes, torch.tensor([0]))
+    doubled = ranks(codes[:1], torch.cat([codes, codes[:1].repeat(3, 1)]), torch.tensor([0]))
+    assert (alone.tolist(), doubled.tolist()) == ([1], [2.5])
+
+
+small = st.integers(-3, 3)
+
+
+@given(data=st.data(), size=st.integers(1, 30), asked=st.integers(1, 20), width=st.integers(1, 4))
+def test_ranks_are_those_of_a_full_sort_whatever_the_block(data, size, asked, width):
+    rows = st.lists(small, min_size=width, max_size=width)
+    codes = torch.tensor(data.draw(st.lists(rows, min_size=size, max_size=size)), dtype=torch.float32)
+    queries = torch.tensor(data.draw(st.lists(rows, min_size=asked, max_size=asked)), dtype=torch.float32)
+    targets = torch.tensor(data.draw(st.lists(st.integers(0, size - 1), min_size=asked, max_size=asked)))
+    expected = naive(queries, codes, targets)
+    for block in (1, 3, asked, 256):
+        assert ranks(queries, codes, targets, block=block).tolist() == expected
+
+
+@given(seed=st.integers(0, 10_000), block=st.integers(1, 50))
+def test_blocks_do_not_change_ranks_of_unit_vectors(seed, block):
+    generator = torch.Generator().manual_seed(seed)
+    queries, codes = (
+        torch.nn.functional.normalize(torch.randn(size, 16, generator=generator)) for size in (37, 211)
+    )
+    targets = torch.randint(211, (37,), generator=generator)
+    np.testing.assert_array_equal(ranks(queries, codes, targets, block=block), ranks(queries, codes, targets))
+    np.testing.assert_allclose(ranks(queries, codes, targets), naive(queries, codes, targets), atol=1)
+
+
+def test_no_queries_have_no_ranks():
+    assert ranks(torch.zeros(0, 3), torch.zeros(5, 3), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("side", ["queries", "codes"])
+def test_vectors_that_are_not_finite_are_an_error_that_a_user_can_mend(bad, side):
+    sides = {"queries": torch.ones(2, 3), "codes": torch.ones(4, 3)}
+    sides[side][1, 2] = bad
+    with pytest.raises(ValueError, match="the encoder has diverged") as caught:
+        ranks(sides["queries"], sides["codes"], torch.tensor([0, 1]))
+    assert isinstance(caught.value, UserError)
+
+
+@pytest.mark.parametrize("target", [-1, 4])
+def test_a_target_out_of_range_is_an_error(target):
+    with pytest.raises(ValueError, match="expected targets from 0 to 3"):
+        ranks(torch.ones(2, 3), torch.ones(4, 3), torch.tensor([0, target]))
+
+
+@pytest.mark.parametrize(
+    ("queries", "codes", "targets"), [((2, 3), (4, 2), (2,)), ((3,), (4, 3), (1,)), ((2, 3), (4, 3), (3,))]
+)
+def test_shapes_that_do_not_fit_are_an_error(queries, codes, targets):
+    with pytest.raises(ValueError, match="expected"):
+        ranks(torch.ones(queries), torch.ones(codes), torch.zeros(targets, dtype=torch.int64))
+
+
+# --- metrics ---------------------------------------------------------------------------------------------
+
+
+def test_reciprocal_ranks_and_their_cutoff():
+    rank = np.array([1, 2, 1.5, 1000, 1001])
+    np.testing.assert_allclose(reciprocal(rank), [1, 0.5, 1 / 1.5, 0.001, 1 / 1001])
+    np.testing.assert_allclose(reciprocal(rank, cutoff=1000), [1, 0.5, 1 / 1.5, 0.001, 0])
+    codes = torch.eye(4)
+    found = reciprocal_ranks(codes[[0, 1]], codes, torch.tensor([0, 0]), cutoff=2)
+    np.testing.assert_allclose(found, [1, 0])  # query 1: one better, two equal: 1 + 1 + 2/2 = 3
+    assert found.dtype == np.float64
+
+
+def test_metrics_by_hand():
+    found = metrics(np.array([1, 1.5, 3, 10, 11]))
+    assert found == pytest.approx(
+        {
+            "mrr": (1 + 1 / 1.5 + 1 / 3 + 1 / 10 + 1 / 11) / 5,
+            "recall@1": 1 / 5,
+            "recall@5": 3 / 5,
+            "recall@10": 4 / 5,
+            "ndcg@10": (1 + 1 / math.log2(2.5) + 1 / math.log2(4) + 1 / math.log2(11) + 0) / 5,
+        }
+    )
+
+
+def test_perfect_ranks_are_one_in_every_metric():
+    assert set(metrics(np.ones(3)).values()) == {1.0}
+
+
+def test_metrics_of_no_query_are_an_error():
+    with pytest.raises(ValueError, match="at least one query"):
+        metrics(np.empty(0))
