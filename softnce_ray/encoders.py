@@ -94,7 +94,8 @@ class Transformer(nn.Module):
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
         lengths = offsets.diff()
         if not len(ids):  # not one token to look up
-            return ids.new_zeros(len(lengths), self.model.config.hidden_size, dtype=torch.float32)
+            width: int = self.model.config.hidden_size  # type: ignore[union-attr, assignment]
+            return ids.new_zeros(len(lengths), width, dtype=torch.float32)
         order = torch.argsort(lengths, stable=True)
         pooled = [self._encode(ids, offsets[group], lengths[group]) for group in _groups(order, lengths)]
         return torch.cat(pooled)[torch.argsort(order)]

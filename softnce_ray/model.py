@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -57,12 +58,10 @@ def encode(encoder: DualEncoder, texts: Ragged, *, chunk_tokens: int = _CHUNK_TO
     cuts = np.searchsorted(ends, np.arange(chunk_tokens, ends[-1] if len(ends) else 0, chunk_tokens))
     vectors = []
     for rows in np.split(order, np.unique(cuts)):
-        if len(rows):
+        if len(rows) or not len(texts):  # the encoder says how wide no vectors are
             part = texts.take(rows)
             vectors.append(encoder(torch.from_numpy(part.ids).to(device), torch.from_numpy(part.offsets).to(device)))
     encoder.train(was_training)
-    if not vectors:
-        return torch.empty(0, 0, device=device)
     return torch.cat(vectors)[torch.from_numpy(np.argsort(order)).to(device)]
 
 
@@ -92,9 +91,17 @@ def load_model(folder: Path) -> Model:
       ValueError: a file is not what it should be.
     """
     config = ArmConfig.model_validate_json((folder / "settings.json").read_text())
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    stored = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    try:
+        tokenizer = Tokenizer.from_str(stored)
+    except Exception as error:  # tokenizers raises nothing more special
+        raise ValueError(f"expected a tokenizer in {folder / 'tokenizer.json'}, got {error}") from error
     architecture = folder / "transformer.json"
     network = json.loads(architecture.read_text()) if architecture.exists() else None
     encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
-    encoder.load_state_dict(load_file(folder / "model.safetensors"))
+    weights = folder / "model.safetensors"
+    try:
+        encoder.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"expected the weights of {folder / 'settings.json'} in {weights}, got {error}") from error
     return Model(encoder.eval(), tokenizer, config)

@@ -33,8 +33,8 @@ def prepare(
     Safe to call from several processes at once: each folder appears whole or not at all.
 
     Raises:
-      CorpusError: the corpus is missing or damaged.
-      OSError: a named tokenizer cannot be loaded, or `root` cannot be written.
+      CorpusError: the corpus is missing or damaged, or a named tokenizer cannot be loaded.
+      OSError: `root` cannot be written.
       ValueError: the estimator cannot be fitted.
     """
     corpus = Corpus.open(corpus_folder)

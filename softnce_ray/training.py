@@ -93,7 +93,9 @@ def train(
         still being chosen.
 
     Raises:
-      TrainingError: fewer pairs than a batch, a loss that is not finite, or a foreign checkpoint.
+      TrainingError: fewer pairs than a batch, nothing to evaluate on, a loss that is not finite, or a foreign
+        checkpoint.
+      DivergedError: the encoder's vectors are not finite after an epoch.
       ValueError: the loss refuses its settings.
     """
     settings = config.training
@@ -105,6 +107,10 @@ def train(
         )
     if resume is not None and resume.progress.identity != identity:
         raise TrainingError(f"expected a checkpoint of trial {identity}, got one of {resume.progress.identity}")
+    splits = ("valid", "test") if read_test else ("valid",)
+    for split in splits:
+        if not len(_pairs(data, split).queries):
+            raise TrainingError(f"expected {split} pairs to evaluate on, got none: build a corpus with a {split} split")
 
     torch.manual_seed(config.seed)
     encoder = build_encoder(config, data.tokenizer.get_vocab_size()).to(device)
@@ -161,7 +167,7 @@ def train(
     encoder.load_state_dict(best)
     result = {"epoch": settings.epochs, "best_epoch": progress.best_epoch, "best_valid_mrr": progress.best_valid_mrr}
     reciprocal_ranks = {}
-    for split in ("valid", "test") if read_test else ("valid",):
+    for split in splits:
         rank = _evaluate(encoder, data, split)
         reciprocal_ranks[split] = reciprocal(rank)
         result |= {f"{split}_{name}": value for name, value in metrics(rank).items()}
@@ -220,13 +226,14 @@ def hash_seed(seed: int, epoch: int) -> int:
 
 def _evaluate(encoder: DualEncoder, data: TrainingData, split: str) -> np.ndarray:
     """(Q,) ranks of a split's queries among the whole codebase."""
-    pairs = data.valid if split == "valid" else data.test
-    if not len(pairs.queries):
-        raise TrainingError(f"expected {split} pairs to evaluate on, got none: build a corpus with a {split} split")
     codes = encode(encoder, concatenate(data.codebase))
-    queries = encode(encoder, pairs.queries)
+    queries = encode(encoder, _pairs(data, split).queries)
     first = 0 if split == "valid" else len(data.valid.codes)
     return ranks(queries, codes, torch.arange(first, first + len(queries), device=codes.device))
+
+
+def _pairs(data: TrainingData, split: str) -> PairTexts:
+    return data.valid if split == "valid" else data.test
 
 
 def _to(array: np.ndarray, device: str) -> Tensor:

@@ -94,5 +94,5 @@ def tiny_pairs() -> list[Pair]:
 def tiny_corpus(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a corpus of `tiny_pairs`, language python: 30 valid and 30 test pairs, some distractors."""
     folder = tmp_path_factory.mktemp("corpora") / "tiny"
-    build_corpus(tiny_pairs, folder, valid=30, test=30, codebase=20, near_duplicate=None)
+    build_corpus(tiny_pairs, folder, valid=30, test=30, codebase=20)
     return folder

@@ -51,7 +51,10 @@ def a_checkpoint(**changes) -> Checkpoint:
             "progress": PROGRESS,
             "encoder": tensors(0),
             "best": tensors(1),
-            "optimisers": [{"0": {"step": torch.tensor(7), "mean": torch.randn(3)}, "11": tensors(2)}, {"0": tensors(3)}],
+            "optimisers": [
+                {"0": {"step": torch.tensor(7), "mean": torch.randn(3)}, "11": tensors(2)},
+                {"0": tensors(3)},
+            ],
             **changes,
         }
     )

@@ -308,16 +308,16 @@ def test_a_pooler_that_is_not_asked_is_left_out(tmp_path):
 def test_a_pooler_that_a_model_does_not_have_is_an_error(tmp_path):
     from transformers import DistilBertConfig, DistilBertModel
 
-    DistilBertModel(DistilBertConfig(vocab_size=VOCABULARY, dim=16, n_layers=1, n_heads=2, hidden_dim=16)).save_pretrained(
-        tmp_path
-    )
-    with pytest.raises(EncoderError, match="encoder.pooling: .* has no pooler"):
+    DistilBertModel(
+        DistilBertConfig(vocab_size=VOCABULARY, dim=16, n_layers=1, n_heads=2, hidden_dim=16)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(EncoderError, match=r"encoder\.pooling: .* has no pooler"):
         build_encoder(arm(model=str(tmp_path), pooling="pooler"), VOCABULARY)
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "./no-such-folder"])
 def test_a_model_that_is_not_there_is_an_error_that_names_it(name):
-    with pytest.raises(EncoderError, match=f"encoder.model: no transformers model under the name '{name}'"):
+    with pytest.raises(EncoderError, match=rf"encoder\.model: no transformers model under the name '{name}'"):
         build_encoder(arm(model=name), VOCABULARY)
 
 

@@ -123,9 +123,7 @@ def test_what_was_saved_scores_the_same_and_is_mapped(tmp_path):
     loaded = BM25.load(tmp_path)
     rows = np.array([3, 0, 1, 1, 8])
     texts = [words(query) for query in QUERIES]
-    np.testing.assert_array_equal(
-        loaded.similarity(rows), BM25.fit(texts, k1=1.2, b=0.5, epsilon=0.1).similarity(rows)
-    )
+    np.testing.assert_array_equal(loaded.similarity(rows), BM25.fit(texts, k1=1.2, b=0.5, epsilon=0.1).similarity(rows))
     np.testing.assert_allclose(
         loaded.similarity(rows), reference(texts, rows, k1=1.2, b=0.5, epsilon=0.1), rtol=1e-5, atol=1e-6
     )

@@ -14,7 +14,6 @@ from softnce_ray.errors import UserError
 from softnce_ray.evaluation import metrics, ranks, reciprocal, reciprocal_ranks
 
 
-
 def naive(queries: torch.Tensor, codes: torch.Tensor, targets: torch.Tensor) -> list[float]:
     """Sort all codes by score, and take the mean of the first and last place that equals could take, plus a
     half where the right code itself would be among them: 1 + better + equal / 2."""
@@ -58,6 +57,13 @@ def test_a_zero_vector_is_a_collapsed_encoder_too():
     assert ranks(torch.zeros(2, 3), torch.randn(9, 3), torch.tensor([0, 8])).tolist() == [5, 5]
 
 
+def test_scores_that_differ_by_rounding_are_ties_and_no_others():
+    codes = torch.tensor([[1.0], [1.0 + 2**-23], [1.0 - 2**-24], [1.0 + 1e-5], [1.0 - 1e-5]])
+    # one better, two level: 1 + 1 + 2/2, from either side of the rounding
+    assert ranks(torch.ones(3, 1), codes, torch.tensor([0, 1, 2])).tolist() == [3, 3, 3]
+    assert ranks(torch.ones(2, 1), codes, torch.tensor([3, 4])).tolist() == [1, 5]
+
+
 def test_duplicates_of_the_right_code_cost_half_a_rank_each():
     codes = torch.nn.functional.normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)))
     alone = ranks(codes[:1], codes, torch.tensor([0]))
@@ -82,9 +88,7 @@ def test_ranks_are_those_of_a_full_sort_whatever_the_block(data, size, asked, wi
 @given(seed=st.integers(0, 10_000), block=st.integers(1, 50))
 def test_blocks_do_not_change_ranks_of_unit_vectors(seed, block):
     generator = torch.Generator().manual_seed(seed)
-    queries, codes = (
-        torch.nn.functional.normalize(torch.randn(size, 16, generator=generator)) for size in (37, 211)
-    )
+    queries, codes = (torch.nn.functional.normalize(torch.randn(size, 16, generator=generator)) for size in (37, 211))
     targets = torch.randint(211, (37,), generator=generator)
     np.testing.assert_array_equal(ranks(queries, codes, targets, block=block), ranks(queries, codes, targets))
     np.testing.assert_allclose(ranks(queries, codes, targets), naive(queries, codes, targets), atol=1)

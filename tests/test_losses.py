@@ -248,6 +248,16 @@ def test_a_loss_stays_finite_for_large_scores(name, dtype, right):
 
 
 @every_loss
+def test_a_loss_of_bf16_scores_is_reckoned_in_float32(name):
+    scores, negatives = batch(64)
+    loss = LOSSES[name](scores.bfloat16(), negatives.float(), **SETTINGS[name])
+    assert loss.dtype == torch.float32
+    # the scores are rounded by at most 1/256 of about 3; their sums are not
+    exact = LOSSES[name](scores.bfloat16().double(), negatives, **SETTINGS[name])
+    torch.testing.assert_close(loss.double(), exact, rtol=2e-3, atol=0)
+
+
+@every_loss
 def test_a_loss_leaves_its_arguments_as_they_were(name):
     scores, negatives = batch(8)
     before = scores.clone(), negatives.clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_row_adam_is_sparse_adam_step_by_step():
 def test_the_first_step_of_row_adam_by_hand():
     parameter = nn.Parameter(torch.zeros(3, 2))
     gradient = torch.tensor([[4.0, -0.5]])
-    parameter.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), gradient, (3, 2), is_coalesced=True)
+    parameter.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), gradient, (3, 2), check_invariants=True).coalesce()
     RowAdam([parameter], lr=0.1).step()
     # mean / bias = g, square / bias = g², so each number moves by the rate against its sign
     torch.testing.assert_close(parameter.detach(), torch.tensor([[0, 0], [-0.1, 0.1], [0, 0]]))
@@ -97,8 +98,8 @@ def test_the_learning_rate_rises_to_the_full_rate_and_falls_and_is_never_zero(to
     rates = [learning_rate(step, total, settings) for step in range(total)]
     top = max(1, round(warmup * total)) - 1
     assert rates[top] == max(rates) == 0.01
-    assert all(early < late for early, late in zip(rates[:top], rates[1 : top + 1], strict=True))
-    assert all(early > late for early, late in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert all(early < late for early, late in pairwise(rates[: top + 1]))
+    assert all(early > late for early, late in pairwise(rates[top:]))
     assert min(rates) > 0
 
 
@@ -127,8 +128,8 @@ def test_clipping_dense_gradients_is_torchs(scale):
 def test_clipping_sparse_and_dense_gradients_together_by_hand():
     table, weights = nn.Parameter(torch.zeros(5, 2)), nn.Parameter(torch.zeros(2))
     table.grad = torch.sparse_coo_tensor(
-        torch.tensor([[1, 4]]), torch.tensor([[1.0, 2.0], [2.0, 4.0]]), (5, 2), is_coalesced=True
-    )
+        torch.tensor([[1, 4]]), torch.tensor([[1.0, 2.0], [2.0, 4.0]]), (5, 2), check_invariants=True
+    ).coalesce()
     weights.grad = torch.tensor([12.0, 0.0])
     # 1 + 4 + 4 + 16 + 144 = 169 = 13²
     assert clip_gradients([table, weights], 6.5).item() == pytest.approx(13)

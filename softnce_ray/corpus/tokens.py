@@ -18,7 +18,7 @@ import pyarrow as pa
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from softnce_ray.config import TokenSettings
-from softnce_ray.corpus.pairs import SPLITS
+from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.folders import appearing
 
@@ -76,8 +76,18 @@ class TokenStore:
 
 def token_key(corpus: Corpus, settings: TokenSettings, tokenizer: str | None, special: bool) -> str:
     """Name of the folder for this corpus and these settings; equal keys mean equal tokens."""
-    content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), tokenizer, special]
+    named = _folder_digest(Path(tokenizer)) if tokenizer and Path(tokenizer).is_dir() else tokenizer
+    content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), named, special]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _folder_digest(folder: Path) -> str:
+    """Hash of the files that a tokenizer is made of; weights beside them do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".txt", ".model"):
+            digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def prepare_tokens(
@@ -101,7 +111,8 @@ def prepare_tokens(
       progress: called with (texts done, texts in all).
 
     Raises:
-      OSError: the named tokenizer cannot be loaded, or the folder cannot be written.
+      CorpusError: the named tokenizer cannot be loaded.
+      OSError: the folder cannot be written.
     """
     final = root / token_key(corpus, settings, tokenizer, special)
     if not final.exists():
@@ -173,7 +184,13 @@ def train_tokenizer(texts: Iterator[list[str]], settings: TokenSettings, special
 def _named_tokenizer(name: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+    except (OSError, ValueError, ImportError, AttributeError) as error:  # AttributeError: it has none in Rust
+        raise CorpusError(
+            f"encoder.model: no tokenizer that can be used under {name!r}; give the path of a folder with "
+            f"tokenizer.json, or a name that this machine can download ({(str(error).splitlines() or [''])[0]})"
+        ) from error
     tokenizer.no_padding()
     return tokenizer
 

@@ -1,0 +1,307 @@
+"""Tokens: the tokenizer's rules, ragged arrays, and token folders that appear once and whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from softnce_ray.config import TokenSettings
+from softnce_ray.corpus import SPLITS, Corpus, CorpusError, Pair, build_corpus
+from softnce_ray.corpus.tokens import (
+    SPECIAL,
+    Ragged,
+    TokenStore,
+    concatenate,
+    prepare_tokens,
+    token_key,
+    train_tokenizer,
+)
+
+SETTINGS = TokenSettings(vocabulary=400, query_length=5, code_length=12)
+
+
+@pytest.fixture(scope="module")
+def store(tiny_corpus, tmp_path_factory) -> TokenStore:
+    return prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path_factory.mktemp("tokens"))
+
+
+def texts_of(ragged: Ragged) -> list[list[int]]:
+    return [ragged.ids[ragged.offsets[i] : ragged.offsets[i + 1]].tolist() for i in range(len(ragged))]
+
+
+def ragged(texts: list[list[int]], kind: type = np.uint16) -> Ragged:
+    ids: np.ndarray = np.array([token for text in texts for token in text], kind)
+    return Ragged(ids, np.cumsum([0, *map(len, texts)]))
+
+
+def named_folder(folder: Path, words: int = 10) -> str:
+    """A folder with a tokenizer of whole words, as transformers writes it."""
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<unk>": 0, "<pad>": 1, **{f"word{number}": number + 2 for number in range(words)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>").save_pretrained(folder)
+    return str(folder)
+
+
+# --- the tokenizer ---------------------------------------------------------------------------------------
+
+PROSE = [
+    "parse date parse date parseDate parse_date HTTP server http server x1 2 utf 8 self . value = 10",
+    "the value of self 2024 dates parsed by the HTTP server handle request",
+] * 3
+
+
+def tokenizer_of(*, split_identifiers: bool = True, special: bool = False) -> Tokenizer:
+    settings = TokenSettings(vocabulary=2000, split_identifiers=split_identifiers)
+    return train_tokenizer(iter([PROSE]), settings, special)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("parseDate", ["parse", "date"]),
+        ("HTTPServer", ["http", "server"]),
+        ("parse_date", ["parse", "date"]),
+        ("__parse__date__", ["parse", "date"]),
+        ("PARSE Date", ["parse", "date"]),
+        ("handleHTTPRequest", ["handle", "http", "request"]),
+        ("utf8", ["utf", "8"]),
+        ("self.value=10", ["self", ".", "value", "=", "10"]),
+        (" \n\t", []),
+        ("", []),
+        ("ｐａｒｓｅ", ["parse"]),
+    ],
+)
+def test_identifiers_become_lower_case_words(text, expected):
+    assert tokenizer_of().encode(text).tokens == expected
+
+
+def test_identifiers_can_be_left_whole():
+    tokenizer = tokenizer_of(split_identifiers=False)
+    assert tokenizer.encode("parseDate").tokens == ["parsedate"]
+    assert tokenizer.encode("parse_date").tokens == ["parse_date"]
+
+
+def test_what_was_never_seen_is_unknown_and_no_error():
+    assert set(tokenizer_of().encode("删除").tokens) == {"<unk>"}
+
+
+def test_special_tokens_have_their_places_and_wrap_texts_where_asked():
+    tokenizer = tokenizer_of(special=True)
+    assert [tokenizer.token_to_id(name) for name in SPECIAL] == [0, 1, 2, 3, 4]
+    assert tokenizer.encode("parse date").tokens == ["<s>", "parse", "date", "</s>"]
+    assert tokenizer.encode("").tokens == ["<s>", "</s>"]
+    assert tokenizer_of().encode("parse").tokens == ["parse"]
+
+
+def test_the_vocabulary_is_bounded_by_the_settings(tiny_pairs):
+    texts = [pair.code for pair in tiny_pairs]
+    sizes = [
+        train_tokenizer(iter([texts]), TokenSettings(vocabulary=size), False).get_vocab_size() for size in (300, 320)
+    ]
+    assert sizes[0] <= 300
+    assert sizes[1] <= 320
+
+
+# --- ragged arrays ---------------------------------------------------------------------------------------
+
+some_texts = st.lists(st.lists(st.integers(0, 2**16 - 1), max_size=6), max_size=12)
+
+
+@given(texts=some_texts.filter(bool), data=st.data())
+def test_take_gives_the_texts_of_the_rows_in_their_order(texts, data):
+    rows = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=15))
+    taken = ragged(texts).take(np.array(rows, np.int64))
+    assert texts_of(taken) == [texts[row] for row in rows]
+    assert len(taken) == len(rows)
+    assert taken.ids.dtype == taken.offsets.dtype == np.int64
+    assert taken.offsets[0] == 0
+
+
+@given(parts=st.lists(some_texts, min_size=1, max_size=5))
+def test_concatenate_puts_one_part_after_another(parts):
+    whole = concatenate([ragged(part) for part in parts])
+    assert texts_of(whole) == [text for part in parts for text in part]
+    assert len(whole) == sum(map(len, parts))
+
+
+def test_taking_copies():
+    source = ragged([[1, 2], [3]])
+    source.take(np.array([0])).ids[0] = 9
+    assert source.ids.tolist() == [1, 2, 3]
+
+
+# --- token folders ---------------------------------------------------------------------------------------
+
+
+def test_every_text_of_the_corpus_is_there_in_order_and_cut(tiny_corpus, store):
+    corpus = Corpus.open(tiny_corpus)
+    tokenizer = store.tokenizer
+    longest = 0
+    for split in SPLITS:
+        table = corpus.table("python", split)
+        assert len(table)
+        for side, length in (("query", 5), ("code", 12)):
+            found = texts_of(store.texts("python", split, side))
+            whole = [tokenizer.encode(text).ids for text in table.column(side).to_pylist()]
+            assert found == [ids[:length] for ids in whole]
+            longest = max(longest, *map(len, whole))
+    assert longest > 12  # or nothing was cut
+
+
+def test_ids_are_mapped_and_of_two_bytes(store):
+    texts = store.texts("python", "train", "code")
+    assert isinstance(texts.ids, np.memmap)
+    assert texts.ids.dtype == np.uint16
+    assert isinstance(texts.offsets, np.memmap)
+
+
+def test_a_large_vocabulary_takes_four_bytes(tiny_corpus, tmp_path):
+    name = named_folder(tmp_path / "named", words=2**16)
+    store = prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, tokenizer=name)
+    assert store.tokenizer.get_vocab_size() == 2**16 + 2
+    assert store.texts("python", "train", "code").ids.dtype == np.int32
+
+
+def test_the_file_of_the_tokenizer_alone_repeats_the_ids(tiny_pairs, tiny_corpus, store):
+    tokenizer = Tokenizer.from_file(str(store.folder / "tokenizer.json"))
+    assert tokenizer.truncation is None
+    assert tokenizer.padding is None
+    queries = Corpus.open(tiny_corpus).table("python", "test").column("query").to_pylist()
+    tokenizer.enable_truncation(5)
+    assert [tokenizer.encode(query).ids for query in queries] == texts_of(store.texts("python", "test", "query"))
+
+
+def test_special_tokens_are_written_and_count_towards_the_length(tiny_corpus, tmp_path):
+    store = prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, special=True)
+    for text in texts_of(store.texts("python", "train", "code")):
+        assert (text[0], text[-1], len(text)) == (0, 2, 12)
+
+
+def test_the_tokenizer_is_trained_on_the_training_split_alone(tmp_path):
+    code = "def f(a):\n    value = a\n    return value"
+    pairs = {
+        "train": [Pair("Give the value back", code, "python", "p", "a.py", 1, "f")],
+        "test": [Pair("Zebra zebra zebra zebra", code + " * zebra", "python", "q", "b.py", 1, "f")],
+    }
+    build_corpus(pairs, tmp_path / "corpus", near_duplicate=None)
+    store = prepare_tokens(Corpus.open(tmp_path / "corpus"), SETTINGS, tmp_path)
+    tokens = store.tokenizer.get_vocab()
+    assert "value" in tokens
+    assert not any("z" in token for token in tokens)
+
+
+def test_an_empty_split_has_no_texts(tmp_path):
+    pair = Pair("Give the value back", "def f(a):\n    value = a\n    return value", "python", "p", "a.py", 1, "f")
+    build_corpus({"train": [pair]}, tmp_path / "corpus")
+    store = prepare_tokens(Corpus.open(tmp_path / "corpus"), SETTINGS, tmp_path)
+    for split in ("valid", "test", "codebase"):
+        texts = store.texts("python", split, "code")
+        assert len(texts) == 0
+        assert len(texts.take(np.empty(0, np.int64))) == 0
+        assert len(concatenate([texts, store.texts("python", "train", "code")])) == 1
+
+
+def test_what_is_prepared_is_not_prepared_again(tiny_corpus, tmp_path):
+    corpus = Corpus.open(tiny_corpus)
+    calls: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        calls.append((done, total))
+
+    first = prepare_tokens(corpus, SETTINGS, tmp_path, progress=progress)
+    texts = 2 * sum(len(corpus.table("python", split)) for split in SPLITS)
+    assert calls[-1] == (texts, texts)
+    assert calls == sorted(calls)
+    del calls[:]
+    assert prepare_tokens(corpus, SETTINGS, tmp_path, progress=progress) == first
+    assert calls == []
+
+
+def test_every_setting_has_a_folder_of_its_own(tiny_corpus, tmp_path):
+    corpus = Corpus.open(tiny_corpus)
+    name = named_folder(tmp_path / "named")
+    keys = [
+        token_key(corpus, SETTINGS, None, False),
+        token_key(corpus, SETTINGS, None, True),
+        token_key(corpus, SETTINGS, name, True),
+        *(
+            token_key(corpus, SETTINGS.model_copy(update=change), None, False)
+            for change in (
+                {"vocabulary": 401},
+                {"query_length": 6},
+                {"code_length": 13},
+                {"split_identifiers": False},
+            )
+        ),
+    ]
+    build_corpus({"train": [Pair("a b c", "d\ne\nf", "python", "p", "a", 1, "f")]}, tmp_path / "other")
+    keys.append(token_key(Corpus.open(tmp_path / "other"), SETTINGS, None, False))
+    assert len(set(keys)) == len(keys)
+    assert token_key(Corpus.open(tiny_corpus), SETTINGS.model_copy(), None, False) == keys[0]
+
+
+def test_an_interrupted_preparation_leaves_nothing(tiny_corpus, tmp_path):
+    def interrupt(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+    assert len(prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path).texts("python", "train", "query"))
+
+
+def test_of_two_preparations_at_once_both_find_the_folder(tiny_corpus, tmp_path):
+    corpus, inner = Corpus.open(tiny_corpus), []
+
+    def overtake(done: int, total: int) -> None:
+        if done == total:
+            inner.append(prepare_tokens(corpus, SETTINGS, tmp_path))
+
+    outer = prepare_tokens(corpus, SETTINGS, tmp_path, progress=overtake)
+    assert inner == [outer]
+    assert [path.name for path in tmp_path.iterdir()] == [outer.folder.name]
+
+
+# --- named tokenizers ------------------------------------------------------------------------------------
+
+
+def test_a_named_tokenizer_is_used_without_its_padding(tmp_path):
+    name = named_folder(tmp_path / "named")
+    code = "def f(a):\n    value = a\n    return value"
+    pairs = [
+        Pair(query, code, "python", "p", "a.py", 1, "f")
+        for query in ("word0 other word1", "word2 " * 9, "word3 word4 word5")
+    ]
+    build_corpus({"train": pairs}, tmp_path / "corpus")
+    store = prepare_tokens(Corpus.open(tmp_path / "corpus"), SETTINGS, tmp_path, tokenizer=name, special=True)
+    assert store.tokenizer.get_vocab_size() == 12
+    assert texts_of(store.texts("python", "train", "query")) == [[2, 0, 3], [4] * 5, [5, 6, 7]]
+
+
+def test_another_tokenizer_in_the_same_folder_has_other_tokens(tiny_corpus, tmp_path):
+    corpus = Corpus.open(tiny_corpus)
+    name = named_folder(tmp_path / "named")
+    before = token_key(corpus, SETTINGS, name, True)
+    file = Path(name) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    assert token_key(corpus, SETTINGS, name, True) == before
+    file.write_text(json.dumps({**content, "normalizer": {"type": "Lowercase"}}))
+    assert token_key(corpus, SETTINGS, name, True) != before
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-tokenizer", "./no-such-folder"])
+def test_a_tokenizer_that_is_not_there_is_an_error_that_names_it(tiny_corpus, tmp_path, name):
+    with pytest.raises(CorpusError, match=f"encoder.model: no tokenizer .*'{name}'"):
+        prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, tokenizer=name)
+    assert list(tmp_path.iterdir()) == []
