@@ -78,4 +78,6 @@ def open_data(prepared: Prepared, config: ArmConfig, language: str) -> TrainingD
     if config.estimator is not None and prepared.estimator is not None:
         estimator = ESTIMATORS[config.estimator.name].load(prepared.estimator)
     distractors: Ragged = tokens.texts(language, "codebase", "code")
-    return TrainingData(pairs("train"), pairs("valid"), pairs("test"), distractors, tokens.tokenizer, estimator)
+    return TrainingData(
+        pairs("train"), pairs("valid"), pairs("test"), distractors, tokens.tokenizer, tokens.groups(language), estimator
+    )

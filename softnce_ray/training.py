@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +14,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
-from softnce_ray.config import TrialConfig
+from softnce_ray.config import SoftInfoNCE, TrialConfig
 from softnce_ray.corpus.tokens import Ragged, concatenate
 from softnce_ray.encoders import DualEncoder, build_encoder
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import Estimator, negative_distribution
 from softnce_ray.evaluation import metrics, ranks, reciprocal
-from softnce_ray.losses import LOSSES
+from softnce_ray.losses import LOSSES, Loss
 from softnce_ray.model import Model, encode
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
 
@@ -42,14 +43,23 @@ class PairTexts:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run reads. The codebase of every evaluation is valid + test codes + distractors."""
+    """What a run reads. The codebase of every evaluation is valid + test codes + distractors.
+
+    `groups` is (2, n): equal numbers in row 0 mean equal normalised queries of training pairs, in row 1 codes.
+    """
 
     train: PairTexts
     valid: PairTexts
     test: PairTexts
     distractors: Ragged
     tokenizer: Tokenizer
+    groups: np.ndarray
     estimator: Estimator | None = None
+
+    def same(self, rows: np.ndarray) -> np.ndarray:
+        """(B, B) bool: which training pairs share their normalised query or code; True on the diagonal."""
+        groups = self.groups[:, rows]
+        return (groups[:, :, None] == groups[:, None, :]).any(axis=0)
 
     @property
     def codebase(self) -> list[Ragged]:
@@ -185,15 +195,11 @@ def _step(
     device: str,
 ) -> Tensor:
     """One update on the pairs `rows`; returns their loss."""
-    negatives = None
-    if data.estimator is not None and config.estimator is not None:
-        similarity = torch.from_numpy(data.estimator.similarity(rows)).to(device)
-        negatives = negative_distribution(similarity, temperature=config.estimator.temperature)
     texts = concatenate([data.train.queries.take(rows), data.train.codes.take(rows)])
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.training.precision == "bf16"):
         vectors = encoder(_to(texts.ids, device), _to(texts.offsets, device))
     scores = vectors[: len(rows)] @ vectors[len(rows) :].T / config.resolved_temperature
-    loss = LOSSES[config.loss.name](scores, negatives, **loss_options(config))
+    loss = batch_loss(scores, rows, config, data)
     loss.backward()
     clip_gradients(encoder.parameters(), config.training.max_gradient_norm)
     for optimiser in optimisers:
@@ -204,11 +210,49 @@ def _step(
     return loss.detach()
 
 
-def loss_options(config: TrialConfig) -> dict[str, float]:
+def batch_loss(scores: Tensor, rows: np.ndarray, config: TrialConfig, data: TrainingData) -> Tensor:
+    """The configured loss of a batch's (B, B) scores; `rows` are its pairs' places in the training split."""
+    entry = LOSSES[config.loss.name]
+    inputs: dict[str, Any] = {}
+    if "temperature" in entry.needs:
+        inputs["temperature"] = config.resolved_temperature
+    if config.estimator is not None and data.estimator is not None:
+        inputs["similarity"] = torch.from_numpy(data.estimator.similarity(rows)).to(scores.device)
+    same = None
+    if config.mask_duplicates or "positives" in entry.needs:
+        same = torch.from_numpy(data.same(rows)).to(scores.device)
+    options = loss_options(config)
+    loss = _directed(entry, scores, inputs, same, config, options)
+    if not config.symmetric:
+        return loss
+    turned = {name: value.T if isinstance(value, Tensor) else value for name, value in inputs.items()}
+    return (loss + _directed(entry, scores.T, turned, same, config, options)) / 2
+
+
+def _directed(
+    entry: Loss,
+    scores: Tensor,
+    inputs: dict[str, Any],
+    same: Tensor | None,
+    config: TrialConfig,
+    options: dict[str, Any],
+) -> Tensor:
+    """A loss in one direction: `inputs` and `same` (B, B) as the rows of `scores` see them."""
+    given: dict[str, Any] = {name: value for name, value in inputs.items() if name in entry.needs}
+    if "negatives" in entry.needs and config.estimator is not None:
+        given["negatives"] = negative_distribution(inputs["similarity"], temperature=config.estimator.temperature)
+    if "positives" in entry.needs:
+        given["positives"] = same
+    if config.mask_duplicates and same is not None:
+        given["hidden"] = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    return entry.function(scores, **given, **options)
+
+
+def loss_options(config: TrialConfig) -> dict[str, Any]:
     """Keyword arguments of the loss: its settings, those left open filled in."""
     options = config.loss.model_dump(exclude={"name"})
-    if "beta" in options:
-        options["beta"] = config.loss.resolved_beta  # type: ignore[union-attr]
+    if isinstance(config.loss, SoftInfoNCE):
+        options["beta"] = config.loss.resolved_beta
     return options
 
 

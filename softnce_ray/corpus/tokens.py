@@ -18,11 +18,12 @@ import pyarrow as pa
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from softnce_ray.config import TokenSettings
+from softnce_ray.corpus.duplicates import normalise_code, normalise_query
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.folders import appearing
 
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
 SIDES = ("query", "code")
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """RoBERTa's special tokens in RoBERTa's order: padding is id 1."""
@@ -72,6 +73,11 @@ class TokenStore:
         """Texts of one side of a split, memory-mapped, in the order of the corpus' table."""
         stem = self.folder / language / f"{split}.{side}"
         return Ragged(np.load(f"{stem}.ids.npy", mmap_mode="r"), np.load(f"{stem}.offsets.npy", mmap_mode="r"))
+
+    def groups(self, language: str) -> np.ndarray:
+        """(2, n) int32, memory-mapped: training pairs with equal numbers in row 0 have the same normalised query, in
+        row 1 the same normalised code."""
+        return np.load(self.folder / language / "train.groups.npy", mmap_mode="r")
 
 
 def token_key(corpus: Corpus, settings: TokenSettings, tokenizer: str | None, special: bool) -> str:
@@ -138,6 +144,8 @@ def _write_tokens(
     for language, split in tables:
         (folder / language).mkdir(exist_ok=True)
         table = corpus.table(language, split, columns=list(SIDES))
+        if split == "train":
+            np.save(folder / language / "train.groups.npy", _groups(table))
         for side in SIDES:
             tokenizer.enable_truncation(settings.query_length if side == "query" else settings.code_length)
             parts, lengths = [np.empty(0, kind)], [0]
@@ -150,6 +158,16 @@ def _write_tokens(
                     progress(done, total)
             np.save(folder / language / f"{split}.{side}.ids.npy", np.concatenate(parts))
             np.save(folder / language / f"{split}.{side}.offsets.npy", np.cumsum(lengths))
+
+
+def _groups(table: pa.Table) -> np.ndarray:
+    """See `TokenStore.groups`."""
+    numbers = []
+    for side, normalise in (("query", normalise_query), ("code", normalise_code)):
+        known: dict[str, int] = {}
+        texts = chain.from_iterable(_chunks(table, side))
+        numbers.append(np.fromiter((known.setdefault(normalise(text), len(known)) for text in texts), np.int32))
+    return np.stack(numbers)
 
 
 def train_tokenizer(texts: Iterator[list[str]], settings: TokenSettings, special: bool) -> Tokenizer:

@@ -1,0 +1,66 @@
+"""Settings of a trial and of a study: validated, frozen, hashable.
+
+Everything that changes what is computed enters a trial's identity; what only changes where and how fast it is
+computed is in `Resources` and does not.
+"""
+
+from softnce_ray.config.arm import (
+    METHOD_VERSION,
+    ArmConfig,
+    BagEncoder,
+    Encoder,
+    TokenSettings,
+    TrainingSettings,
+    TransformerEncoder,
+    TrialConfig,
+    identity,
+    resolved,
+)
+from softnce_ray.config.estimators import BM25Estimator, Estimator, UniformEstimator
+from softnce_ray.config.losses import InfoNCE, Loss, SoftInfoNCE
+from softnce_ray.config.settings import Name, Settings, flatten, with_values
+from softnce_ray.config.study import (
+    Choices,
+    EarlyStopping,
+    Failures,
+    Range,
+    Resources,
+    Search,
+    SearchSpace,
+    StudyArm,
+    StudyConfig,
+    arm_settings,
+)
+
+__all__ = [
+    "METHOD_VERSION",
+    "ArmConfig",
+    "BM25Estimator",
+    "BagEncoder",
+    "Choices",
+    "EarlyStopping",
+    "Encoder",
+    "Estimator",
+    "Failures",
+    "InfoNCE",
+    "Loss",
+    "Name",
+    "Range",
+    "Resources",
+    "Search",
+    "SearchSpace",
+    "Settings",
+    "SoftInfoNCE",
+    "StudyArm",
+    "StudyConfig",
+    "TokenSettings",
+    "TrainingSettings",
+    "TransformerEncoder",
+    "TrialConfig",
+    "UniformEstimator",
+    "arm_settings",
+    "flatten",
+    "identity",
+    "resolved",
+    "with_values",
+]

@@ -1,0 +1,181 @@
+"""Settings of an arm and of a trial: everything that changes what is computed, and so enters an identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from softnce_ray.config.estimators import Estimator
+from softnce_ray.config.losses import (
+    UNIT_VECTORS,
+    USES_ESTIMATOR,
+    CancelTopK,
+    InfoNCE,
+    Loss,
+    PositiveEqual,
+    SoftInfoNCE,
+    SubsampledInfoNCE,
+)
+from softnce_ray.config.settings import Name, Settings, wrong
+
+METHOD_VERSION = 1
+"""Raised whenever a change makes the same settings train or evaluate differently: old results then no
+longer count as results of the new code."""
+
+
+class TokenSettings(Settings):
+    """How text becomes token ids. Lengths count tokens, special ones included."""
+
+    vocabulary: int = Field(
+        16_000,
+        ge=300,
+        le=500_000,
+        description="subwords of the BPE tokenizer trained on the corpus; unused when the encoder brings a tokenizer",
+    )
+    query_length: int = Field(64, ge=2, le=8192, description="tokens of a query that are read")
+    code_length: int = Field(256, ge=2, le=8192, description="tokens of a function that are read")
+    split_identifiers: bool = Field(
+        True, description="camelCase and snake_case become words; unused when the encoder brings a tokenizer"
+    )
+
+
+class BagEncoder(Settings):
+    """Mean of learned subword vectors, each scaled by a learned weight of its subword."""
+
+    kind: Literal["bag"] = "bag"
+    width: int = Field(256, ge=1, le=8192, description="length of a vector")
+
+
+class TransformerEncoder(Settings):
+    """A transformers model by name or folder, or a small RoBERTa from scratch when `model` is null."""
+
+    kind: Literal["transformer"] = "transformer"
+    model: str | None = Field(None, description="name or local folder; null: from scratch")
+    width: int = Field(128, ge=8, le=8192, description="hidden size, from scratch only")
+    layers: int = Field(2, ge=1, le=96, description="layers, from scratch only")
+    heads: int = Field(2, ge=1, le=128, description="attention heads, from scratch only")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout, from scratch only")
+    pooling: Literal["mean", "first", "pooler"] = "mean"
+
+    @model_validator(mode="after")
+    def _check(self) -> TransformerEncoder:
+        if self.model is None and self.width % self.heads:
+            raise wrong("heads", f"expected a divisor of width {self.width}, got {self.heads}")
+        return self
+
+
+Encoder = Annotated[BagEncoder | TransformerEncoder, Field(discriminator="kind")]
+
+
+class TrainingSettings(Settings):
+    """Optimisation. The learning rate rises linearly over `warmup` and falls linearly to zero."""
+
+    epochs: int = Field(3, ge=1, le=10_000)
+    batch_size: int = Field(128, ge=2, le=1_000_000, description="pairs; a last short batch is left out")
+    learning_rate: float = Field(0.01, gt=0, le=10)
+    warmup: float = Field(0.1, ge=0, le=1, description="share of all steps")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, description="AdamW's; a bag of embeddings, whose updates are sparse, takes none"
+    )
+    max_gradient_norm: float = Field(1.0, gt=0)
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast, float32 weights")
+
+
+class ArmConfig(Settings):
+    """All that an arm fixes: with a language and a seed it is a trial."""
+
+    encoder: Encoder = BagEncoder()
+    tokens: TokenSettings = TokenSettings()
+    similarity: Literal["cosine", "dot"] = "cosine"
+    temperature: float | None = Field(
+        None, gt=0, le=1000, description="scores are divided by it; null: 0.05 for cosine, 1 for dot"
+    )
+    loss: Loss = InfoNCE()
+    estimator: Estimator | None = None
+    training: TrainingSettings = TrainingSettings()
+
+    symmetric: bool = Field(False, description="also from code to query, the mean of both")
+    mask_duplicates: bool = Field(
+        False, description="leave out negatives with the same normalised query or code as the right answer"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ArmConfig:
+        for key, message in self._broken_laws():
+            raise wrong(key, message)
+        return self
+
+    def _broken_laws(self) -> Iterator[tuple[str, str]]:
+        loss, size = self.loss, self.training.batch_size
+        if isinstance(loss, USES_ESTIMATOR) and self.estimator is None:
+            yield (
+                "estimator",
+                f"loss {loss.name} weighs negatives: expected an estimator, got none; give estimator: {{name: bm25}}",
+            )
+        if not isinstance(loss, USES_ESTIMATOR) and self.estimator is not None:
+            yield (
+                "estimator",
+                f"loss {loss.name} uses no estimator, got {self.estimator.name}: "
+                "remove it here or give the estimator in the arms that use it",
+            )
+        if isinstance(loss, SoftInfoNCE) and not loss.resolved_beta > (even := loss.alpha / (size - 1)):
+            yield (
+                "loss.alpha",
+                f"expected beta > alpha / (batch_size - 1), got beta {loss.resolved_beta:g} and "
+                f"{loss.alpha:g} / {size - 1} = {even:g}: likelier negatives would weigh "
+                "more; lower alpha, raise beta or the batch size",
+            )
+        most = {CancelTopK: size - 2, SubsampledInfoNCE: size - 1}.get(type(loss))
+        if most is not None and loss.k > most:  # type: ignore[union-attr]
+            yield (
+                "loss.k",
+                f"expected k <= {most} with batch_size {size}, got {loss.k}: "  # type: ignore[union-attr]
+                "lower k or raise the batch size",
+            )
+        if isinstance(loss, UNIT_VECTORS) and self.similarity != "cosine":
+            yield "similarity", f"loss {loss.name} is defined for unit vectors: expected cosine, got {self.similarity}"
+        if isinstance(loss, PositiveEqual) and self.mask_duplicates:
+            yield "mask_duplicates", "loss positive_equal takes duplicates as positives: expected false, got true"
+        if isinstance(self.encoder, BagEncoder) and self.training.weight_decay:
+            yield (
+                "training.weight_decay",
+                "encoder bag has sparse updates and takes no weight decay: "
+                f"expected 0, got {self.training.weight_decay:g}",
+            )
+
+    @property
+    def resolved_temperature(self) -> float:
+        if self.temperature is not None:
+            return self.temperature
+        return 0.05 if self.similarity == "cosine" else 1.0
+
+
+class TrialConfig(ArmConfig):
+    """One training run, fully resolved."""
+
+    language: Name
+    seed: int = Field(ge=0, lt=2**31)
+
+
+def resolved(config: ArmConfig) -> dict[str, Any]:
+    """The full configuration as plain data, with every default and every `null` that stands for a value
+    written out: what a trial's identity and its MLflow parameters are made of."""
+    settings = config.model_dump(mode="json")
+    settings["temperature"] = config.resolved_temperature
+    if isinstance(config.loss, SoftInfoNCE):
+        settings["loss"]["beta"] = config.loss.resolved_beta
+    return settings
+
+
+def identity(config: TrialConfig, corpus_fingerprint: str) -> str:
+    """Hash (16 hex digits) of all that decides a trial's result.
+
+    The full configuration with every default written out, the corpus' content and the version of the
+    method. Where and how fast a trial runs is left out: equal identity means the same trial.
+    """
+    content = {"config": resolved(config), "corpus": corpus_fingerprint, "method": METHOD_VERSION}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,45 @@
+"""What all settings have in common."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and a misspelt key is an error instead of a silent default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def wrong(key: str, message: str) -> PydanticCustomError:
+    """An error of a law between several keys, blamed on `key` (relative to the model that checks)."""
+    return PydanticCustomError("law", "{message}", {"key": key, "message": message})
+
+
+def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested `settings` in which dotted paths are set to `values`."""
+    result = json.loads(json.dumps(settings))
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        inner = result
+        for key in parents:
+            inner = inner[key]
+        inner[last] = value
+    return result
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted paths."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

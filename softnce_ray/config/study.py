@@ -1,0 +1,131 @@
+"""Settings of a study: its arms, what is searched, and where it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from softnce_ray.config.arm import ArmConfig
+from softnce_ray.config.settings import Name, Settings, wrong
+
+
+class Range(Settings):
+    """An interval to search: whole numbers where the setting is one."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if not self.low < self.high:
+            raise wrong("low", f"expected low < high, got {self.low:g} and {self.high:g}")
+        if self.log and self.low <= 0:
+            raise wrong("low", f"expected low > 0 with log: true, got {self.low:g}")
+        if self.log and self.step is not None:
+            raise wrong("step", "log and step exclude each other: remove one")
+        if self.step is not None and self.step > self.high - self.low:
+            raise wrong("step", f"expected step <= high - low = {self.high - self.low:g}, got {self.step:g}")
+        return self
+
+
+class Choices(Settings):
+    """A list of values to search."""
+
+    choices: tuple[str | int | float | bool | None, ...] = Field(min_length=2)
+
+
+def _kind_of_space(value: Any) -> str:
+    return "choices" if isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value) else "range"
+
+
+SearchSpace = dict[
+    str,
+    Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind_of_space)],
+]
+
+
+class EarlyStopping(Settings):
+    """Asynchronous successive halving (ASHA) among the search trials of one cell."""
+
+    min_epochs: int = Field(1, ge=1, description="no trial is stopped before")
+    reduction: int = Field(2, ge=2, description="at each rung the best 1/reduction go on")
+
+
+class Search(Settings):
+    """Optuna's search within each cell, before the confirmation on the study's seeds."""
+
+    trials: int = Field(ge=1, le=100_000, description="search trials of each cell")
+    space: SearchSpace = Field(default_factory=dict, description="settings of every arm, as dotted paths")
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds the sampler and the search trials")
+    early_stopping: EarlyStopping | None = EarlyStopping()
+
+
+class StudyArm(ArmConfig):
+    """An arm as a study file names it: its settings and a search space that only it has."""
+
+    search: SearchSpace = Field(default_factory=dict, description="settings of this arm only")
+
+
+class Resources(Settings):
+    """Where trials run. Never part of an identity."""
+
+    cpus: float = Field(1, gt=0, description="processors that Ray reserves for a trial")
+    gpus: float = Field(0, ge=0)
+    threads: int = Field(1, ge=1, le=1024, description="threads of a trial's tensor operations")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where gpus > 0, else cpu")
+    max_concurrent: int | None = Field(None, ge=1, description="null: as many trials as fit")
+
+
+class Failures(Settings):
+    """What happens to a trial that fails."""
+
+    retries: int = Field(1, ge=0, le=100, description="restarts from the last checkpoint")
+
+
+class StudyConfig(Settings):
+    """A whole study: arms × languages × seeds, searched first where `search` says so."""
+
+    study: Name
+    question: str = Field("", description="what the study asks; shown with its results")
+    corpus: str = Field(description="folder of a built corpus, from the working directory")
+    languages: tuple[Name, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
+    baseline: str = Field("infonce", description="the arm that the others are compared with")
+    arms: dict[Name, StudyArm] = Field(min_length=1)
+    search: Search | None = None
+    resources: Resources = Resources()
+    failures: Failures = Failures()
+
+    @field_validator("languages", "seeds")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise ValueError(f"expected each once, got more than one {', '.join(map(str, twice))}")
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> StudyConfig:
+        if self.baseline not in self.arms:
+            raise wrong(
+                "baseline", f"expected an arm of this study, got {self.baseline!r}; possible: {', '.join(self.arms)}"
+            )
+        if self.search is not None and self.search.seed in self.seeds:
+            raise wrong(
+                "search.seed",
+                f"expected a seed that no confirmation uses, got {self.search.seed}: a "
+                "configuration tuned on a seed looks better on it",
+            )
+        return self
+
+    def space(self, arm: str) -> SearchSpace:
+        """The search space of an arm: the study's, and the arm's own."""
+        return {} if self.search is None else {**self.search.space, **self.arms[arm].search}
+
+
+def arm_settings(arm: StudyArm) -> dict[str, Any]:
+    """The settings of an arm as plain data, its search space left out."""
+    return arm.model_dump(mode="json", exclude={"search"})
