@@ -444,9 +444,9 @@ def _client(store: Store, *, must_exist: bool = False) -> MlflowClient:
         client = MlflowClient(tracking_uri=store.tracking_uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        raise TrackingError(
-            f"MLflow store {_without_password(store.tracking_uri)} cannot be opened: {_first_line(error)}"
-        ) from error
+        shown = _without_password(store.tracking_uri)
+        reason = _first_line(error).replace(store.tracking_uri, shown)
+        raise TrackingError(f"MLflow store {shown} cannot be opened: {reason}") from error
     return client
 
 

@@ -59,7 +59,9 @@ class StudyError(UserError, ValueError):
         self.source, self.problems = source, problems
         super().__init__(
             "\n".join(
-                f"{source}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.message}"
+                " ".join(
+                    f"{source}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.message}".split()
+                )
                 for p in problems
             )
         )
@@ -165,6 +167,9 @@ def _validated(whole: dict[str, Any]) -> tuple[StudyConfig | None, list[Any], fr
             return StudyConfig.model_validate(whole), found, frozenset(aside)
         except ValidationError as error:
             new = error.errors()
+        # pydantic does not count wrong items, and then finds the list too short
+        inner = {item["loc"][:-1] for item in new}
+        new = [item for item in new if item["type"] != "too_short" or item["loc"] not in inner]
         found += new
         mended = dict(whole)
         if not isinstance(mended.get("arms"), dict):  # nothing more can be checked without arms
@@ -178,7 +183,9 @@ def _validated(whole: dict[str, Any]) -> tuple[StudyConfig | None, list[Any], fr
                 aside.add(str(loc[1]))
                 mended["arms"] = {name: {} if name == loc[1] else arm for name, arm in mended["arms"].items()}
                 if loc[2:] == ("[key]",):
-                    del mended["arms"][loc[1]]
+                    mended["arms"].pop(loc[1], None)
+            elif top == "search" and not loc:
+                mended["search"] = {**mended["search"], "seed": _HARMLESS["search"]["seed"]}
             elif item["type"] == "extra_forbidden" or top not in StudyConfig.model_fields:
                 mended.pop(top, None)
             else:
@@ -227,12 +234,13 @@ def _search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) ->
             try:
                 ArmConfig.model_validate(with_values(settings, values))
             except ValidationError as error:
+                first = error.errors()[0]
                 shown = ", ".join(f"{path} = {value}" for path, value in values.items())
                 last = next(iter(values))
                 own = last in config.search
                 yield (
                     ("arms", arm, "search", last) if own else ("search", "space", last),
-                    f"the space of arm {arm} reaches an impossible setting ({shown}): {_text(error.errors()[0], error.errors()[0]['loc'])}",
+                    f"the space of arm {arm} reaches an impossible setting ({shown}): {_text(first, first['loc'])}",
                 )
                 break
 
