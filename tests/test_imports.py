@@ -31,7 +31,7 @@ BESIDE = {("retrieval", "export"), ("model", "encoders"), ("optimisers", "encode
 
 DOORS = {
     "ray": ("study/",),
-    "mlflow": ("tracking.py",),
+    "mlflow": ("tracking/",),
     "optuna": ("study/search.py",),
     "typer": ("cli.py",),
 }

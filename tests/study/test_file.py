@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from softnce_ray.config import BagEncoder, StudyConfig, TransformerEncoder
-from softnce_ray.study.file import StudyError, StudyFile, check_study, load_study, parse_study
+from softnce_ray.study.file import check_study, load_study, parse_study
+from softnce_ray.study.problems import StudyError, StudyFile
 
 ROOT = Path(__file__).parents[2]
 
