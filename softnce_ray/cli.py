@@ -244,7 +244,7 @@ def schema() -> None:
     """Print the JSON schema of study files, for editors."""
     import json
 
-    from softnce_ray.study.file import StudyFile
+    from softnce_ray.study.problems import StudyFile
 
     print(json.dumps(StudyFile.model_json_schema(), indent=1))
 

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import ray
+
 from softnce_ray.config import Resources
 from softnce_ray.errors import UserError
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-if not (os.environ.get("RAY_AUTH_MODE") or os.environ.get("RAY_ADDRESS")):
-    # A local cluster of our own gets a token of its own, so that Ray writes none into the user's home.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-
-import ray
 
 _OBJECT_STORE = 200_000_000
 """Bytes of Ray's object store on this machine: trials map files and pass no arrays."""

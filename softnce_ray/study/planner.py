@@ -90,6 +90,7 @@ class Planner:
         self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
         self._early: set[TrialKey] = set()
+        self._values: dict[TrialKey, float | None] = {}  # of trials that ended in this launch
         for state in self._cells:
             state.done = state.search.answered if state.search else 0
         self.already_done = sum(state.done for state in self._cells)
@@ -132,6 +133,7 @@ class Planner:
         """Tell how a live trial ended: with its value, or failed (None)."""
         state = self._state(key)
         state.live.discard(key)
+        self._values[key] = value
         numbers = state.numbers.pop(key, None)
         state.done += 1 if numbers is None else len(numbers)
         for number in numbers or ():
@@ -177,7 +179,10 @@ class Planner:
                 search.tell(proposal.number, done.best_valid_mrr, stopped_early=done.stopped_early)
                 state.done += 1
                 self.already_done += 1
-            elif trial.key in state.numbers:  # the same proposal twice: one run answers both
+            elif trial.key in self._values:  # the same proposal twice: one run answers both
+                search.tell(proposal.number, self._values[trial.key], stopped_early=trial.key in self._early)
+                state.done += 1
+            elif trial.key in state.numbers:
                 state.numbers[trial.key].append(proposal.number)
             else:
                 state.numbers[trial.key] = [proposal.number]

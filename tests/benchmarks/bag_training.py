@@ -37,11 +37,11 @@ def main(corpus: str) -> None:
                 )
                 data = open_data(prepare(config, corpus, language, Path(work)), config, language)
                 speeds: list[float] = []
-                result = train(
-                    config,
-                    data,
-                    lambda epoch, checkpoint, speeds=speeds: speeds.append(epoch["pairs_per_second"]),
-                )
+
+                def note(epoch: dict[str, float], checkpoint: object, speeds: list[float] = speeds) -> None:
+                    speeds.append(epoch["pairs_per_second"])
+
+                result = train(config, data, note)
                 rates[batch_size] += speeds[1:] if repeat == 0 else speeds
                 queries, codes = (encode(result.model.encoder, side) for side in (data.test.queries, data.test.codes))
                 rank = ranks(queries, codes, torch.arange(len(queries)))

@@ -1,47 +1,21 @@
-"""MLflow: one experiment per study, a parent run, a run per arm below it and a run per trial below that.
-
-The only importer of mlflow. Writing goes through one thread with a queue, so that training never waits for a
-store; reading is direct.
-"""
+"""Writing: the one writer of a study's runs, with a thread and a queue, so that training never waits for a store."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from softnce_ray.errors import UserError
-from softnce_ray.ranks_file import RANKS_FILE, read_ranks
-from softnce_ray.results import MODEL_FOLDER, KnownTrial, StudyRecord, StudyResults, TrialKey, TrialResult
-from softnce_ray.store import Store
-
-# A server that is down would otherwise block one call for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-for _noisy in ("mlflow", "alembic"):
-    logging.getLogger(_noisy).setLevel(logging.WARNING)
-
-_PAGE = 1000
-
-
-class TrackingError(UserError, RuntimeError):
-    """The tracking store cannot be reached, or has not what is asked for."""
+from softnce_ray.results import MODEL_FOLDER, KnownTrial, StudyRecord, TrialKey
+from softnce_ray.store import Store
+from softnce_ray.tracking.connection import TrackingError, connect, experiment_of, first_line, search_runs
 
 
 class Tracker:
@@ -58,17 +32,17 @@ class Tracker:
         """
         self._versions = dict(versions)
         self._record = record
-        self._client = _client(store)
+        self._client = connect(store)
         self._runs: dict[TrialKey, str] = {}
         self._superseded: set[TrialKey] = set()
         self._last_epoch: dict[str, int] = {}
         self._arm_runs: dict[str, str] = {}
         try:
-            self._experiment = _experiment(self._client, store, record.study)
+            self._experiment = experiment_of(self._client, store, record.study)
             self._close_abandoned()
             self._parent = self._open_parent()
         except MlflowException as error:
-            raise TrackingError(f"the MLflow store refuses study {record.study}: {_first_line(error)}") from error
+            raise TrackingError(f"the MLflow store refuses study {record.study}: {first_line(error)}") from error
         self._writer = _Writer()
 
     @property
@@ -77,12 +51,12 @@ class Tracker:
 
     def _close_abandoned(self) -> None:
         """Close what a driver that was killed left RUNNING; trials that go on are opened again."""
-        for run in _search(self._client, self._experiment, "attributes.status = 'RUNNING'"):
+        for run in search_runs(self._client, self._experiment, "attributes.status = 'RUNNING'"):
             if run.data.tags.get("role") in ("arm", "trial"):
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _open_parent(self) -> str:
-        found = _search(self._client, self._experiment, "tags.role = 'study'")
+        found = search_runs(self._client, self._experiment, "tags.role = 'study'")
         tags = {**_record_tags(self._record), **self._versions}
         if found:
             run_id = found[0].info.run_id
@@ -96,7 +70,7 @@ class Tracker:
     def known(self) -> dict[TrialKey, KnownTrial]:
         """All trials of the study that the store has, by key."""
         known = {}
-        for run in _search(self._client, self._experiment, "tags.role = 'trial'"):
+        for run in search_runs(self._client, self._experiment, "tags.role = 'trial'"):
             tags, metrics = run.data.tags, run.data.metrics
             key = TrialKey(tags["arm"], tags["language"], tags["phase"], int(tags["seed"]), tags["identity"])
             if "superseded" in tags:
@@ -169,7 +143,7 @@ class Tracker:
         text = json.dumps(settings, sort_keys=True)
         found = [
             run
-            for run in _search(self._client, self._experiment, f"tags.role = 'arm' and tags.arm = '{arm}'")
+            for run in search_runs(self._client, self._experiment, f"tags.role = 'arm' and tags.arm = '{arm}'")
             if run.data.tags.get("settings") == text
         ]
         if found:
@@ -317,163 +291,10 @@ class _Writer:
             try:
                 write(*args)
             except Exception as error:  # a record that fails must not take the rest with it
-                self._failed.append(f"{write.__name__.strip('_')} {_subject(args)}: {_first_line(error)}")
+                self._failed.append(f"{write.__name__.strip('_')} {_subject(args)}: {first_line(error)}")
             finally:
                 self._queue.task_done()
         self._queue.task_done()
-
-
-# --- reading ----------------------------------------------------------------------------------------
-
-
-def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResults:
-    """A study as the store remembers it: all trials of its present arms and languages.
-
-    Confirm trials of configurations that a later search replaced are left out.
-
-    Raises:
-      TrackingError: no such store or study.
-    """
-    client = _client(store, must_exist=True)
-    experiment = client.get_experiment_by_name(study)
-    parents = _search(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
-    if experiment is None or not parents:
-        raise TrackingError(
-            f"no study {study!r} in {_without_password(store.tracking_uri)}; "
-            f"possible: {', '.join(studies(store)) or 'none yet'}"
-        )
-    tags = parents[0].data.tags
-    arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
-    runs = _search(client, experiment.experiment_id, "tags.role = 'trial'")
-    trials = tuple(
-        _trial(client, run, ranks)
-        for run in sorted(runs, key=lambda run: run.info.start_time)
-        if run.data.tags["arm"] in arms and run.data.tags["language"] in languages and "superseded" not in run.data.tags
-    )
-    return StudyResults(
-        study=study,
-        question=tags.get("question", ""),
-        baseline=tags["baseline"],
-        arms=arms,
-        languages=languages,
-        seeds=tuple(json.loads(tags["seeds"])),
-        corpus_fingerprint=tags["corpus_fingerprint"],
-        trials=trials,
-        status=parents[0].info.status,
-    )
-
-
-def studies(store: Store) -> list[str]:
-    """Names of the studies in the store, the latest first."""
-    client = _client(store, must_exist=True)
-    return [
-        experiment.name
-        for experiment in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-        if experiment.tags.get("softnce_ray") == "study"
-    ]
-
-
-def download_model(store: Store, run_id: str, to: Path) -> Path:
-    """Fetch the model that a run keeps into the folder `to`; returns the model's folder.
-
-    Raises:
-      TrackingError: the run keeps no model.
-    """
-    client = _client(store, must_exist=True)
-    if not client.list_artifacts(run_id, MODEL_FOLDER):
-        raise TrackingError(f"run {run_id} keeps no model: only the best trial of each arm and language does")
-    return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(to)))
-
-
-def serve(store: Store, *, host: str, port: int) -> None:
-    """Become an MLflow server on the store's database; returns only by an error.
-
-    Raises:
-      TrackingError: the store has no database yet, or its runs are on a server already.
-    """
-    if store.artifact_root is None:
-        raise TrackingError(
-            f"the runs are on the MLflow server {_without_password(store.tracking_uri)}: open it in a browser"
-        )
-    _client(store, must_exist=True)
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"anyone who reaches {host}:{port} can read and change the runs", file=sys.stderr)
-    print(
-        f"MLflow on {store.root}: http://{host}:{port} (Ctrl-C ends it; first start takes some 15 s)", file=sys.stderr
-    )
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runner would hold another gigabyte
-    options = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifact_root]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *options, "--host", host, "--port", str(port)])
-
-
-def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:
-    tags = run.data.tags
-    ranks: dict[str, np.ndarray] = {}
-    if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
-        try:
-            ranks = read_ranks(client.download_artifacts(run.info.run_id, RANKS_FILE))
-        except (OSError, MlflowException) as error:
-            raise TrackingError(
-                f"run {run.info.run_id} ({run.info.run_name}) is finished, but its {RANKS_FILE} "
-                f"cannot be read: {_first_line(error)}"
-            ) from error
-    return TrialResult(
-        run_id=run.info.run_id,
-        arm=tags["arm"],
-        language=tags["language"],
-        seed=int(tags["seed"]),
-        phase=tags["phase"],  # type: ignore[arg-type]
-        status=run.info.status,
-        identity=tags["identity"],
-        settings=dict(run.data.params),
-        reciprocal_ranks=ranks,
-        failure=tags.get("failure", ""),
-        metrics={name.replace("_at_", "@"): value for name, value in run.data.metrics.items()},
-    )
-
-
-def _client(store: Store, *, must_exist: bool = False) -> MlflowClient:
-    database = Path(store.tracking_uri.removeprefix("sqlite:///"))
-    if store.tracking_uri.startswith("sqlite:///"):
-        if must_exist and not database.exists():
-            raise TrackingError(
-                f"no store at {database.parent}: launch a study first, or give the folder of one with --store"
-            )
-        database.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        client = MlflowClient(tracking_uri=store.tracking_uri)
-        client.search_experiments(max_results=1)
-    except Exception as error:
-        raise TrackingError(
-            f"MLflow store {_without_password(store.tracking_uri)} cannot be opened: {_first_line(error)}"
-        ) from error
-    return client
-
-
-def _experiment(client: MlflowClient, store: Store, study: str) -> str:
-    found: Experiment | None = client.get_experiment_by_name(study)
-    if found is None:
-        location = f"{store.artifact_root}/{study}" if store.artifact_root else None
-        return client.create_experiment(study, artifact_location=location, tags={"softnce_ray": "study"})
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"the MLflow experiment {study!r} was deleted: restore it (mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}) or rename the study"
-        )
-    if found.tags.get("softnce_ray") != "study":
-        raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
-    return found.experiment_id
-
-
-def _search(client: MlflowClient, experiment: str, query: str) -> list[Run]:
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
-        runs.extend(page)
-        token = page.token
-        if not token:
-            return runs
 
 
 def _record_tags(record: StudyRecord) -> dict[str, str]:
@@ -508,12 +329,3 @@ def _subject(args: tuple[Any, ...]) -> str:
     if isinstance(first, TrialKey):
         return f"{first.arm}/{first.language} {first.phase} seed {first.seed} ({first.identity})"
     return str(first)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _without_password(uri: str) -> str:
-    head, at, tail = uri.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at else uri

@@ -1,0 +1,168 @@
+"""What is wrong with a study file, told: line, key, what was got, what is possible."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field
+
+from softnce_ray.config import (
+    ArmConfig,
+    StudyConfig,
+)
+from softnce_ray.errors import UserError
+
+Key = tuple[str | int, ...]
+"""Where something stands in a study file."""
+
+_UNIONS: tuple[Key, ...] = (
+    *(("arms", "*", group) for group in ("encoder", "loss", "estimator")),
+    *(("defaults", group) for group in ("encoder", "loss", "estimator")),
+    ("arms", "*", "search", "*"),
+    ("search", "space", "*"),
+)
+"""Where pydantic adds the name of the member of a union that it tried."""
+
+
+class StudyFile(StudyConfig):
+    """A study as its file is written: arms name only what differs from `defaults`."""
+
+    defaults: ArmConfig = Field(ArmConfig(), description="settings of every arm that does not name its own")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a study."""
+
+    key: str
+    message: str
+    line: int | None = None
+
+
+class StudyError(UserError, ValueError):
+    """A study that cannot run, with all its problems."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        self.source, self.problems = source, problems
+        super().__init__(
+            "\n".join(
+                " ".join(
+                    f"{source}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.message}".split()
+                )
+                for p in problems
+            )
+        )
+
+
+def problem_of(loc: Key, item: Any, lines: dict[Key, int]) -> Problem:
+    key = _without_tags(loc)
+    if item["type"] == "law":
+        key += tuple(item["ctx"]["key"].split("."))
+    return place(key, text_of(item, loc), lines)
+
+
+def text_of(item: Any, loc: Key = ()) -> str:
+    got = item["input"]
+    if item["type"] == "law":
+        return item["msg"]
+    if item["type"] == "extra_forbidden":
+        return f"unknown key{suggestion(str(loc[-1]), _fields(StudyFile, loc[:-1]))}"
+    if item["type"] == "missing":
+        return "missing: give a value"
+    if item["type"] == "union_tag_not_found":
+        return f"expected the key {item['ctx']['discriminator']}, got {got!r}"
+    if item["type"] == "union_tag_invalid":
+        possible = [tag.strip(" '") for tag in item["ctx"]["expected_tags"].split(",")]
+        return f"unknown {item['ctx']['discriminator'].strip(chr(39))} {item['ctx']['tag']!r}" + suggestion(
+            item["ctx"]["tag"], possible
+        )
+    message = item["msg"].removeprefix("Value error, ")
+    shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
+    return f"{message[0].lower()}{message[1:]}, got {shown}"
+
+
+def suggestion(got: str, possible: list[str]) -> str:
+    close = difflib.get_close_matches(got, possible, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else ";" if possible else "") + (
+        f" possible: {', '.join(possible)}" if possible else ""
+    )
+
+
+def _without_tags(loc: Key) -> Key:
+    """A location as the file has it, without what pydantic adds to it."""
+    key: list[str | int] = []
+    for number, part in enumerate(loc):
+        above = loc[:number]
+        tag = any(
+            len(place) == number and all(want in ("*", got) for want, got in zip(place, above, strict=True))
+            for place in _UNIONS
+        )
+        if not tag and part != "[key]":
+            key.append(part)
+    return tuple(key)
+
+
+def _fields(model: type[BaseModel], loc: Key) -> list[str]:
+    """Names of the keys that are possible at a pydantic location below `model`."""
+    options: list[type[BaseModel]] = [model]
+    for part in (*loc[:1], *loc[2:]) if loc[:1] == ("arms",) else loc:
+        inner: list[type[BaseModel]] = []
+        for option in options:
+            if part in option.model_fields:
+                inner += _models(option.model_fields[str(part)].annotation)
+        tagged = [o for o in options if part in (_default(o, "kind"), _default(o, "name"), o.__name__.lower())]
+        options = inner or tagged or options
+    return sorted({name for option in options for name in option.model_fields})
+
+
+def _default(model: type[BaseModel], field: str) -> Any:
+    return model.model_fields[field].default if field in model.model_fields else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [model for part in typing.get_args(annotation) for model in _models(part)]
+
+
+def place(key: Key, message: str, lines: dict[Key, int]) -> Problem:
+    """The problem at the line of its key, of `defaults` where an arm has it from there, or of a parent."""
+    shown = ".".join(map(str, key))
+    if key not in lines and key[:1] == ("arms",) and len(key) > 2 and ("defaults", *key[2:]) in lines:
+        key = ("defaults", *key[2:])
+        shown = ".".join(map(str, key))
+    while key and key not in lines:
+        key = key[:-1]
+    return Problem(shown, message, lines.get(key))
+
+
+def lines_of(node: yaml.Node | None, key: Key = ()) -> Iterator[tuple[Key, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = (*key, name.value)
+            yield inner, name.start_mark.line + 1
+            yield from lines_of(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield (*key, number), value.start_mark.line + 1
+            yield from lines_of(value, (*key, number))
+
+
+def repeated(node: yaml.Node | None, key: Key = ()) -> Iterator[tuple[Key, int]]:
+    """Keys that YAML would silently overwrite."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            if name.value in seen:
+                yield (*key, name.value), name.start_mark.line + 1
+            seen.add(name.value)
+            yield from repeated(value, (*key, name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from repeated(value, (*key, number))

@@ -1,0 +1,11 @@
+"""MLflow: one experiment per study, a parent run, a run per arm below it and a run per trial below that.
+
+The only importer of mlflow.
+"""
+
+from softnce_ray.tracking.connection import TrackingError
+from softnce_ray.tracking.reading import download_model, load_results, studies
+from softnce_ray.tracking.serving import serve
+from softnce_ray.tracking.writing import Tracker
+
+__all__ = ["Tracker", "TrackingError", "download_model", "load_results", "serve", "studies"]

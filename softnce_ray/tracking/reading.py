@@ -1,0 +1,101 @@
+"""Reading: a study as the store remembers it, and the models that it keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from softnce_ray.ranks_file import RANKS_FILE, read_ranks
+from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
+from softnce_ray.store import Store
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
+
+
+def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResults:
+    """A study as the store remembers it: all trials of its present arms and languages.
+
+    Confirm trials of configurations that a later search replaced are left out.
+
+    Raises:
+      TrackingError: no such store or study.
+    """
+    client = connect(store, must_exist=True)
+    experiment = client.get_experiment_by_name(study)
+    parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
+    if experiment is None or not parents:
+        raise TrackingError(
+            f"no study {study!r} in {without_password(store.tracking_uri)}; "
+            f"possible: {', '.join(studies(store)) or 'none yet'}"
+        )
+    tags = parents[0].data.tags
+    arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
+    runs = search_runs(client, experiment.experiment_id, "tags.role = 'trial'")
+    trials = tuple(
+        _trial(client, run, ranks)
+        for run in sorted(runs, key=lambda run: run.info.start_time)
+        if run.data.tags["arm"] in arms and run.data.tags["language"] in languages and "superseded" not in run.data.tags
+    )
+    return StudyResults(
+        study=study,
+        question=tags.get("question", ""),
+        baseline=tags["baseline"],
+        arms=arms,
+        languages=languages,
+        seeds=tuple(json.loads(tags["seeds"])),
+        corpus_fingerprint=tags["corpus_fingerprint"],
+        trials=trials,
+        status=parents[0].info.status,
+    )
+
+
+def studies(store: Store) -> list[str]:
+    """Names of the studies in the store, the latest first."""
+    client = connect(store, must_exist=True)
+    return [
+        experiment.name
+        for experiment in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+        if experiment.tags.get("softnce_ray") == "study"
+    ]
+
+
+def download_model(store: Store, run_id: str, to: Path) -> Path:
+    """Fetch the model that a run keeps into the folder `to`; returns the model's folder.
+
+    Raises:
+      TrackingError: the run keeps no model.
+    """
+    client = connect(store, must_exist=True)
+    if not client.list_artifacts(run_id, MODEL_FOLDER):
+        raise TrackingError(f"run {run_id} keeps no model: only the best trial of each arm and language does")
+    return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(to)))
+
+
+def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:
+    tags = run.data.tags
+    ranks: dict[str, np.ndarray] = {}
+    if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
+        try:
+            ranks = read_ranks(client.download_artifacts(run.info.run_id, RANKS_FILE))
+        except (OSError, MlflowException) as error:
+            raise TrackingError(
+                f"run {run.info.run_id} ({run.info.run_name}) is finished, but its {RANKS_FILE} "
+                f"cannot be read: {first_line(error)}"
+            ) from error
+    return TrialResult(
+        run_id=run.info.run_id,
+        arm=tags["arm"],
+        language=tags["language"],
+        seed=int(tags["seed"]),
+        phase=tags["phase"],  # type: ignore[arg-type]
+        status=run.info.status,
+        identity=tags["identity"],
+        settings=dict(run.data.params),
+        reciprocal_ranks=ranks,
+        failure=tags.get("failure", ""),
+        metrics={name.replace("_at_", "@"): value for name, value in run.data.metrics.items()},
+    )

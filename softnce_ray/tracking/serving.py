@@ -1,0 +1,30 @@
+"""MLflow's own user interface on a store."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from softnce_ray.store import Store
+from softnce_ray.tracking.connection import TrackingError, connect, without_password
+
+
+def serve(store: Store, *, host: str, port: int) -> None:
+    """Become an MLflow server on the store's database; returns only by an error.
+
+    Raises:
+      TrackingError: the store has no database yet, or its runs are on a server already.
+    """
+    if store.artifact_root is None:
+        raise TrackingError(
+            f"the runs are on the MLflow server {without_password(store.tracking_uri)}: open it in a browser"
+        )
+    connect(store, must_exist=True)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        print(f"anyone who reaches {host}:{port} can read and change the runs", file=sys.stderr)
+    print(
+        f"MLflow on {store.root}: http://{host}:{port} (Ctrl-C ends it; first start takes some 15 s)", file=sys.stderr
+    )
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runner would hold another gigabyte
+    options = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifact_root]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *options, "--host", host, "--port", str(port)])

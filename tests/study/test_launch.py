@@ -1,0 +1,445 @@
+"""Launches from end to end: real Ray, real Optuna, real MLflow on SQLite, a tiny encoder on a tiny corpus."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.errors import UserError
+from softnce_ray.report import build_report, to_markdown
+from softnce_ray.results import MODEL_FOLDER, TrialResult
+from softnce_ray.store import Store, StoreError, only_launch
+from softnce_ray.study import run as running
+from softnce_ray.study.cluster import LaunchError, interruptible, start_all, wait_all
+from softnce_ray.study.run import Launch, launch
+from softnce_ray.tracking import load_results
+
+pytestmark = pytest.mark.slow
+
+SEARCH: dict[str, Any] = {"trials": 3, "seed": 9}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One Ray for all launches of this process."""
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100_000_000,
+        _system_config={"prestart_worker_first_driver": False},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with an empty database, to be copied: making one takes seconds."""
+    root = tmp_path_factory.mktemp("empty")
+    MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db").search_experiments()
+    return root
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> Store:
+    root = tmp_path / "store"
+    shutil.copytree(empty_store, root)
+    return Store(root, f"sqlite:///{root}/mlflow.db")
+
+
+@pytest.fixture
+def two_arms(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A function that gives a study of two arms, one of which searches alpha."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        arms = plain_study()["arms"]
+        arms["soft"]["search"] = {"loss.alpha": {"low": 0.2, "high": 1.5}}
+        return plain_study(arms=arms, search=SEARCH, **changes)
+
+    return make
+
+
+class Said:
+    """A display that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.counts: list[tuple[int, int]] = []
+        self.outcomes: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def progress(self, done: int, total: int) -> None:
+        self.counts.append((done, total))
+
+    def started(self, key: Any) -> None: ...
+
+    def epoch(self, key: Any, metrics: Any, epochs: int) -> None: ...
+
+    def ended(self, key: Any, outcome: str, metrics: Any) -> None:
+        self.outcomes.append(outcome)
+
+    def close(self) -> None: ...
+
+
+def go(study: dict[str, Any], store: Store, display: Any = None) -> Launch:
+    path = store.root.parent / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return launch(path, store=store, display=display or Said())
+
+
+def runs(store: Store, role: str, study: str = "tiny") -> list[Run]:
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
+
+
+def statuses(store: Store) -> dict[str, set[str]]:
+    return {role: {run.info.status for run in runs(store, role)} for role in ("study", "arm", "trial")}
+
+
+def scores(trials: tuple[TrialResult, ...]) -> dict[tuple[str, str, int, str], tuple[Any, ...]]:
+    """Final numbers by trial: metrics that are no durations, and every reciprocal rank."""
+    return {
+        (trial.arm, trial.phase, trial.seed, trial.identity): (
+            trial.status,
+            trial.metrics.get("best_valid_mrr"),
+            trial.metrics.get("test_mrr"),
+            *(ranks.tolist() for _, ranks in sorted(trial.reciprocal_ranks.items())),
+        )
+        for trial in trials
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(empty_store, plain_study, tmp_path_factory) -> tuple[dict[str, Any], Store, Launch, Said]:
+    """A study of two arms, two seeds and a search, run to its end."""
+    root = tmp_path_factory.mktemp("undisturbed") / "store"
+    shutil.copytree(empty_store, root)
+    store, said = Store(root, f"sqlite:///{root}/mlflow.db"), Said()
+    arms = plain_study()["arms"]
+    arms["soft"]["search"] = {"loss.alpha": {"low": 0.2, "high": 1.5}}
+    study = plain_study(arms=arms, search=SEARCH)
+    return study, store, go(study, store, said), said
+
+
+def test_a_study_runs_to_its_end(undisturbed) -> None:
+    _, _, done, said = undisturbed
+    assert (done.ran, done.already_done, done.failed, done.interrupted) == (7, 0, 0, False)
+    assert (done.problems, done.unsent) == ((), ())
+    assert said.counts[0] == (0, 7)
+    assert said.counts[-1] == (7, 7)
+    assert said.said[0].startswith("tiny: 2 cells on 2 slots")
+
+
+def test_mlflow_holds_a_study_its_arms_and_their_trials_all_finished(undisturbed) -> None:
+    _, store, _, _ = undisturbed
+    assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
+    (parent,) = runs(store, "study")
+    arms = {run.info.run_id: run.data.tags["arm"] for run in runs(store, "arm")}
+    assert sorted(arms.values()) == ["infonce", "soft"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs(store, "arm")} == {parent.info.run_id}
+    children = [(arms[run.data.tags["mlflow.parentRunId"]], run.data.tags["phase"]) for run in runs(store, "trial")]
+    assert sorted(children) == [
+        ("infonce", "confirm"),
+        ("infonce", "confirm"),
+        ("soft", "confirm"),
+        ("soft", "confirm"),
+        ("soft", "search"),
+        ("soft", "search"),
+        ("soft", "search"),
+    ]
+    assert parent.data.metrics == {"trials": 7.0, "failed": 0.0}
+    assert "| soft" in parent.data.tags["mlflow.note.content"]
+
+
+def test_every_epoch_of_a_trial_is_recorded_once(undisturbed) -> None:
+    _, store, _, _ = undisturbed
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    for run in runs(store, "trial"):
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "train_loss")]
+        assert steps == [1, 2] or ("stopped_early" in run.data.tags and steps == [1])
+        assert run.data.params["training.epochs"] == "2"
+
+
+def test_confirmation_uses_the_best_values_of_the_search(undisturbed) -> None:
+    _, _, done, _ = undisturbed
+    soft = [trial for trial in done.results.trials if trial.arm == "soft"]
+    complete = [trial for trial in soft if trial.phase == "search" and "valid_codebase" in trial.metrics]
+    best = max(complete, key=lambda trial: trial.metrics["best_valid_mrr"])
+    confirmed = {trial.settings["loss.alpha"] for trial in soft if trial.phase == "confirm"}
+    assert confirmed == {best.settings["loss.alpha"]}
+    assert len({trial.settings["loss.alpha"] for trial in soft}) > 1
+
+
+def test_only_confirmed_trials_have_read_the_test_split(undisturbed) -> None:
+    _, _, done, _ = undisturbed
+    for trial in done.results.trials:
+        assert ("test_mrr" in trial.metrics) == (trial.phase == "confirm")
+        assert len(trial.reciprocal_ranks.get("test", [])) == (30 if trial.phase == "confirm" else 0)
+
+
+def test_the_best_of_each_cell_keeps_its_model(undisturbed) -> None:
+    _, store, done, _ = undisturbed
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    kept = {run.info.run_id for run in runs(store, "trial") if client.list_artifacts(run.info.run_id, MODEL_FOLDER)}
+    best = {
+        max(cell, key=lambda trial: trial.metrics["best_valid_mrr"]).run_id
+        for arm in ("infonce", "soft")
+        if (cell := [trial for trial in done.results.trials if (trial.arm, trial.phase) == (arm, "confirm")])
+    }
+    assert kept == best
+
+
+def test_a_report_can_be_made_of_the_store_alone(undisturbed) -> None:
+    _, store, _, _ = undisturbed
+    text = to_markdown(build_report(load_results(store, "tiny"), resamples=100, permutations=100))
+    assert "infonce" in text
+    assert "soft" in text
+
+
+def test_a_second_launch_runs_nothing_and_says_so(undisturbed) -> None:
+    study, store, done, _ = undisturbed
+    said = Said()
+    again = go(study, store, said)
+    assert (again.ran, again.already_done, again.failed, again.interrupted) == (0, 7, 0, False)
+    assert said.counts[-1] == (7, 7)
+    assert scores(again.results.trials) == scores(done.results.trials)
+    assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
+    assert {trial.run_id for trial in again.results.trials} == {trial.run_id for trial in done.results.trials}
+
+
+def test_added_seeds_and_trials_run_alone_and_a_seed_left_out_counts_no_more(undisturbed, tmp_path) -> None:
+    study, whole, done, _ = undisturbed
+    root = tmp_path / "store"
+    shutil.copytree(whole.root, root)
+    # the copy's artifacts are still those of the original, which is only read
+    store = Store(root, f"sqlite:///{root}/mlflow.db")
+    more = go({**study, "seeds": [1, 3], "arms": {"infonce": {}}}, store)
+    assert (more.ran, more.already_done) == (1, 1)
+    assert sorted(trial.seed for trial in more.results.trials) == [1, 3]
+    back = go({**study, "seeds": [1, 2, 3], "arms": {"infonce": {}}}, store)
+    assert (back.ran, back.already_done) == (0, 3)
+    assert sorted(trial.seed for trial in back.results.trials) == [1, 2, 3]
+    before, after = scores(done.results.trials), scores(back.results.trials)
+    assert [after[key] for key in before if key in after] == [before[key] for key in before if key in after]
+
+
+def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(two_arms, store) -> None:
+    study = two_arms(seeds=[1])
+    study["arms"]["soft"]["training"] = {"batch_size": 5000}
+    done = go(study, store)
+    assert (done.ran, done.failed, done.interrupted) == (1, 3, False)
+    assert done.problems == ("soft/python: no search trial ran to its end, so there is nothing to confirm",)
+    failed = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
+    assert len(failed) == 3
+    for run in failed:
+        assert run.data.tags["failure"].startswith("expected at least batch_size 5000 training pairs, got ")
+        assert "\n" not in run.data.tags["failure"]
+        client = MlflowClient(tracking_uri=store.tracking_uri)
+        assert "TrainingError" in Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
+    assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED", "FAILED"}}
+    assert "3" in to_markdown(build_report(done.results, resamples=100, permutations=100))
+
+    again = go(study, store)  # what failed is tried again, in the same runs
+    assert (again.ran, again.already_done, again.failed) == (0, 1, 3)
+    assert len(runs(store, "trial")) == 4
+
+
+# --- launches that cannot be ---
+
+
+def test_a_study_that_runs_is_not_started_beside_itself(plain_study, store) -> None:
+    with only_launch(store, "tiny"), pytest.raises(StoreError, match="is being run by another process"):
+        go(plain_study(), store)
+
+
+def test_more_processors_than_there_are_is_an_error_at_once(plain_study, store) -> None:
+    with pytest.raises(LaunchError, match="room for a trial of 1000 CPUs and 0 GPUs, got 2 CPUs"):
+        go(plain_study(resources={"cpus": 1000}), store)
+
+
+def test_a_corpus_that_vanishes_is_one_line_and_leaves_nothing_running(
+    plain_study, store, tiny_corpus, tmp_path
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(tiny_corpus, corpus)
+
+    class Vanishing(Said):
+        def say(self, text: str) -> None:
+            shutil.rmtree(corpus, ignore_errors=True)
+
+    with pytest.raises(CorpusError, match="expected a corpus folder at") as caught:
+        go(plain_study(corpus=str(corpus)), store, Vanishing())
+    assert "\n" not in str(caught.value)
+    assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": set()}
+
+
+def test_a_model_that_is_not_there_is_one_line_and_leaves_nothing_running(plain_study, store, tmp_path) -> None:
+    arms = {"infonce": {"encoder": {"kind": "transformer", "model": str(tmp_path / "no-model")}}}
+    with pytest.raises(UserError, match="no-model") as caught:
+        go(plain_study(arms=arms), store)
+    assert "\n" not in str(caught.value)
+    assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": set()}
+
+
+def test_an_interrupt_while_preparing_ends_the_launch_as_interrupted(plain_study, store) -> None:
+    class Interrupting(Said):
+        def say(self, text: str) -> None:
+            if "preparing" in text:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    done = go(plain_study(), store, Interrupting())
+    assert (done.ran, done.interrupted, done.results.trials) == (0, True, ())
+    assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": set()}
+
+
+def test_an_error_of_the_run_itself_is_raised_after_all_is_closed(plain_study, store, monkeypatch) -> None:
+    def broken(driver: Any, **options: Any) -> None:
+        key, _ = driver.next_spec()
+        driver.started(key)
+        raise ZeroDivisionError("in the middle")
+
+    monkeypatch.setattr(running, "run_tune", broken)
+    with pytest.raises(ZeroDivisionError, match="in the middle"):
+        go(plain_study(), store)
+    assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": {"KILLED"}}
+
+
+def test_a_summary_that_fails_closes_the_runs_and_is_told(plain_study, store, monkeypatch) -> None:
+    def broken(results: Any) -> None:
+        raise ValueError("no such table")
+
+    monkeypatch.setattr(running, "build_report", broken)
+    monkeypatch.setattr(running, "run_tune", lambda driver, **options: None)
+    done = go(plain_study(), store)
+    assert done.unsent == ("summary: no such table",)
+    assert statuses(store)["study"] == statuses(store)["arm"] == {"KILLED"}
+
+
+def test_handlers_of_signals_are_put_back() -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    with interruptible():
+        signal.signal(signal.SIGINT, lambda *_: None)  # as Tune does, and leaves it
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_sigterm_interrupts_also_where_interrupts_are_ignored(handler: Any) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_results_of_tasks_come_by_key_and_a_failure_names_its_key() -> None:
+    def divide(upper: int, lower: int) -> int:
+        return upper // lower
+
+    assert wait_all(start_all(divide, {"a": (7, 2), "b": (9, 3)}), "dividing") == {"a": 3, "b": 3}
+    with pytest.raises(LaunchError, match=r"^dividing failed for b: ZeroDivisionError: ") as caught:
+        wait_all(start_all(divide, {"a": (7, 2), "b": (7, 0)}), "dividing")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_ends_its_worker_is_an_error_of_one_line() -> None:
+    def leave() -> None:
+        os._exit(1)
+
+    with pytest.raises(LaunchError, match=r"^leaving failed for me: ") as caught:
+        wait_all({"me": ray.remote(max_retries=0)(leave).remote()}, "leaving")
+    assert "\n" not in str(caught.value)
+
+
+# --- interrupts of a process of its own ---
+
+_LAUNCH = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+from softnce_ray.study.run import launch
+
+if __name__ == "__main__":
+    done = launch(sys.argv[1], store=sys.argv[2])
+    print("interrupted" if done.interrupted else "ended", done.ran, done.unsent)
+"""
+
+
+def test_an_interrupted_study_is_closed_and_ends_with_the_numbers_of_an_undisturbed_one(
+    undisturbed, store, tmp_path
+) -> None:
+    study, _, done, _ = undisturbed
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    (tmp_path / "launch.py").write_text(_LAUNCH)
+    command = [sys.executable, str(tmp_path / "launch.py"), str(tmp_path / "study.yaml"), str(store.root)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PYTHONUNBUFFERED": "1", "HOME": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "epoch 1/" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate()
+    assert process.returncode == 0, "".join(lines) + error
+    assert out.startswith("interrupted")
+    assert out.rstrip().endswith("()"), out
+    assert "Traceback" not in error
+    assert not (tmp_path / ".ray").exists()  # no token of Ray's in the user's home
+    left = statuses(store)
+    assert left["study"] == left["arm"] == {"KILLED"}
+    assert left["trial"] <= {"KILLED", "FINISHED"}
+
+    again = go(study, store)
+    assert not again.interrupted
+    assert again.ran + again.already_done == 7
+    assert scores(again.results.trials) == scores(done.results.trials)
+    assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
+
+
+_SESSION = """
+import ray
+from softnce_ray.config import Resources
+from softnce_ray.study.cluster import session, start_all, wait_all
+
+if __name__ == "__main__":
+    with session(Resources()) as slots:
+        print(slots > 0, wait_all(start_all(lambda: 5, {0: ()}), "five")[0])
+"""
+
+
+def test_a_session_of_our_own_starts_also_where_ray_was_imported_before(tmp_path) -> None:
+    (tmp_path / "session.py").write_text(_SESSION)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "session.py")],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "True 5\n", done.stderr

@@ -1,0 +1,409 @@
+"""MLflow on a real SQLite store: what is written, what is read back, and what happens when it cannot be."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from softnce_ray.ranks_file import RANKS_FILE, write_ranks
+from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
+from softnce_ray.store import Store
+from softnce_ray.tracking import Tracker, TrackingError, download_model, load_results, studies
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One fresh store for all tests here: making a database takes seconds. Each test has a study of its own."""
+    root = tmp_path_factory.mktemp("store")
+    return Store(root, f"sqlite:///{root}/mlflow.db")
+
+
+@pytest.fixture
+def client(store: Store) -> MlflowClient:
+    return MlflowClient(tracking_uri=store.tracking_uri)
+
+
+@pytest.fixture
+def study() -> str:
+    return f"study{next(_numbers)}"
+
+
+def record(study: str, **changes: Any) -> StudyRecord:
+    values: dict[str, Any] = {
+        "study": study,
+        "question": "why?",
+        "baseline": "one",
+        "arms": ("one", "two"),
+        "languages": ("python",),
+        "seeds": (1, 2),
+        "corpus": "corpora/c",
+        "corpus_fingerprint": "c0ffee",
+        "text": "study: text\n",
+    }
+    return StudyRecord(**{**values, **changes})
+
+
+@pytest.fixture
+def open_tracker(store: Store, study: str) -> Iterator[Callable[..., Tracker]]:
+    """A function that opens the test's study, as each launch does; what could not be written fails the test."""
+    opened: list[Tracker] = []
+
+    def make(**changes: Any) -> Tracker:
+        tracker = Tracker(store, record(study, **changes), versions={"version.softnce_ray": "0.0"})
+        opened.append(tracker)
+        for arm in changes.get("arms", ("one", "two")):
+            tracker.arm_started(arm, {"loss.name": "infonce", "estimator": None, "training.epochs": 2})
+        return tracker
+
+    yield make
+    for tracker in opened:
+        assert tracker.close() == []
+
+
+def key(arm: str = "one", phase: str = "confirm", seed: int = 1, identity: str = "abcdef0123456789") -> TrialKey:
+    return TrialKey(arm, "python", phase, seed, identity)
+
+
+def metrics(epoch: int, **more: float) -> dict[str, float]:
+    return {"epoch": epoch, "train_loss": 1 / epoch, "valid_mrr": epoch / 10, "best_valid_mrr": epoch / 10, **more}
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Path:
+    """A file of ranks whose ids are in no order and whose values name their place."""
+    values = np.array([0.5, 0.125, 1.0, 0.25])
+    path = tmp_path / RANKS_FILE
+    write_ranks(path, {"valid": (["d", "a"], values[:2]), "test": (["z", "b", "y", "a"], values)})
+    return path
+
+
+def finish(tracker: Tracker, which: TrialKey, ranks: Path, **more: float) -> None:
+    tracker.trial_started(which, {"training.epochs": 2, "temperature": 0.05, "estimator": None})
+    for epoch in (1, 2):
+        tracker.epoch(which, metrics(epoch))
+    tracker.trial_ended(which, "FINISHED", metrics={**metrics(2), "test_mrr": 0.4, **more}, ranks=ranks)
+
+
+def runs(client: MlflowClient, study: str, role: str) -> list[Run]:
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
+
+
+def test_runs_nest_as_study_arm_trial(open_tracker, client, study, ranks) -> None:
+    tracker = open_tracker()
+    finish(tracker, key(), ranks)
+    tracker.wait()
+    (parent,) = runs(client, study, "study")
+    arms = {run.data.tags["arm"]: run for run in runs(client, study, "arm")}
+    (trial,) = runs(client, study, "trial")
+    assert set(arms) == {"one", "two"}
+    assert parent.info.run_id == tracker.parent_run_id
+    assert all(run.data.tags["mlflow.parentRunId"] == parent.info.run_id for run in arms.values())
+    assert trial.data.tags["mlflow.parentRunId"] == arms["one"].info.run_id
+    assert "mlflow.parentRunId" not in parent.data.tags
+
+
+def test_the_experiment_is_the_study_and_its_artifacts_lie_in_the_store(open_tracker, client, store, study) -> None:
+    open_tracker()
+    experiment = client.get_experiment_by_name(study)
+    assert experiment.artifact_location == f"{store.artifact_root}/{study}"
+    assert studies(store)[0] == study
+    assert (store.root / "artifacts" / study).is_dir()
+
+
+def test_a_trial_has_its_settings_as_parameters_and_its_place_as_tags(open_tracker, client, study, ranks) -> None:
+    tracker = open_tracker()
+    finish(tracker, key(), ranks)
+    tracker.wait()
+    (trial,) = runs(client, study, "trial")
+    assert trial.data.params == {"training.epochs": "2", "temperature": "0.05", "estimator": "none"}
+    wanted = {"study": study, "arm": "one", "language": "python", "phase": "confirm", "seed": "1"}
+    wanted |= {"identity": key().identity, "corpus_fingerprint": "c0ffee", "version.softnce_ray": "0.0"}
+    assert wanted.items() <= trial.data.tags.items()
+    assert trial.info.run_name == "one/python/confirm-1"
+
+
+def test_metrics_of_epochs_have_their_steps(open_tracker, client, study, ranks) -> None:
+    tracker = open_tracker()
+    finish(tracker, key(), ranks)
+    tracker.wait()
+    (trial,) = runs(client, study, "trial")
+    history = client.get_metric_history(trial.info.run_id, "train_loss")
+    assert [(point.step, point.value) for point in history[:2]] == [(1, 1.0), (2, 0.5)]
+    assert [point.step for point in client.get_metric_history(trial.info.run_id, "epoch")] == [1, 2]
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_a_trial_ends_with_its_status(open_tracker, client, study, status: str) -> None:
+    tracker = open_tracker()
+    tracker.trial_started(key(), {})
+    tracker.trial_ended(key(), status, failure="out of memory" if status == "FAILED" else "", traceback="Trace\nback")
+    tracker.wait()
+    (trial,) = runs(client, study, "trial")
+    assert trial.info.status == status
+    assert trial.info.end_time is not None
+    assert trial.data.tags.get("failure") == ("out of memory" if status == "FAILED" else None)
+    assert Path(client.download_artifacts(trial.info.run_id, "traceback.txt")).read_text() == "Trace\nback"
+
+
+def test_arms_and_study_end_with_status_metrics_and_note(open_tracker, client, study) -> None:
+    tracker = open_tracker()
+    tracker.arm_ended("one", {"python_test_mrr": 0.5}, "FINISHED")
+    tracker.study_ended("FINISHED", {"trials": 3}, "# table")
+    tracker.wait()
+    (parent,) = runs(client, study, "study")
+    assert (parent.info.status, parent.data.metrics, parent.data.tags["mlflow.note.content"]) == (
+        "FINISHED",
+        {"trials": 3.0},
+        "# table",
+    )
+    assert {run.info.status for run in runs(client, study, "arm")} == {"FINISHED"}  # also of that which was not told
+    assert Path(client.download_artifacts(parent.info.run_id, "study.yaml")).read_text() == "study: text\n"
+
+
+def test_a_reopened_trial_keeps_its_run_and_repeats_no_epoch(open_tracker, client, study, ranks) -> None:
+    first = open_tracker()
+    first.trial_started(key(), {"training.epochs": 3})
+    first.epoch(key(), metrics(1))
+    first.epoch(key(), metrics(2))
+    first.trial_ended(key(), "FAILED", failure="worker died")
+    first.wait()
+
+    second = open_tracker()
+    known = second.known()[key()]
+    assert (known.status, known.epochs, known.best_valid_mrr, known.failure) == ("FAILED", 2, 0.2, "worker died")
+    second.trial_started(key(), {"training.epochs": 3})
+    second.wait()
+    (trial,) = runs(client, study, "trial")
+    assert trial.info.status == "RUNNING"
+    assert "failure" not in trial.data.tags
+    for epoch in (2, 3):  # from the checkpoint after epoch 1
+        second.epoch(key(), metrics(epoch))
+    second.trial_ended(key(), "FINISHED", ranks=ranks)
+    second.wait()
+    (trial,) = runs(client, study, "trial")
+    assert trial.info.run_id == known.run_id
+    assert [point.step for point in client.get_metric_history(trial.info.run_id, "valid_mrr")] == [1, 2, 3]
+    assert trial.info.status == "FINISHED"
+
+
+def test_a_later_launch_continues_parent_and_arms(open_tracker, client, study) -> None:
+    first = open_tracker()
+    first.study_ended("KILLED", {}, "")
+    first.wait()
+    second = open_tracker(question="why not?", seeds=(1, 2, 3))
+    second.wait()
+    assert second.parent_run_id == first.parent_run_id
+    (parent,) = runs(client, study, "study")
+    assert parent.info.status == "RUNNING"
+    assert (parent.data.tags["question"], parent.data.tags["seeds"]) == ("why not?", "[1, 2, 3]")
+    assert len(runs(client, study, "arm")) == 2
+
+
+def test_an_arm_with_other_settings_is_another_run_of_the_same_name(open_tracker, client, study) -> None:
+    tracker = open_tracker()
+    tracker.arm_started("one", {"loss.name": "infonce", "training.epochs": 9})
+    tracker.wait()
+    ones = [run for run in runs(client, study, "arm") if run.data.tags["arm"] == "one"]
+    assert sorted(run.data.params["training.epochs"] for run in ones) == ["2", "9"]
+
+
+def test_what_a_killed_driver_left_running_is_closed_by_the_next_launch(open_tracker, client, study) -> None:
+    dead = open_tracker()
+    for seed in (1, 2):
+        dead.trial_started(key(seed=seed), {})
+    dead.arm_started("one", {"training.epochs": 9})
+    dead.wait()
+    alive = open_tracker()
+    assert {known.status for known in alive.known().values()} == {"KILLED"}
+    alive.trial_started(key(seed=1), {})
+    alive.wait()
+    assert {run.data.tags["seed"]: run.info.status for run in runs(client, study, "trial")} == {
+        "1": "RUNNING",
+        "2": "KILLED",
+    }
+    epochs = {run.data.params["training.epochs"]: run.info.status for run in runs(client, study, "arm")}
+    assert epochs == {"2": "RUNNING", "9": "KILLED"}
+
+
+def test_results_are_read_as_they_were_written(open_tracker, store, study, ranks) -> None:
+    tracker = open_tracker()
+    finish(tracker, key(), ranks, **{"test_recall@1": 0.25, "test_ndcg@10": 0.5})
+    tracker.trial_started(key(phase="search", seed=0, identity="s" * 16), {})
+    tracker.trial_ended(key(phase="search", seed=0, identity="s" * 16), "FINISHED", stopped_early=True)
+    tracker.study_ended("FINISHED", {}, "")
+    tracker.wait()
+    results = load_results(store, study)
+    assert (results.study, results.question, results.baseline) == (study, "why?", "one")
+    assert (results.arms, results.languages, results.seeds) == (("one", "two"), ("python",), (1, 2))
+    assert (results.status, results.corpus_fingerprint) == ("FINISHED", "c0ffee")
+    confirm, search = results.trials
+    assert (confirm.arm, confirm.phase, confirm.seed, confirm.status) == ("one", "confirm", 1, "FINISHED")
+    assert (confirm.metrics["test_recall@1"], confirm.metrics["test_ndcg@10"]) == (0.25, 0.5)
+    assert confirm.settings["temperature"] == "0.05"
+    assert (search.phase, dict(search.reciprocal_ranks)) == ("search", {})
+    assert tracker.known()[key(phase="search", seed=0, identity="s" * 16)].stopped_early
+
+
+def test_reciprocal_ranks_come_back_in_their_order(open_tracker, store, study, ranks) -> None:
+    finish(tracker := open_tracker(), key(), ranks)
+    tracker.wait()
+    (trial,) = load_results(store, study).trials
+    assert {split: values.tolist() for split, values in trial.reciprocal_ranks.items()} == {
+        "valid": [0.5, 0.125],
+        "test": [0.5, 0.125, 1.0, 0.25],
+    }
+    assert dict(load_results(store, study, ranks=False).trials[0].reciprocal_ranks) == {}
+
+
+def test_superseded_trials_are_left_out_and_count_again_when_asked_for(open_tracker, store, study, ranks) -> None:
+    tracker = open_tracker()
+    old, new, other = key(identity="old"), key(seed=2, identity="new"), key(arm="two", identity="other")
+    search = key(phase="search", seed=0, identity="search")
+    for each in (old, new, other, search):
+        finish(tracker, each, ranks)
+
+    def counted() -> set[str]:
+        tracker.wait()
+        return {trial.identity for trial in load_results(store, study).trials}
+
+    tracker.supersede("one", "python", ["new"])
+    assert counted() == {"new", "other", "search"}
+    again = open_tracker()
+    again.known()
+    again.supersede("one", "python", ["old", "new"])
+    again.wait()
+    assert counted() == {"old", "new", "other", "search"}
+
+
+def test_trials_of_an_arm_that_is_no_longer_in_the_study_are_left_out(open_tracker, store, study, ranks) -> None:
+    finish(tracker := open_tracker(), key(arm="two"), ranks)
+    tracker.wait()
+    open_tracker(arms=("one",))
+    assert load_results(store, study).trials == ()
+
+
+def test_the_model_of_the_best_is_kept_once_and_marked(open_tracker, client, store, study, ranks, tmp_path) -> None:
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    (folder / "settings.json").write_text("first")
+    tracker = open_tracker()
+    for seed in (1, 2):
+        finish(tracker, key(seed=seed, identity=str(seed)), ranks)
+    tracker.model(key(seed=1, identity="1"), folder)
+    tracker.wait()
+    (folder / "settings.json").write_text("later")
+    tracker.model(key(seed=1, identity="1"), folder)
+    tracker.model(key(seed=1, identity="1"), None)  # its checkpoints may be gone by then
+    tracker.wait()
+    by_seed = {run.data.tags["seed"]: run for run in runs(client, study, "trial")}
+    kept = download_model(store, by_seed["1"].info.run_id, tmp_path)
+    assert kept.name == MODEL_FOLDER
+    assert (kept / "settings.json").read_text() == "first"
+    with pytest.raises(TrackingError, match="keeps no model"):
+        download_model(store, by_seed["2"].info.run_id, tmp_path)
+
+    tracker.model(key(seed=2, identity="2"), folder)
+    tracker.wait()
+    marked = [run.data.tags["seed"] for run in runs(client, study, "trial") if "best_of_cell" in run.data.tags]
+    assert marked == ["2"]
+
+
+def test_two_studies_of_a_store_do_not_see_each_other(open_tracker, store, study, ranks) -> None:
+    finish(tracker := open_tracker(), key(), ranks)
+    tracker.wait()
+    other = Tracker(store, record(f"{study}-other"), versions={})
+    assert other.known() == {}
+    assert other.close() == []
+    assert load_results(store, f"{study}-other").trials == ()
+    assert len(load_results(store, study).trials) == 1
+    assert set(studies(store)[:2]) == {study, f"{study}-other"}
+
+
+def test_results_of_a_store_that_is_not_there_are_an_error(tmp_path) -> None:
+    absent = Store(tmp_path / "none", f"sqlite:///{tmp_path}/none/mlflow.db")
+    with pytest.raises(TrackingError, match=r"no store at .*none: launch a study first"):
+        load_results(absent, "study")
+    assert not absent.root.exists()
+
+
+def test_an_unknown_study_is_an_error_that_names_the_known(open_tracker, client, store, study) -> None:
+    open_tracker()
+    client.create_experiment("somebody-else", tags={"other": "yes"})
+    with pytest.raises(TrackingError, match=f"no study 'nothing' .*; possible: {study}, ") as caught:
+        load_results(store, "nothing")
+    assert "somebody-else" not in str(caught.value)
+    with pytest.raises(TrackingError, match="no study 'somebody-else'"):
+        load_results(store, "somebody-else")
+
+
+def test_an_experiment_of_somebody_else_is_not_written_to(client, store, study) -> None:
+    client.create_experiment(study)
+    with pytest.raises(TrackingError, match="is not one of ours: rename the study"):
+        Tracker(store, record(study), versions={})
+
+
+def test_a_deleted_experiment_is_named_with_the_way_back(open_tracker, client, store, study) -> None:
+    open_tracker().wait()
+    client.delete_experiment(client.get_experiment_by_name(study).experiment_id)
+    with pytest.raises(TrackingError, match="mlflow experiments restore"):
+        Tracker(store, record(study), versions={})
+
+
+def test_a_store_that_cannot_be_opened_is_an_error_without_its_password(tmp_path) -> None:
+    broken = Store(tmp_path, "nonsense://user:secret@host/db")
+    with pytest.raises(TrackingError, match="cannot be opened") as caught:
+        Tracker(broken, record("study"), versions={})
+    assert "secret" not in str(caught.value)
+
+
+def test_what_cannot_be_written_is_counted_and_named_and_the_rest_is_written(client, store, study, ranks) -> None:
+    tracker = Tracker(store, record(study), versions={})
+    tracker.arm_started("one", {})
+    tracker.epoch(key(identity="never-started"), metrics(1))
+    tracker.trial_ended(key(identity="never-started"), "KILLED")
+    finish(tracker, key(), ranks)
+    tracker.model(key(), None)
+    unsent = tracker.close()
+    assert len(unsent) == 3
+    assert unsent[0].startswith("log_epoch one/python confirm seed 1 (never-started): ")
+    assert unsent[2].endswith("its checkpoints are gone, so its model cannot be kept")
+    (trial,) = runs(client, study, "trial")
+    assert trial.info.status == "FINISHED"
+
+
+def test_a_trial_whose_ranks_cannot_be_kept_does_not_pass_for_finished(client, store, study, tmp_path) -> None:
+    tracker = Tracker(store, record(study), versions={})
+    tracker.arm_started("one", {})
+    finish(tracker, key(), tmp_path / "vanished.parquet")
+    assert len(tracker.close()) == 1
+    (trial,) = runs(client, study, "trial")
+    assert trial.info.status == "FAILED"
+    assert load_results(store, study).trials[0].status == "FAILED"
+
+
+def test_a_finished_trial_whose_ranks_are_gone_is_an_error_that_names_it(open_tracker, store, study, ranks) -> None:
+    finish(tracker := open_tracker(), key(), ranks)
+    tracker.wait()
+    for file in (store.root / "artifacts" / study).rglob(RANKS_FILE):
+        file.unlink()
+    with pytest.raises(TrackingError, match=r"\(one/python/confirm-1\) is finished, but its reciprocal_ranks"):
+        load_results(store, study)
+
+
+def test_nothing_is_written_outside_the_store(open_tracker, study, ranks, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path / "..")
+    before = set(Path.cwd().iterdir())
+    finish(tracker := open_tracker(), key(), ranks)
+    tracker.wait()
+    assert set(Path.cwd().iterdir()) == before
