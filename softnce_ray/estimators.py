@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,15 +18,12 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from softnce_ray.config import BM25Estimator, UniformEstimator
-
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class Estimator(Protocol):
-    """What a training step asks of an estimator. Its class also has `prepare(settings, training queries,
-    folder)`, run once, and `load(folder)`, run by every trial."""
+    """What a training step asks of an estimator."""
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         """(B, B) float32 similarity of training pairs: row i is query i against every pair j."""
@@ -52,91 +50,162 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", text))]
 
 
+@dataclass(frozen=True)
 class BM25:
-    """BM25 of training queries against training queries, as one sparse product per batch.
+    """BM25 of training queries against training documents (queries again, or codes): a sparse product per batch.
 
-    Scores are those of rank_bm25's `BM25Okapi` over the training queries: each occurrence of a word in the
-    asking query counts, idf is `log((n - df + 0.5) / (df + 0.5))`, and a word in more than half of the queries
-    gets `epsilon` times the mean idf instead of a negative one.
+    Scores are those of rank_bm25's `BM25Okapi` over the documents: each occurrence of a word in the asking query
+    counts, idf is `log((n - df + 0.5) / (df + 0.5))`, and a word in more than half of the documents gets `epsilon`
+    times the mean idf instead of a negative one.
+
+    `asked` is (n, V) counts of words in queries, `answered` (n, V) BM25 weights of words in documents.
     """
 
-    def __init__(self, asked: sparse.csr_array, answered: sparse.csr_array) -> None:
-        """`asked`: (n, V) counts of words; `answered`: (n, V) BM25 weights of words."""
-        self.asked, self.answered = asked, answered
+    asked: sparse.csr_array
+    answered: sparse.csr_array
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         return (self.asked[rows] @ self.answered[rows].T).toarray().astype(np.float32, copy=False)
 
     @staticmethod
-    def prepare(settings: BM25Estimator, queries: Iterable[str], folder: Path) -> None:
-        """Fit the training queries and keep the arrays in `folder`."""
-        texts = [words(query) for query in queries]
-        BM25.fit(texts, k1=settings.k1, b=settings.b, epsilon=settings.epsilon).save(folder)
-
-    @staticmethod
-    def fit(texts: Sequence[Sequence[str]], *, k1: float, b: float, epsilon: float) -> BM25:
-        """Statistics of n tokenised queries, each a list of words.
+    def fit(
+        queries: Sequence[Sequence[str]],
+        documents: Sequence[Sequence[str]],
+        *,
+        k1: float,
+        b: float,
+        epsilon: float,
+    ) -> BM25:
+        """Statistics of n tokenised documents; n queries ask them.
 
         Raises:
-          ValueError: no query has a word.
+          ValueError: no document has a word.
         """
         vocabulary: dict[str, int] = {}
-        columns: list[int] = []
-        counts: list[int] = []
-        lengths: list[int] = []
-        for text in texts:
-            occurrences = Counter(text)
-            columns.extend(vocabulary.setdefault(word, len(vocabulary)) for word in occurrences)
-            counts.extend(occurrences.values())
-            lengths.append(len(occurrences))
+        counts = count_words(documents, vocabulary)
         if not vocabulary:
-            raise ValueError("expected queries with words, got none: BM25 has nothing to count")
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        shape = (len(lengths), len(vocabulary))
-        asked = sparse.csr_array((np.array(counts, np.float32), np.array(columns, np.int32), starts), shape)
-
-        documents = np.bincount(asked.indices, minlength=shape[1])
-        idf = np.log(shape[0] - documents + 0.5) - np.log(documents + 0.5)
-        idf = np.where(idf < 0, epsilon * idf.mean(), idf)
-        sizes = asked.sum(axis=1)
+            raise ValueError("expected texts with words, got none: BM25 has nothing to count")
+        asked = counts if queries is documents else count_words(queries, vocabulary)
+        shape = (len(documents), len(vocabulary))  # words that only queries have stand at the end, and weigh nothing
+        counts.resize(shape)
+        found = np.bincount(counts.indices, minlength=shape[1])
+        idf = np.log(shape[0] - found + 0.5) - np.log(found + 0.5)
+        mean = idf[found > 0].mean()
+        idf = np.where(idf < 0, epsilon * mean, idf)
+        sizes = counts.sum(axis=1)
         scale = k1 * (1 - b + b * sizes / sizes.mean())
-        frequency = asked.data.astype(np.float64)
-        weight = idf[asked.indices] * frequency * (k1 + 1) / (frequency + np.repeat(scale, lengths))
-        return BM25(asked, sparse.csr_array((weight.astype(np.float32), asked.indices, starts), shape))
+        frequency = counts.data.astype(np.float64)
+        weight = idf[counts.indices] * frequency * (k1 + 1) / (frequency + np.repeat(scale, np.diff(counts.indptr)))
+        return BM25(asked, sparse.csr_array((weight.astype(np.float32), counts.indices, counts.indptr), shape))
 
     def save(self, folder: Path) -> None:
-        np.save(folder / "shape.npy", self.asked.shape)
-        np.save(folder / "starts.npy", self.asked.indptr)
-        np.save(folder / "columns.npy", self.asked.indices)
-        np.save(folder / "asked.npy", self.asked.data)
-        np.save(folder / "answered.npy", self.answered.data)
+        save_sparse(folder / "asked", self.asked)
+        save_sparse(folder / "answered", self.answered)
 
     @staticmethod
     def load(folder: Path) -> BM25:
         """Memory-mapped: all trials of a machine share one copy."""
-        shape = tuple(np.load(folder / "shape.npy"))
-        starts, columns, asked, answered = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("starts", "columns", "asked", "answered")
-        )
-        return BM25(
-            sparse.csr_array((asked, columns, starts), shape), sparse.csr_array((answered, columns, starts), shape)
-        )
+        return BM25(load_sparse(folder / "asked"), load_sparse(folder / "answered"))
 
 
+@dataclass(frozen=True)
+class BatchBM25:
+    """BM25 among a batch's queries alone, as the paper's authors code it.
+
+    idf is `log((N - df + 0.5) / (df + 0.5))` with N and df of the batch, negative for a word in more than half of it;
+    `average` is the mean length of the training queries. `counts` is (n, V).
+    """
+
+    counts: sparse.csr_array
+    average: float
+    k1: float
+    b: float
+
+    def similarity(self, rows: np.ndarray) -> np.ndarray:
+        batch = self.counts[rows]
+        distinct, column = np.unique(batch.indices, return_inverse=True)
+        frequency = np.zeros((len(rows), len(distinct)))
+        frequency[np.repeat(np.arange(len(rows)), np.diff(batch.indptr)), column] = batch.data
+        found = (frequency > 0).sum(axis=0)
+        idf = np.log((len(rows) - found + 0.5) / (found + 0.5))
+        scale = self.k1 * (1 - self.b + self.b * frequency.sum(axis=1, keepdims=True) / self.average)
+        weight = idf * frequency * (self.k1 + 1) / np.where(frequency > 0, frequency + scale, 1.0)
+        return (frequency @ weight.T).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Dot products of frozen vectors, computed once: (n, D) float32 of what asks and of what answers."""
+
+    asking: np.ndarray
+    answering: np.ndarray
+
+    def similarity(self, rows: np.ndarray) -> np.ndarray:
+        return self.asking[rows] @ self.answering[rows].T
+
+    def save(self, folder: Path) -> None:
+        np.save(folder / "asking.npy", self.asking)
+        if self.answering is not self.asking:
+            np.save(folder / "answering.npy", self.answering)
+
+    @staticmethod
+    def load(folder: Path) -> Embedded:
+        """Memory-mapped; without a file of what answers, the asking texts answer."""
+        asking = np.load(folder / "asking.npy", mmap_mode="r")
+        answering = folder / "answering.npy"
+        return Embedded(asking, np.load(answering, mmap_mode="r") if answering.exists() else asking)
+
+
+@dataclass(frozen=True)
 class Uniform:
     """Knows nothing: every similarity is zero, so p is uniform."""
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
         return np.zeros((len(rows), len(rows)), np.float32)
 
-    @staticmethod
-    def prepare(settings: UniformEstimator, queries: Iterable[str], folder: Path) -> None:
-        """There is nothing to keep."""
 
-    @staticmethod
-    def load(folder: Path) -> Uniform:
-        return Uniform()
+@dataclass(frozen=True)
+class Mixture:
+    """Convex combination of distributions: `parts` are (weight, estimator, temperature), the weights sum to one.
+
+    Its similarity is the logarithm of the mixed p, so that at temperature 1 the softmax gives the mixture back;
+    a query's similarity to itself is zero, the most that there is.
+    """
+
+    parts: tuple[tuple[float, Estimator, float], ...]
+
+    def similarity(self, rows: np.ndarray) -> np.ndarray:
+        mixed = np.zeros((len(rows), len(rows)), np.float32)
+        for weight, estimator, temperature in self.parts:
+            similarity = torch.from_numpy(estimator.similarity(rows))
+            mixed += weight * negative_distribution(similarity, temperature=temperature).numpy()
+        np.fill_diagonal(mixed, 1.0)
+        return np.log(np.maximum(mixed, np.finfo(np.float32).tiny))
 
 
-ESTIMATORS: dict[str, type[BM25] | type[Uniform]] = {"bm25": BM25, "uniform": Uniform}
-"""Every estimator by its name in a study file."""
+def count_words(texts: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> sparse.csr_array:
+    """(n, V) float32 counts of words; words that are new get the next numbers of `vocabulary`."""
+    columns: list[int] = []
+    counts: list[int] = []
+    lengths: list[int] = []
+    for text in texts:
+        occurrences = Counter(text)
+        columns.extend(vocabulary.setdefault(word, len(vocabulary)) for word in occurrences)
+        counts.extend(occurrences.values())
+        lengths.append(len(occurrences))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    shape = (len(lengths), len(vocabulary))
+    return sparse.csr_array((np.array(counts, np.float32), np.array(columns, np.int32), starts), shape)
+
+
+def save_sparse(stem: Path, matrix: sparse.csr_array) -> None:
+    """Write a matrix as plain arrays beside one another."""
+    for name, array in (("shape", matrix.shape), ("starts", matrix.indptr), ("columns", matrix.indices)):
+        np.save(f"{stem}.{name}.npy", np.asarray(array))
+    np.save(f"{stem}.values.npy", matrix.data)
+
+
+def load_sparse(stem: Path) -> sparse.csr_array:
+    """The matrix that `save_sparse` wrote, memory-mapped."""
+    values, columns, starts = (np.load(f"{stem}.{name}.npy", mmap_mode="r") for name in ("values", "columns", "starts"))
+    return sparse.csr_array((values, columns, starts), tuple(np.load(f"{stem}.shape.npy")))

@@ -1,13 +1,29 @@
-"""Folders that appear whole or not at all."""
+"""Folders that appear whole or not at all, and are made once however many processes want them."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def made_once(final: Path, make: Callable[[Path], None]) -> Path:
+    """`final`, filled by `make` unless it exists. Another process that wants it at the same time waits; when the
+    one that makes it dies or fails, the next one tries."""
+    if final.exists():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    lock = final.parent / f".{final.name}.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not final.exists():
+            with appearing(final) as folder:
+                make(folder)
+    return final
 
 
 @contextmanager

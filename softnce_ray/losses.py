@@ -37,8 +37,8 @@ def soft_weights(
     """Weights of Soft-InfoNCE: `w_ij = max(floor, (β - α p_ij) / (β - α/(N-1)))`, and `w_ii = 1`.
 
     A negative that is likely relevant (large p) weighs less. Without the floor each row's negatives sum to their
-    number, as in InfoNCE. With `hidden`, N - 1 is the number of negatives that are left in the row; a row with so
-    few that `β <= α/(N-1)` is not weighed.
+    number, as in InfoNCE. With `hidden`, N - 1 is the number of negatives that are left in the row and p is spread
+    over them; a row with so few that `β <= α/(N-1)` is not weighed.
 
     Args:
       negatives: (N, N) p.
@@ -50,11 +50,13 @@ def soft_weights(
       (N, N) weights without gradient.
 
     Raises:
-      ValueError: beta is not more than alpha / (N - 1), or floor is not above 0.
+      ValueError: alpha is below 0, beta is not more than alpha / (N - 1), or floor is not above 0.
 
     Source: equation 4 of the paper; the floor is that of its experiments.
     """
     size = _batch_size(negatives)
+    if alpha < 0:
+        raise ValueError(f"expected alpha >= 0, got {alpha:g}")
     if not beta > alpha / (size - 1):
         raise ValueError(
             f"expected beta > alpha / (N - 1), got beta {beta:g} and {alpha:g} / {size - 1} = {alpha / (size - 1):g}: "
@@ -65,8 +67,8 @@ def soft_weights(
     p = negatives.detach()
     if hidden is None:
         return ((beta - alpha * p) / (beta - alpha / (size - 1))).clamp_min(floor).fill_diagonal_(1.0)
-    even = alpha / (size - 1 - hidden.sum(dim=1, keepdim=True)).clamp_min(1)
-    weights = ((beta - alpha * p) / (beta - even)).clamp_min(floor)
+    even = alpha / (size - 1 - hidden.sum(dim=1, keepdim=True)).clamp_min(1).to(p.dtype)
+    weights = ((beta - alpha * _targets(p, hidden)) / (beta - even)).clamp_min(floor)
     return torch.where(even < beta, weights, 1.0).fill_diagonal_(1.0)
 
 
@@ -129,9 +131,14 @@ def kl_regularised(
 ) -> Tensor:
     """`β · InfoNCE + α · KL(p_i ‖ softmax over j≠i of s_i)`.
 
+    Raises:
+      ValueError: alpha is below 0, beta is not above 0, or shapes differ.
+
     Source: section 4.3 of the paper, with β = 1.3 and α = 0.7.
     """
     _same_shape(scores, negatives, "negatives")
+    if not (alpha >= 0 and beta > 0):
+        raise ValueError(f"expected alpha >= 0 and beta > 0, got {alpha:g} and {beta:g}")
     logits = _visible(scores, hidden)
     p = _targets(negatives, hidden).fill_diagonal_(0.0)
     log_q = _without_diagonal(logits).log_softmax(dim=1)
@@ -151,9 +158,10 @@ def cancel_top_k(scores: Tensor, *, similarity: Tensor, k: int, hidden: Tensor |
 
     Source: section 4.4 of the paper (false-negative cancellation).
     """
+    size = _batch_size(scores)
     _same_shape(scores, similarity, "similarity")
-    if not 0 <= k < len(scores) - 1:
-        raise ValueError(f"expected k from 0 to {len(scores) - 2} for batches of {len(scores)}, got {k}")
+    if not 0 <= k < size - 1:
+        raise ValueError(f"expected k from 0 to {size - 2} for batches of {size}, got {k}")
     ranked = _without_diagonal(_visible(similarity, hidden)).topk(k, dim=1).indices
     cancelled = torch.zeros_like(scores, dtype=torch.bool).scatter(1, ranked, True)
     return _cross_entropy(_visible(scores, cancelled if hidden is None else cancelled | hidden))
@@ -173,6 +181,7 @@ def cancel_threshold(scores: Tensor, *, similarity: Tensor, ratio: float, hidden
 
     Source: section 4.4 of the paper.
     """
+    _batch_size(scores)
     _same_shape(scores, similarity, "similarity")
     if not ratio > 0:
         raise ValueError(f"expected ratio > 0, got {ratio:g}")
@@ -212,7 +221,7 @@ def hard_negative(
     away = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     if hidden is not None:
         away = away | hidden
-    log_count = (len(logits) - away.sum(dim=1)).clamp_min(1).to(logits.dtype).log()
+    log_count = (len(logits) - away.sum(dim=1)).to(logits.dtype).log().clamp_min(_GONE)  # none left: G = 0
     hard = (logits * (1 + concentration)).masked_fill(away, _GONE).logsumexp(dim=1)
     weight = (logits * concentration).masked_fill(away, _GONE).logsumexp(dim=1)
     log_negatives = log_count + hard - weight
@@ -246,8 +255,9 @@ def subsampled_infonce(scores: Tensor, *, k: int, hidden: Tensor | None = None) 
     Source: the question of arXiv 2105.13003, how many negatives help; its effectiveness function is not
     reproduced.
     """
-    if not 1 <= k <= len(scores) - 1:
-        raise ValueError(f"expected k from 1 to {len(scores) - 1} for batches of {len(scores)}, got {k}")
+    size = _batch_size(scores)
+    if not 1 <= k <= size - 1:
+        raise ValueError(f"expected k from 1 to {size - 1} for batches of {size}, got {k}")
     drawn = torch.rand(scores.shape, device=scores.device)
     if hidden is not None:
         drawn = drawn - 2.0 * hidden  # the visible ones are drawn first

@@ -7,64 +7,80 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from softnce_ray.config import ArmConfig, Settings, TransformerEncoder
-from softnce_ray.corpus.store import Corpus
-from softnce_ray.corpus.tokens import Progress, Ragged, TokenStore, prepare_tokens
-from softnce_ray.estimators import ESTIMATORS, Estimator
-from softnce_ray.folders import appearing
-from softnce_ray.training import PairTexts, TrainingData
+import numpy as np
 
-_ESTIMATORS_VERSION = 1
+from softnce_ray.config import (
+    ArmConfig,
+    BM25CodeEstimator,
+    BM25Estimator,
+    Estimator,
+    InfoNCE,
+    MixEstimator,
+    SimCSEEstimator,
+    TrainedEstimator,
+    TransformerEncoder,
+    TrialConfig,
+    UniformEstimator,
+    identity,
+)
+from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.tokens import Progress, TokenStore, concatenate, prepare_tokens
+from softnce_ray.errors import UserError
+from softnce_ray.estimators import (
+    BM25,
+    BatchBM25,
+    Embedded,
+    Mixture,
+    Uniform,
+    count_words,
+    load_sparse,
+    save_sparse,
+    words,
+)
+from softnce_ray.estimators import Estimator as Estimates
+from softnce_ray.folders import made_once
+from softnce_ray.model import encode
+from softnce_ray.simcse import train_sentence_encoder
+from softnce_ray.training import PairTexts, TrainingData, train
+
+_ESTIMATORS_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Folders of the token ids and of the estimator (where the loss needs one) of an arm in a language."""
+    """Folders of an arm in a language: the token ids, and those of each estimator that its loss needs."""
 
     tokens: Path
-    estimator: Path | None
+    estimators: dict[str, Path]
 
 
 def prepare(
     config: ArmConfig, corpus_folder: str | Path, language: str, root: Path, *, progress: Progress | None = None
 ) -> Prepared:
-    """Tokenise the corpus and fit the estimator of an arm, unless `root` holds them already.
+    """Tokenise the corpus and prepare the estimators of an arm, unless `root` holds them already.
 
-    Safe to call from several processes at once: each folder appears whole or not at all.
+    Safe to call from several processes at once: one makes a folder, the others wait for it.
 
     Raises:
       CorpusError: the corpus is missing or damaged, or a named tokenizer cannot be loaded.
+      TrainingError: an estimator that must be trained first cannot be.
       OSError: `root` cannot be written.
-      ValueError: the estimator cannot be fitted.
     """
     corpus = Corpus.open(corpus_folder)
     encoder = config.encoder
-    transformer = isinstance(encoder, TransformerEncoder)
     tokens = prepare_tokens(
         corpus,
         config.tokens,
         root / "tokens",
-        special=transformer,
+        special=isinstance(encoder, TransformerEncoder),
         progress=progress,
         tokenizer=encoder.model if isinstance(encoder, TransformerEncoder) else None,
     )
-    estimator = None
-    if config.estimator is not None:
-        estimator = prepare_estimator(config.estimator, corpus, language, root / "estimators")
-    return Prepared(tokens.folder, estimator)
-
-
-def prepare_estimator(settings: Settings, corpus: Corpus, language: str, root: Path) -> Path:
-    """Fit an estimator on a language's training queries; the folder is named by all that decides it."""
-    kind: str = settings.name  # type: ignore[attr-defined]
-    decisive = settings.model_dump(exclude={"temperature"})  # which a trial applies itself
-    content = [_ESTIMATORS_VERSION, corpus.fingerprint, language, decisive]
-    final = root / f"{kind}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]}"
-    if not final.exists():
-        with appearing(final) as folder:
-            queries = corpus.table(language, "train", columns=["query"]).column("query").to_pylist()
-            ESTIMATORS[kind].prepare(settings, queries, folder)  # type: ignore[arg-type]
-    return final
+    made: dict[str, Path] = {
+        part.name: _prepare_estimator(part, config, corpus, language, tokens, root / "estimators")
+        for part in _parts(config.estimator)
+    }
+    return Prepared(tokens.folder, made)
 
 
 def open_data(prepared: Prepared, config: ArmConfig, language: str) -> TrainingData:
@@ -74,10 +90,147 @@ def open_data(prepared: Prepared, config: ArmConfig, language: str) -> TrainingD
     def pairs(split: str) -> PairTexts:
         return PairTexts(tokens.texts(language, split, "query"), tokens.texts(language, split, "code"))
 
-    estimator: Estimator | None = None
-    if config.estimator is not None and prepared.estimator is not None:
-        estimator = ESTIMATORS[config.estimator.name].load(prepared.estimator)
-    distractors: Ragged = tokens.texts(language, "codebase", "code")
     return TrainingData(
-        pairs("train"), pairs("valid"), pairs("test"), distractors, tokens.tokenizer, tokens.groups(language), estimator
+        train=pairs("train"),
+        valid=pairs("valid"),
+        test=pairs("test"),
+        distractors=tokens.texts(language, "codebase", "code"),
+        tokenizer=tokens.tokenizer,
+        groups=tokens.groups(language),
+        estimator=_open_estimator(config.estimator, prepared.estimators),
     )
+
+
+def _parts(settings: Estimator | None) -> list[Estimator]:
+    """The estimators that an arm's estimator is made of."""
+    if settings is None:
+        return []
+    return [settings.settings(name) for name in settings.mix] if isinstance(settings, MixEstimator) else [settings]
+
+
+def _prepare_estimator(
+    settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore, root: Path
+) -> Path:
+    """The folder of an estimator, named by all that decides what is in it."""
+    decisive = settings.model_dump(exclude={"temperature"})  # which a trial applies itself
+    learned = _decides_learned(settings, arm, corpus, language, tokens)
+    content = [_ESTIMATORS_VERSION, corpus.fingerprint, language, decisive, learned]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def make(folder: Path) -> None:
+        _make_estimator(settings, arm, corpus, language, tokens, folder)
+
+    return made_once(root / f"{settings.name}-{digest}", make)
+
+
+def _decides_learned(settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore) -> object:
+    """What of the arm decides a learned estimator: for `trained` all but loss and estimator, for `simcse` the
+    encoder's kind and the tokens."""
+    if isinstance(settings, TrainedEstimator):
+        return identity(_infonce_trial(settings, arm, language), corpus.fingerprint)
+    if isinstance(settings, SimCSEEstimator) and settings.model is None:
+        return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens.folder.name]
+    return None
+
+
+def _infonce_trial(settings: TrainedEstimator, arm: ArmConfig, language: str) -> TrialConfig:
+    """The run that trains a `trained` estimator: the arm's own settings with InfoNCE."""
+    plain = arm.model_dump(include=set(ArmConfig.model_fields))
+    return TrialConfig.model_validate(
+        {**plain, "loss": InfoNCE(), "estimator": None, "language": language, "seed": settings.seed}
+    )
+
+
+def _make_estimator(
+    settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore, folder: Path
+) -> None:
+    match settings:
+        case UniformEstimator():
+            return
+        case BM25Estimator(statistics="batch"):
+            counts = count_words(_words(corpus, language, "query"), {})
+            save_sparse(folder / "counts", counts)
+            np.save(folder / "average.npy", counts.sum() / max(1, counts.shape[0]))
+        case BM25Estimator():
+            texts = _words(corpus, language, "query")
+            _fit(texts, texts, settings.resolved_k1, settings.b, settings.epsilon).save(folder)
+        case BM25CodeEstimator():
+            queries, codes = _words(corpus, language, "query"), _words(corpus, language, "code")
+            _fit(queries, codes, settings.k1, settings.b, settings.epsilon).save(folder)
+        case SimCSEEstimator():
+            _embed_sentences(settings, arm, corpus, language, tokens).save(folder)
+        case TrainedEstimator():
+            _embed_trained(settings, arm, corpus, language, tokens).save(folder)
+        case _:
+            raise AssertionError(settings)
+
+
+def _fit(queries: list[list[str]], documents: list[list[str]], k1: float, b: float, epsilon: float) -> BM25:
+    try:
+        return BM25.fit(queries, documents, k1=k1, b=b, epsilon=epsilon)
+    except ValueError as error:
+        raise UserError(f"estimator: {error}") from error
+
+
+def _words(corpus: Corpus, language: str, side: str) -> list[list[str]]:
+    return [words(text) for text in corpus.table(language, "train", columns=[side]).column(side).to_pylist()]
+
+
+def _embed_sentences(
+    settings: SimCSEEstimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore
+) -> Embedded:
+    if settings.model is not None:
+        vectors = _named_sentences(settings.model, corpus, language)
+    else:
+        everywhere = concatenate([tokens.texts(each, "train", "query") for each in corpus.languages])
+        encoder = train_sentence_encoder(settings, arm, everywhere, tokens.tokenizer.get_vocab_size())
+        vectors = encode(encoder, tokens.texts(language, "train", "query")).numpy()
+    return Embedded(vectors, vectors)
+
+
+def _named_sentences(model: str, corpus: Corpus, language: str) -> np.ndarray:
+    from sentence_transformers import SentenceTransformer
+
+    queries = corpus.table(language, "train", columns=["query"]).column("query").to_pylist()
+    try:
+        encoder = SentenceTransformer(model)
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"estimator.model: no sentence-transformers model under {model!r}; give the path of its folder, or a name "
+            f"that this machine can download ({reason})"
+        ) from error
+    return encoder.encode(queries, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
+
+
+def _embed_trained(
+    settings: TrainedEstimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore
+) -> Embedded:
+    trial = _infonce_trial(settings, arm, language)
+    data = open_data(Prepared(tokens.folder, {}), trial, language)
+    encoder = train(trial, data).model.encoder
+    return Embedded(encode(encoder, data.train.queries).numpy(), encode(encoder, data.train.codes).numpy())
+
+
+def _open_estimator(settings: Estimator | None, folders: dict[str, Path]) -> Estimates | None:
+    match settings:
+        case None:
+            return None
+        case MixEstimator():
+            parts = [(weight, settings.settings(name)) for name, weight in settings.mix.items()]
+            return Mixture(tuple((weight, _open(part, folders[part.name]), part.temperature) for weight, part in parts))
+        case _:
+            return _open(settings, folders[settings.name])
+
+
+def _open(settings: Estimator, folder: Path) -> Estimates:
+    match settings:
+        case UniformEstimator():
+            return Uniform()
+        case BM25Estimator(statistics="batch"):
+            average = float(np.load(folder / "average.npy"))
+            return BatchBM25(load_sparse(folder / "counts"), average, settings.resolved_k1, settings.b)
+        case BM25Estimator() | BM25CodeEstimator():
+            return BM25.load(folder)
+        case _:
+            return Embedded.load(folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from softnce_ray.config import BM25Estimator, UniformEstimator
-from softnce_ray.estimators import BM25, ESTIMATORS, negative_distribution, words
+from softnce_ray.config import ArmConfig
+from softnce_ray.config.estimators import PARTS
+from softnce_ray.corpus import Corpus
+from softnce_ray.estimators import (
+    BM25,
+    BatchBM25,
+    Embedded,
+    Mixture,
+    Uniform,
+    count_words,
+    negative_distribution,
+    words,
+)
+from softnce_ray.preparation import open_data, prepare
 
 QUERIES = [
     "parse the date of the customer",
@@ -25,8 +35,6 @@ QUERIES = [
     "unique",
     "",
 ]
-SETTINGS = {"bm25": BM25Estimator(), "uniform": UniformEstimator()}
-"""Settings of every estimator, for the laws that all of them keep: a new estimator adds its row."""
 
 
 def reference(texts: list[list[str]], rows: np.ndarray, **settings: float) -> np.ndarray:
@@ -36,7 +44,7 @@ def reference(texts: list[list[str]], rows: np.ndarray, **settings: float) -> np
 
 
 def fitted(texts: list[list[str]], **settings: float) -> BM25:
-    return BM25.fit(texts, **{"k1": 1.5, "b": 0.75, "epsilon": 0.25, **settings})
+    return BM25.fit(texts, texts, **{"k1": 1.5, "b": 0.75, "epsilon": 0.25, **settings})
 
 
 # --- words -----------------------------------------------------------------------------------------------
@@ -112,23 +120,69 @@ def test_any_rows_of_any_queries_score_as_rank_bm25(texts, data):
     np.testing.assert_allclose(fitted(texts).similarity(rows), reference(texts, rows), rtol=1e-4, atol=1e-5)
 
 
-def test_queries_without_any_word_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="expected queries with words, got none"):
-        BM25.prepare(BM25Estimator(), ["?", ""], tmp_path)
+def test_texts_without_any_word_are_an_error():
+    with pytest.raises(ValueError, match="expected texts with words, got none"):
+        fitted([[], []])
 
 
 def test_what_was_saved_scores_the_same_and_is_mapped(tmp_path):
-    settings = BM25Estimator(k1=1.2, b=0.5, epsilon=0.1)
-    BM25.prepare(settings, QUERIES, tmp_path)
+    texts = [words(query) for query in QUERIES]
+    made = fitted(texts, k1=1.2, b=0.5, epsilon=0.1)
+    made.save(tmp_path)
     loaded = BM25.load(tmp_path)
     rows = np.array([3, 0, 1, 1, 8])
-    texts = [words(query) for query in QUERIES]
-    np.testing.assert_array_equal(loaded.similarity(rows), BM25.fit(texts, k1=1.2, b=0.5, epsilon=0.1).similarity(rows))
-    np.testing.assert_allclose(
-        loaded.similarity(rows), reference(texts, rows, k1=1.2, b=0.5, epsilon=0.1), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_array_equal(loaded.similarity(rows), made.similarity(rows))
     for array in (loaded.asked.data, loaded.answered.data, loaded.asked.indices, loaded.asked.indptr):
         assert not array.flags.writeable  # a view of the file: nothing was copied
+
+
+def test_queries_ask_codes_with_the_statistics_of_the_codes():
+    queries = [["parse", "date", "unheard"], ["size"], ["date", "date"]]
+    codes = [["def", "date", "date"], ["def", "size", "of", "date"], ["def", "name"]]
+    scores = BM25.fit(queries, codes, k1=1.5, b=0.75, epsilon=0.25).similarity(np.arange(3))
+    okapi = BM25Okapi(codes)
+    np.testing.assert_allclose(scores, [okapi.get_scores(query) for query in queries], rtol=1e-5)
+    assert scores[0, 2] == 0  # the only word that they share is in no code
+
+
+def test_batch_statistics_by_hand():
+    texts = [["the", "date"], ["the", "the", "size"], ["the", "date"], ["unseen"]]
+    estimator = BatchBM25(count_words(texts, {}), average=2.0, k1=1.2, b=0.75)
+    scores = estimator.similarity(np.array([0, 1, 2]))  # the fourth query is not in the batch
+    idf = {"the": np.log((3 - 3 + 0.5) / (3 + 0.5)), "date": np.log((3 - 2 + 0.5) / (2 + 0.5))}
+    assert idf["the"] < 0
+    norm = 1.2 * (1 - 0.75 + 0.75 * 3 / 2)  # the second query has three words
+    assert scores[0, 1] == pytest.approx(idf["the"] * 2 * 2.2 / (2 + norm))
+    assert scores[1, 0] == pytest.approx(2 * idf["the"] * 2.2 / (1 + 1.2))  # asked twice, length 2 is the average
+    assert scores[0, 2] == pytest.approx((idf["the"] + idf["date"]) * 2.2 / 2.2)
+
+
+def test_embedded_is_the_product_of_the_vectors_and_mapped_when_loaded(tmp_path):
+    asking, answering = np.eye(3, dtype=np.float32), np.arange(9, dtype=np.float32).reshape(3, 3)
+    Embedded(asking, answering).save(tmp_path)
+    loaded = Embedded.load(tmp_path)
+    np.testing.assert_array_equal(loaded.similarity(np.array([2, 0])), [[8, 2], [6, 0]])
+    assert not loaded.asking.flags.writeable
+
+
+def test_vectors_that_ask_and_answer_are_kept_once(tmp_path):
+    vectors = np.ones((2, 4), np.float32)
+    Embedded(vectors, vectors).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["asking.npy"]
+    np.testing.assert_array_equal(Embedded.load(tmp_path).similarity(np.array([0, 1])), np.full((2, 2), 4.0))
+
+
+def test_a_mixture_is_the_weighted_mean_of_its_parts_distributions():
+    similarity = np.array([[9, 1, 0, 0], [1, 9, 2, 0], [0, 2, 9, 5], [0, 0, 5, 9]], np.float32)
+    one = Embedded(similarity, np.eye(4, dtype=np.float32))
+    mixture = Mixture(((0.25, one, 0.5), (0.75, Uniform(), 1.0)))
+    rows = np.arange(4)
+    expected = 0.25 * negative_distribution(torch.from_numpy(similarity), temperature=0.5) + 0.75 * (
+        torch.ones(4, 4).fill_diagonal_(0) / 3
+    )
+    mixed = torch.from_numpy(mixture.similarity(rows))
+    torch.testing.assert_close(negative_distribution(mixed, temperature=1.0), expected)
+    assert (mixed.diagonal() >= mixed.max(dim=1).values).all()
 
 
 # --- the distribution over negatives ---------------------------------------------------------------------
@@ -169,38 +223,88 @@ def test_no_gradient_flows_into_similarities():
 
 # --- what every estimator keeps --------------------------------------------------------------------------
 
-every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
+ARMS = {name: {"name": name} for name in PARTS} | {
+    "bm25 of the batch": {"name": "bm25", "statistics": "batch"},
+    "mix": {"name": "mix", "mix": {"bm25": 0.5, "simcse": 0.25, "uniform": 0.25}},
+}
+"""An arm's `estimator` for every kind; a new estimator is here by its name."""
+
+every_estimator = pytest.mark.parametrize("name", ARMS)
 
 
-def prepared(name: str, folder: Path):
-    ESTIMATORS[name].prepare(SETTINGS[name], iter(QUERIES), folder)  # type: ignore[arg-type]
-    return ESTIMATORS[name].load(folder)
+@pytest.fixture(scope="module")
+def estimator_of(tiny_corpus, tmp_path_factory):
+    """A function that prepares an estimator of the tiny corpus and opens it."""
+    root = tmp_path_factory.mktemp("prepared")
 
+    def make(name: str):
+        settings = {"batch_size": 32} | ARMS[name] if name == "simcse" else ARMS[name]
+        if name == "mix":
+            settings = settings | {"parts": {"simcse": {"name": "simcse", "batch_size": 32}}}
+        config = ArmConfig.model_validate(
+            {
+                "encoder": {"kind": "bag", "width": 8},
+                "tokens": {"vocabulary": 400},
+                "training": {"batch_size": 32, "epochs": 2},
+                "loss": {"name": "soft_infonce", "alpha": 0.5},
+                "estimator": settings,
+            }
+        )
+        return open_data(prepare(config, tiny_corpus, "python", root), config, "python").estimator
 
-def test_every_estimator_has_a_row_in_these_tests():
-    assert set(SETTINGS) == set(ESTIMATORS)
+    return make
 
 
 @every_estimator
-def test_similarity_is_a_finite_square_of_float32(name, tmp_path):
-    similarity = prepared(name, tmp_path).similarity(np.array([5, 2, 7]))
-    assert similarity.shape == (3, 3)
+def test_similarity_is_a_finite_square_of_float32_with_a_distribution(name, estimator_of):
+    similarity = estimator_of(name).similarity(np.array([5, 2, 7, 100]))
+    assert similarity.shape == (4, 4)
     assert similarity.dtype == np.float32
     assert np.isfinite(similarity).all()
+    p = negative_distribution(torch.from_numpy(similarity), temperature=1.0)
+    torch.testing.assert_close(p.sum(dim=1), torch.ones(4))
 
 
 @every_estimator
-def test_similarity_of_two_rows_does_not_depend_on_the_others(name, tmp_path):
-    estimator = prepared(name, tmp_path)
-    rows = np.array([6, 0, 3, 1, 8, 2])
-    whole = estimator.similarity(np.arange(len(QUERIES)))
-    np.testing.assert_allclose(estimator.similarity(rows), whole[np.ix_(rows, rows)], rtol=1e-6)
+def test_the_order_of_a_batch_does_not_matter(name, estimator_of):
+    estimator = estimator_of(name)
+    rows = np.array([6, 0, 30, 1, 8, 2])
+    turned = np.array([3, 1, 5, 0, 4, 2])
+    expected = estimator.similarity(rows)[np.ix_(turned, turned)]
+    np.testing.assert_allclose(estimator.similarity(rows[turned]), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name not in ("bm25 of the batch", "mix")])
+def test_similarity_of_two_rows_does_not_depend_on_the_others(name, estimator_of):
+    estimator = estimator_of(name)
+    rows = np.array([6, 0, 30, 1, 8, 2])
+    whole = estimator.similarity(np.arange(40))
+    np.testing.assert_allclose(estimator.similarity(rows), whole[np.ix_(rows, rows)], rtol=1e-5, atol=1e-6)
 
 
 @every_estimator
-def test_an_estimator_can_be_loaded_by_many(name, tmp_path):
-    first = prepared(name, tmp_path)
-    second = ESTIMATORS[name].load(tmp_path)
+def test_it_opens_a_second_time_with_the_same_answers(name, estimator_of):
     rows = np.arange(5)
-    np.testing.assert_array_equal(first.similarity(rows), second.similarity(rows))
-    assert not negative_distribution(torch.from_numpy(first.similarity(rows)), temperature=1.0).isnan().any()
+    np.testing.assert_array_equal(estimator_of(name).similarity(rows), estimator_of(name).similarity(rows))
+
+
+@pytest.mark.parametrize("name", ["bm25", "simcse"])
+def test_a_query_is_most_like_itself(name, estimator_of):
+    similarity = estimator_of(name).similarity(np.arange(40))
+    assert (similarity.argmax(axis=1) == np.arange(40)).mean() > 0.9
+
+
+def test_a_trained_estimator_scores_the_right_code_above_strangers(estimator_of):
+    similarity = estimator_of("trained").similarity(np.arange(100))
+    strangers = similarity[~np.eye(100, dtype=bool)].mean()
+    assert np.diagonal(similarity).mean() > strangers
+
+
+def test_sentences_that_share_words_are_alike_under_simcse(estimator_of, tiny_corpus):
+    similarity = estimator_of("simcse").similarity(np.arange(60))
+    queries = [
+        set(words(query)) for query in Corpus.open(tiny_corpus).table("python", "train")["query"].to_pylist()[:60]
+    ]
+    shared = np.array([[len(one & other) for other in queries] for one in queries])
+    away = ~np.eye(60, dtype=bool)
+    assert similarity[away & (shared >= 5)].mean() > similarity[away & (shared <= 4)].mean() + 0.05

@@ -16,7 +16,15 @@ from softnce_ray.config.arm import (
     identity,
     resolved,
 )
-from softnce_ray.config.estimators import BM25Estimator, Estimator, UniformEstimator
+from softnce_ray.config.estimators import (
+    BM25CodeEstimator,
+    BM25Estimator,
+    Estimator,
+    MixEstimator,
+    SimCSEEstimator,
+    TrainedEstimator,
+    UniformEstimator,
+)
 from softnce_ray.config.losses import InfoNCE, Loss, SoftInfoNCE
 from softnce_ray.config.settings import Name, Settings, flatten, with_values
 from softnce_ray.config.study import (
@@ -35,6 +43,7 @@ from softnce_ray.config.study import (
 __all__ = [
     "METHOD_VERSION",
     "ArmConfig",
+    "BM25CodeEstimator",
     "BM25Estimator",
     "BagEncoder",
     "Choices",
@@ -44,16 +53,19 @@ __all__ = [
     "Failures",
     "InfoNCE",
     "Loss",
+    "MixEstimator",
     "Name",
     "Range",
     "Resources",
     "Search",
     "SearchSpace",
     "Settings",
+    "SimCSEEstimator",
     "SoftInfoNCE",
     "StudyArm",
     "StudyConfig",
     "TokenSettings",
+    "TrainedEstimator",
     "TrainingSettings",
     "TransformerEncoder",
     "TrialConfig",

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from softnce_ray.config.estimators import Estimator
+from softnce_ray.config.estimators import BM25Estimator, Estimator, MixEstimator
 from softnce_ray.config.losses import (
     UNIT_VECTORS,
     USES_ESTIMATOR,
+    CancelThreshold,
     CancelTopK,
     InfoNCE,
     Loss,
@@ -138,6 +139,8 @@ class ArmConfig(Settings):
             )
         if isinstance(loss, UNIT_VECTORS) and self.similarity != "cosine":
             yield "similarity", f"loss {loss.name} is defined for unit vectors: expected cosine, got {self.similarity}"
+        if isinstance(loss, CancelThreshold) and isinstance(self.estimator, MixEstimator):
+            yield "estimator", "loss cancel_threshold compares similarities, and a mix has none: expected one estimator"
         if isinstance(loss, PositiveEqual) and self.mask_duplicates:
             yield "mask_duplicates", "loss positive_equal takes duplicates as positives: expected false, got true"
         if isinstance(self.encoder, BagEncoder) and self.training.weight_decay:
@@ -168,6 +171,8 @@ def resolved(config: ArmConfig) -> dict[str, Any]:
     settings["temperature"] = config.resolved_temperature
     if isinstance(config.loss, SoftInfoNCE):
         settings["loss"]["beta"] = config.loss.resolved_beta
+    if isinstance(config.estimator, BM25Estimator):
+        settings["estimator"]["k1"] = config.estimator.resolved_k1
     return settings
 
 

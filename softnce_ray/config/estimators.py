@@ -1,24 +1,73 @@
-"""Settings of each estimator. What it computes is said in `softnce_ray.estimators`, beside its code."""
+"""Settings of each estimator. What it computes is said in `softnce_ray.estimators`, beside its code.
+
+`temperature` turns similarities into p = softmax(similarity / temperature); the defaults are the paper's.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from softnce_ray.config.settings import Settings
+from softnce_ray.config.settings import Settings, wrong
 
 
 class BM25Estimator(Settings):
     """BM25 of query i against query j, each query standing for its code."""
 
     name: Literal["bm25"] = "bm25"
-    temperature: float = Field(1.0, gt=0, description="p = softmax(similarity / temperature)")
-    k1: float = Field(1.5, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    statistics: Literal["corpus", "batch"] = Field(
+        "corpus", description="what document frequencies are counted in; batch: as the paper's authors code it"
+    )
+    k1: float | None = Field(None, ge=0, description="null: 1.5 with corpus statistics, 1.2 with those of the batch")
     b: float = Field(0.75, ge=0, le=1)
     epsilon: float = Field(
-        0.25, ge=0, description="idf of words in more than half of the queries, as a share of the mean idf"
+        0.25,
+        ge=0,
+        description="corpus statistics: idf of words in more than half of the queries, as a share of the mean idf",
     )
+
+    @property
+    def resolved_k1(self) -> float:
+        if self.k1 is not None:
+            return self.k1
+        return 1.5 if self.statistics == "corpus" else 1.2
+
+
+class BM25CodeEstimator(Settings):
+    """BM25 of query i against code j, statistics of the training codes."""
+
+    name: Literal["bm25_code"] = "bm25_code"
+    temperature: float = Field(1.0, gt=0)
+    k1: float = Field(1.5, ge=0)
+    b: float = Field(0.75, ge=0, le=1)
+    epsilon: float = Field(0.25, ge=0)
+
+
+class SimCSEEstimator(Settings):
+    """Cosine of queries i and j under a frozen sentence encoder: a named one, or the arm's kind of encoder, trained
+    without labels on the training queries of all languages, a query against itself under two dropout masks."""
+
+    name: Literal["simcse"] = "simcse"
+    temperature: float = Field(0.1, gt=0)
+    model: str | None = Field(None, description="a sentence-transformers model, by name or folder; null: train one")
+    epochs: int = Field(1, ge=1, le=1000)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(0.001, gt=0, le=10)
+    dropout: float = Field(0.1, gt=0, lt=1, description="share of a bag's tokens that a mask drops")
+    score_temperature: float = Field(0.07, gt=0)
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class TrainedEstimator(Settings):
+    """Score of query i and code j under a frozen dual encoder: an exported one, or one with the arm's own settings
+    that InfoNCE trains first."""
+
+    name: Literal["trained"] = "trained"
+    temperature: float = Field(5.0, gt=0, description="for unit vectors, whose scores lie in [-1, 1], rather 0.1")
+    model: str | None = Field(None, description="folder of an exported model; null: train one")
+    seed: int = Field(0, ge=0, lt=2**31)
 
 
 class UniformEstimator(Settings):
@@ -28,4 +77,49 @@ class UniformEstimator(Settings):
     temperature: float = Field(1.0, gt=0)
 
 
-Estimator = Annotated[BM25Estimator | UniformEstimator, Field(discriminator="name")]
+Part = Annotated[
+    BM25Estimator | BM25CodeEstimator | SimCSEEstimator | TrainedEstimator | UniformEstimator,
+    Field(discriminator="name"),
+]
+
+
+class MixEstimator(Settings):
+    """Convex combination of the p of several estimators, each at its own temperature."""
+
+    name: Literal["mix"] = "mix"
+    mix: dict[str, Annotated[float, Field(gt=0)]] = Field(description="weight of each estimator, in all 1")
+    parts: dict[str, Part] = Field(default_factory=dict, description="settings of an estimator in the mix")
+
+    @model_validator(mode="after")
+    def _check(self) -> MixEstimator:
+        possible = ("bm25", "bm25_code", "simcse", "trained", "uniform")
+        if unknown := [name for name in (*self.mix, *self.parts) if name not in possible]:
+            raise wrong("mix", f"expected names of estimators, got {unknown[0]!r}; possible: {', '.join(possible)}")
+        if abs(sum(self.mix.values()) - 1) > 1e-6:
+            raise wrong("mix", f"expected weights that sum to 1, got {sum(self.mix.values()):g}")
+        if strange := [name for name, part in self.parts.items() if part.name != name or name not in self.mix]:
+            raise wrong("parts", f"expected settings of an estimator of the mix under its name, got {strange[0]!r}")
+        return self
+
+    @property
+    def temperature(self) -> float:
+        """The parts have theirs; the mix is a distribution already."""
+        return 1.0
+
+    def settings(self, name: str) -> Part:
+        """Settings of a part: those given, or the estimator's defaults."""
+        return self.parts[name] if name in self.parts else PARTS[name]()
+
+
+PARTS: dict[str, type[Part]] = {
+    "bm25": BM25Estimator,
+    "bm25_code": BM25CodeEstimator,
+    "simcse": SimCSEEstimator,
+    "trained": TrainedEstimator,
+    "uniform": UniformEstimator,
+}
+
+Estimator = Annotated[
+    BM25Estimator | BM25CodeEstimator | SimCSEEstimator | TrainedEstimator | UniformEstimator | MixEstimator,
+    Field(discriminator="name"),
+]

@@ -21,7 +21,7 @@ from softnce_ray.config import TokenSettings
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.folders import appearing
+from softnce_ray.folders import made_once
 
 TOKENS_VERSION = 2
 SIDES = ("query", "code")
@@ -121,10 +121,9 @@ def prepare_tokens(
       OSError: the folder cannot be written.
     """
     final = root / token_key(corpus, settings, tokenizer, special)
-    if not final.exists():
-        with appearing(final) as folder:
-            _write_tokens(folder, corpus, settings, tokenizer, special, progress)
-    return TokenStore(final)
+    return TokenStore(
+        made_once(final, lambda folder: _write_tokens(folder, corpus, settings, tokenizer, special, progress))
+    )
 
 
 def _write_tokens(

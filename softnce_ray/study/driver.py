@@ -55,7 +55,7 @@ class StudyRun:
             identity=trial.key.identity,
             corpus=str(Path(self._study.corpus).absolute()),
             tokens=str(prepared.tokens),
-            estimator=None if prepared.estimator is None else str(prepared.estimator),
+            estimators={name: str(folder) for name, folder in prepared.estimators.items()},
             checkpoints=str(self._store.ray(self._study.study)),
             threads=resources.threads,
             device=device_for(resources.device, resources.gpus),

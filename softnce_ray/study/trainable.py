@@ -34,7 +34,7 @@ class TrialSpec:
     identity: str
     corpus: str
     tokens: str
-    estimator: str | None
+    estimators: dict[str, str]
     checkpoints: str
     threads: int
     device: str
@@ -56,7 +56,7 @@ def run_trial(spec: dict[str, Any]) -> None:
 
 def _run(trial: TrialSpec) -> None:
     config = TrialConfig.model_validate(trial.config)
-    prepared = Prepared(Path(trial.tokens), Path(trial.estimator) if trial.estimator else None)
+    prepared = Prepared(Path(trial.tokens), {name: Path(folder) for name, folder in trial.estimators.items()})
     data = open_data(prepared, config, config.language)
 
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
