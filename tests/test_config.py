@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, get_args
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from softnce_ray.config import (
     ArmConfig,
     Choices,
+    Loss,
     Range,
     Resources,
     StudyArm,
@@ -21,9 +24,20 @@ from softnce_ray.config import (
     resolved,
     with_values,
 )
+from softnce_ray.losses import LOSSES
 
 SOFT: dict[str, Any] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}}
 TRANSFORMER: dict[str, Any] = {"encoder": {"kind": "transformer"}}
+
+
+def arm_of(loss: str, **settings: Any) -> dict[str, Any]:
+    """An arm with a loss, an estimator where it needs one, and what the loss has no default for."""
+    needed = {"k": 8} if loss == "subsampled_infonce" else {}
+    estimated = {"negatives", "similarity"} & LOSSES[loss].needs
+    return {
+        "loss": {"name": loss, **needed, **settings},
+        **({"estimator": {"name": "bm25"}} if estimated else {}),
+    }
 
 
 def trial(**changes: Any) -> TrialConfig:
@@ -49,6 +63,8 @@ OTHERS: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "training.warmup", 0.2),
     ({}, "training.max_gradient_norm", 2.0),
     ({}, "training.precision", "bf16"),
+    ({}, "symmetric", True),
+    ({}, "mask_duplicates", True),
     ({}, "language", "ruby"),
     ({}, "seed", 2),
     (TRANSFORMER, "training.weight_decay", 0.01),
@@ -61,7 +77,16 @@ OTHERS: list[tuple[dict[str, Any], str, Any]] = [
     (SOFT, "loss.alpha", 1.0),
     (SOFT, "loss.beta", 1.0),
     (SOFT, "loss.floor", 0.2),
+    (arm_of("kl_regularised"), "loss.alpha", 1.0),
+    (arm_of("kl_regularised"), "loss.beta", 1.0),
+    (arm_of("cancel_top_k"), "loss.k", 3),
+    (arm_of("cancel_threshold"), "loss.ratio", 0.7),
+    (arm_of("hard_negative"), "loss.concentration", 1.0),
+    (arm_of("hard_negative"), "loss.tau_plus", 0.2),
+    (arm_of("debiased"), "loss.tau_plus", 0.2),
+    (arm_of("subsampled_infonce"), "loss.k", 16),
     (SOFT, "estimator.temperature", 2.0),
+    (SOFT, "estimator.statistics", "batch"),
     (SOFT, "estimator.k1", 1.0),
     (SOFT, "estimator.b", 0.5),
     (SOFT, "estimator.epsilon", 0.5),
@@ -77,7 +102,7 @@ def test_every_setting_changes_the_identity(arm: dict[str, Any], path: str, valu
 def test_no_setting_is_missing_from_the_list_of_those_that_change_the_identity() -> None:
     tried = {path for _, path, _ in OTHERS}
     whole = set()
-    for arm in ({}, TRANSFORMER, SOFT):
+    for arm in ({}, TRANSFORMER, *map(arm_of, LOSSES)):
         whole |= set(flatten(trial(**arm).model_dump()))
     # kind and name choose the model; an absent estimator is `estimator` itself
     assert {path for path in whole if path.rpartition(".")[2] not in ("kind", "name")} - {"estimator"} == tried
@@ -88,6 +113,7 @@ def test_another_kind_of_part_changes_the_identity() -> None:
     assert not same({}, TRANSFORMER)
     assert not same({}, SOFT)
     assert not same(SOFT, uniform)
+    assert len({identity(trial(**arm_of(loss)), "c0ffee") for loss in LOSSES}) == len(LOSSES)
 
 
 def test_the_corpus_changes_the_identity() -> None:
@@ -178,11 +204,122 @@ def test_alpha_of_two_needs_a_beta() -> None:
     assert trial(**{**SOFT, "loss": {"name": "soft_infonce", "alpha": 2, "beta": 1}})
 
 
-def test_a_loss_that_weighs_needs_an_estimator_and_another_takes_none() -> None:
-    with pytest.raises(ValidationError, match="expected an estimator, got none"):
-        trial(loss={"name": "soft_infonce"})
-    with pytest.raises(ValidationError, match="loss infonce uses no estimator, got bm25"):
-        trial(estimator={"name": "bm25"})
+# --- losses ----------------------------------------------------------------------------------------------
+
+
+def blamed(**settings: Any) -> tuple[str, str]:
+    """The key and the message of the law that an arm breaks."""
+    with pytest.raises(ValidationError) as caught:
+        trial(**settings)
+    (error,) = caught.value.errors()
+    inside = ".".join(str(part) for part in error["loc"] if part not in LOSSES)
+    key = ".".join(part for part in (inside, error.get("ctx", {}).get("key", "")) if part)
+    return key, error["msg"]
+
+
+SETTINGS_OF = {each.model_fields["name"].default: each for each in get_args(get_args(Loss)[0])}
+
+
+def test_every_loss_has_settings_and_the_settings_are_what_it_takes() -> None:
+    assert set(SETTINGS_OF) == set(LOSSES)
+    for name, loss in LOSSES.items():
+        taken = set(inspect.signature(loss.function).parameters) - {"scores", "hidden"} - loss.needs
+        assert set(SETTINGS_OF[name].model_fields) - {"name"} == taken, name
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_takes_an_estimator_where_it_reads_what_one_says_and_only_there(loss: str) -> None:
+    arm = arm_of(loss)
+    assert trial(**arm)
+    if arm.get("estimator"):
+        key, message = blamed(**{**arm, "estimator": None})
+        assert message.startswith(f"loss {loss} weighs negatives: expected an estimator, got none")
+    else:
+        key, message = blamed(**{**arm, "estimator": {"name": "bm25"}})
+        assert message.startswith(f"loss {loss} uses no estimator, got bm25")
+    assert key == "estimator"
+
+
+@pytest.mark.parametrize(("loss", "most"), [("cancel_top_k", 8), ("subsampled_infonce", 9)])
+def test_k_leaves_a_negative_and_draws_no_more_than_there_are(loss: str, most: int) -> None:
+    ten = {"training": {"batch_size": 10}}
+    assert trial(**arm_of(loss, k=most), **ten)
+    key, message = blamed(**arm_of(loss, k=most + 1), **ten)
+    assert (key, message) == (
+        "loss.k",
+        f"expected k <= {most} with batch_size 10, got {most + 1}: lower k or raise the batch size",
+    )
+
+
+def test_the_k_that_the_law_allows_is_the_k_that_the_loss_takes() -> None:
+    scores = torch.randn(10, 10)
+    for loss, most in (("cancel_top_k", 8), ("subsampled_infonce", 9)):
+        given = {"similarity": scores} if loss == "cancel_top_k" else {}
+        assert LOSSES[loss].function(scores, k=most, **given).isfinite()
+        with pytest.raises(ValueError, match=f"to {most} for batches of 10"):
+            LOSSES[loss].function(scores, k=most + 1, **given)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_of_unit_vectors_take_cosine_alone(loss: str) -> None:
+    if loss in ("hard_negative", "debiased"):
+        key, message = blamed(**arm_of(loss), similarity="dot")
+        assert (key, message) == (
+            "similarity",
+            f"loss {loss} is defined for unit vectors: expected cosine, got dot",
+        )
+    else:
+        assert trial(**arm_of(loss), similarity="dot")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_duplicates_are_masked_or_positives_but_not_both(loss: str) -> None:
+    if loss == "positive_equal":
+        key, message = blamed(**arm_of(loss), mask_duplicates=True)
+        assert (key, message) == (
+            "mask_duplicates",
+            "loss positive_equal takes duplicates as positives: expected false, got true",
+        )
+    else:
+        assert trial(**arm_of(loss), mask_duplicates=True)
+
+
+def test_the_laws_of_alpha_and_beta_name_alpha() -> None:
+    key, message = blamed(**arm_of("soft_infonce", alpha=1, beta=0.5), training={"batch_size": 3})
+    assert key == "loss.alpha"
+    assert message.startswith("expected beta > alpha / (batch_size - 1), got beta 0.5 and 1 / 2 = 0.5")
+    key, message = blamed(**arm_of("soft_infonce", alpha=2))
+    assert key == "loss.alpha"
+    assert "give beta" in message
+
+
+@pytest.mark.parametrize(
+    ("loss", "key", "bad"),
+    [
+        ("soft_infonce", "alpha", [-0.1]),
+        ("soft_infonce", "beta", [0, -1]),
+        ("soft_infonce", "floor", [0, 1.1]),
+        ("kl_regularised", "alpha", [-0.1]),
+        ("kl_regularised", "beta", [0]),
+        ("cancel_top_k", "k", [-1, 1.5]),
+        ("cancel_threshold", "ratio", [0, -1]),
+        ("hard_negative", "concentration", [-0.1, 101]),
+        ("hard_negative", "tau_plus", [-0.1, 1]),
+        ("debiased", "tau_plus", [-0.1, 1]),
+        ("subsampled_infonce", "k", [0, 1.5, None]),
+    ],
+)
+def test_a_setting_of_a_loss_outside_its_range_is_refused_by_its_key(loss: str, key: str, bad: list[Any]) -> None:
+    for value in [*bad, float("nan"), "x"]:
+        assert blamed(**arm_of(loss, **{key: value}))[0] == f"loss.{key}"
+
+
+def test_the_defaults_of_the_losses_are_the_published_settings() -> None:
+    def defaults(loss: str) -> dict[str, Any]:
+        return trial(**arm_of(loss)).loss.model_dump(exclude={"name"})
+
+    assert defaults("soft_infonce") == {"alpha": 1.5, "beta": None, "floor": 0.1}
+    assert defaults("kl_regularised") == {"alpha": 0.7, "beta": 1.3}
 
 
 def test_a_bag_takes_no_weight_decay_and_a_transformer_does() -> None:

@@ -15,17 +15,29 @@ from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFa
 from softnce_ray import training
 from softnce_ray.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
-from softnce_ray.corpus import Corpus
+from softnce_ray.corpus import Corpus, Pair, build_corpus
+from softnce_ray.corpus.duplicates import normalise_code, normalise_query
 from softnce_ray.corpus.tokens import concatenate
 from softnce_ray.encoders import build_encoder
 from softnce_ray.errors import UserError
+from softnce_ray.estimators import negative_distribution
 from softnce_ray.evaluation import ranks, reciprocal
+from softnce_ray.losses import (
+    LOSSES,
+    Loss,
+    cancel_top_k,
+    hard_negative,
+    infonce,
+    positive_equal,
+    soft_infonce,
+)
 from softnce_ray.model import encode
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.training import (
     TrainingData,
     TrainingError,
     TrainResult,
+    batch_loss,
     epoch_batches,
     hash_seed,
     loss_options,
@@ -41,7 +53,8 @@ TRANSFORMER: dict[str, Any] = {
     "training": {"epochs": 3, "batch_size": 32, "learning_rate": 0.005},
 }
 SOFT: dict[str, Any] = {**BAG, "loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}}
-ARMS = {"bag": BAG, "transformer": TRANSFORMER, "soft": SOFT}
+DRAWN: dict[str, Any] = {**BAG, "loss": {"name": "subsampled_infonce", "k": 8}}
+ARMS = {"bag": BAG, "transformer": TRANSFORMER, "soft": SOFT, "drawn": DRAWN}
 TOKENS = {"vocabulary": 400, "query_length": 16, "code_length": 32}
 
 
@@ -231,7 +244,7 @@ def test_a_run_that_diverges_is_an_error_that_a_user_can_mend(batch_size, messag
 
 def test_a_loss_that_is_no_number_is_an_error_that_names_the_epoch(prepared, monkeypatch):
     config = trial(BAG)
-    monkeypatch.setitem(training.LOSSES, "infonce", lambda scores, negatives: scores.sum() * torch.inf)
+    monkeypatch.setitem(training.LOSSES, "infonce", Loss(lambda scores: scores.sum() * torch.inf))
     with pytest.raises(TrainingError, match="the loss of epoch 1 is"):
         train(config, prepared(config))
 
@@ -374,11 +387,11 @@ def test_a_step_gives_the_loss_the_scores_and_negatives_of_its_batch(prepared, m
     data = prepared(config)
     honest, seen = training.LOSSES["soft_infonce"], []
 
-    def watched(scores, negatives, **options):
+    def watched(scores, *, negatives, **options):
         seen.append((scores.detach(), negatives, options))
-        return honest(scores, negatives, **options)
+        return honest.function(scores, negatives=negatives, **options)
 
-    monkeypatch.setitem(training.LOSSES, "soft_infonce", watched)
+    monkeypatch.setitem(training.LOSSES, "soft_infonce", replace(honest, function=watched))
     train(config, data)
     scores, negatives, options = seen[0]
 
@@ -407,6 +420,178 @@ def test_soft_infonce_weighs_by_its_estimator(prepared):
     for name, value in weights(unweighted).items():
         torch.testing.assert_close(value, weights(plain)[name], rtol=0.01, atol=0.01)
     assert (weights(soft)["tower.table"] - weights(plain)["tower.table"]).abs().max() > 0.01
+
+
+# --- the loss of a batch ---------------------------------------------------------------------------------
+
+LOSS_SETTINGS: dict[str, dict[str, Any]] = {
+    "subsampled_infonce": {"k": 8},
+    "cancel_top_k": {"k": 3},
+}
+
+
+def arm_of(loss: str, **settings: Any) -> dict[str, Any]:
+    """A bag with a loss, and an estimator where it needs one."""
+    estimated = LOSSES[loss].needs & {"negatives", "similarity"}
+    estimator = {"estimator": {"name": "bm25"}} if estimated else {}
+    return {**BAG, "loss": {"name": loss, **LOSS_SETTINGS.get(loss, {})}, **estimator, **settings}
+
+
+class Fixed:
+    """An estimator of four pairs that is not symmetric: query i is to pair j what pair j is not to query i."""
+
+    matrix = np.array([[9, 1, 2, 0], [3, 8, 0, 1], [0, 2, 7, 4], [5, 0, 1, 9]], np.float32)
+
+    def similarity(self, rows: np.ndarray) -> np.ndarray:
+        return self.matrix[rows][:, rows]
+
+
+# Pairs 0 and 2 share their query, 1 and 3 their code.
+GROUPS = np.array([[0, 1, 0, 2], [0, 1, 2, 1]], np.int32)
+TWINS = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.bool)
+ROWS = np.arange(4)
+
+
+@pytest.fixture
+def four(prepared) -> TrainingData:
+    return replace(prepared(trial(BAG)), groups=GROUPS, estimator=Fixed())
+
+
+def some_scores() -> torch.Tensor:
+    return 3 * torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def p_of(similarity: torch.Tensor) -> torch.Tensor:
+    return negative_distribution(similarity, temperature=2.0)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_symmetric_loss_is_the_mean_of_both_directions(four, mask):
+    scores, similarity = some_scores(), torch.from_numpy(Fixed.matrix)
+    masked: dict[str, Any] = {"mask_duplicates": mask, "training": {**BAG["training"], "batch_size": 4}}
+    given: dict[str, Any] = {"hidden": TWINS if mask else None}
+    estimator = {"name": "bm25", "temperature": 2.0}
+    soft: dict[str, Any] = {"alpha": 0.6, "beta": 1.4}
+    hard: dict[str, Any] = {"concentration": 0.5, "tau_plus": 0.1}
+    expected = {
+        "infonce": [infonce(scores, **given), infonce(scores.T, **given)],
+        "soft_infonce": [
+            soft_infonce(scores, negatives=p_of(similarity), **soft, **given),
+            soft_infonce(scores.T, negatives=p_of(similarity.T), **soft, **given),
+        ],
+        "cancel_top_k": [
+            cancel_top_k(scores, similarity=similarity, k=1, **given),
+            cancel_top_k(scores.T, similarity=similarity.T, k=1, **given),
+        ],
+        "hard_negative": [
+            hard_negative(scores, temperature=0.2, **hard, **given),
+            hard_negative(scores.T, temperature=0.2, **hard, **given),
+        ],
+    }
+    settings: dict[str, Any] = {"soft_infonce": soft, "cancel_top_k": {"k": 1}, "hard_negative": hard}
+    for loss, (there, back) in expected.items():
+        assert there != back
+        arm = {**arm_of(loss, **masked), "loss": {"name": loss, **settings.get(loss, {})}, "temperature": 0.2}
+        if "estimator" in arm:
+            arm["estimator"] = estimator
+        for symmetric, value in ((False, there), (True, (there + back) / 2)):
+            found = batch_loss(scores, ROWS, trial({**arm, "symmetric": symmetric}), four)
+            torch.testing.assert_close(found, value)
+
+
+def test_masking_hides_the_pairs_that_share_query_or_code_with_the_right_answer_and_no_other(four):
+    for loss in sorted(set(LOSSES) - {"positive_equal"}):
+        arm = {**arm_of(loss, mask_duplicates=True), "training": {**BAG["training"], "batch_size": 4}}
+        small = {"cancel_top_k": {"k": 0}, "subsampled_infonce": {"k": 3}, "cancel_threshold": {"ratio": 10}}
+        if loss in small:
+            arm["loss"] = {"name": loss, **small[loss]}
+        if loss == "soft_infonce":
+            arm["loss"] = {"name": loss, "alpha": 0.6}
+        for mask in (True, False):
+            scores = (some_scores() / 10).requires_grad_()
+            batch_loss(scores, ROWS, trial({**arm, "mask_duplicates": mask}), four).backward()
+            assert scores.grad is not None
+            assert torch.equal(scores.grad == 0, TWINS if mask else torch.zeros_like(TWINS)), loss
+
+
+def test_the_rows_of_a_batch_say_which_pairs_it_holds(four):
+    order = np.array([3, 0, 2, 1])
+    np.testing.assert_array_equal(four.same(ROWS), TWINS.numpy() | np.eye(4, dtype=bool))
+    np.testing.assert_array_equal(four.same(order), four.same(ROWS)[order][:, order])
+    arm = {**arm_of("soft_infonce", mask_duplicates=True), "training": {**BAG["training"], "batch_size": 4}}
+    config = trial({**arm, "loss": {"name": "soft_infonce", "alpha": 0.6}})
+    there = torch.from_numpy(order)
+    scores = some_scores()
+    torch.testing.assert_close(
+        batch_loss(scores[there][:, there], order, config, four), batch_loss(scores, ROWS, config, four)
+    )
+
+
+def test_positive_equal_takes_pairs_that_share_query_or_code_as_positives(four):
+    scores = some_scores()
+    own = torch.eye(4, dtype=torch.bool)
+    there, back = (positive_equal(each, positives=TWINS | own) for each in (scores, scores.T))
+    assert there != infonce(scores)
+    for symmetric, value in ((False, there), (True, (there + back) / 2)):
+        config = trial(arm_of("positive_equal", symmetric=symmetric))
+        torch.testing.assert_close(batch_loss(scores, ROWS, config, four), value)
+
+
+@pytest.fixture(scope="module")
+def repeating(tiny_pairs, tmp_path_factory) -> Path:
+    """A corpus where a quarter of the training pairs has another's query, a quarter another's code, but for layout."""
+    pairs: list[Pair] = []
+    for number, pair in enumerate(tiny_pairs[:160]):
+        if number % 4 == 1:
+            pair = replace(pair, query=pairs[-1].query.upper().replace(" ", "  ").replace(".", "!"))
+        elif number % 4 == 3:
+            pair = replace(pair, code=pairs[-1].code.replace(" = ", "  =  "))
+        pairs.append(pair)
+    folder = tmp_path_factory.mktemp("corpora") / "repeating"
+    build_corpus({"train": pairs, "valid": tiny_pairs[200:220]}, folder, near_duplicate=None)
+    return folder
+
+
+def test_pairs_are_the_same_where_a_normalised_query_or_code_is(repeating, tmp_path):
+    config = trial(BAG)
+    data = open_data(prepare(config, repeating, "python", tmp_path), config, "python")
+    table = Corpus.open(repeating).table("python", "train")
+    queries = [normalise_query(text) for text in table.column("query").to_pylist()]
+    codes = [normalise_code(text) for text in table.column("code").to_pylist()]
+    rows = np.random.default_rng(0).permutation(len(queries))
+    expected = [[queries[i] == queries[j] or codes[i] == codes[j] for j in rows] for i in rows]
+    np.testing.assert_array_equal(data.same(rows), expected)
+    assert 0 < len(set(queries)) < len(queries)
+    assert 0 < len(set(codes)) < len(codes)
+
+
+@pytest.mark.parametrize("change", [{"mask_duplicates": True}, {"loss": {"name": "positive_equal"}}])
+def test_a_run_on_a_corpus_with_duplicates_treats_them_as_its_arm_says(repeating, change, tmp_path):
+    results = []
+    for arm in (BAG, {**BAG, **change}):
+        config = trial(arm, epochs=2)
+        data = open_data(prepare(config, repeating, "python", tmp_path), config, "python")
+        results.append(train(config, data))
+    assert not same_weights(*results)
+
+
+@pytest.mark.parametrize("change", [{"mask_duplicates": True}, {"loss": {"name": "positive_equal"}}])
+def test_without_duplicates_what_is_done_with_them_changes_nothing(prepared, change):
+    plain, changed = (trial(arm, epochs=1) for arm in (BAG, {**BAG, **change}))
+    one, other = (train(config, prepared(config)) for config in (plain, changed))
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(other)[name], value, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_an_epoch_and_learns(loss, symmetric, prepared, tmp_path):
+    config = trial(arm_of(loss, symmetric=symmetric), epochs=2)
+    log = Log(tmp_path)
+    train(config, prepared(config), log)
+    losses = [each["train_loss"] for each in log.metrics]
+    assert all(np.isfinite(losses))
+    assert losses[1] < losses[0]
 
 
 def test_a_transformer_in_bf16_keeps_float32_weights(prepared, tmp_path):

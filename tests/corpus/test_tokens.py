@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,11 @@ def store(tiny_corpus, tmp_path_factory) -> TokenStore:
 
 def texts_of(ragged: Ragged) -> list[list[int]]:
     return [ragged.ids[ragged.offsets[i] : ragged.offsets[i + 1]].tolist() for i in range(len(ragged))]
+
+
+def folders_in(root: Path) -> list[Path]:
+    """All but the locks."""
+    return [path for path in root.iterdir() if path.suffix != ".lock"]
 
 
 def ragged(texts: list[list[int]], kind: type = np.uint16) -> Ragged:
@@ -200,6 +207,32 @@ def test_the_tokenizer_is_trained_on_the_training_split_alone(tmp_path):
     assert not any("z" in token for token in tokens)
 
 
+def test_training_pairs_with_the_same_normalised_query_or_code_have_equal_numbers(tmp_path):
+    code = "def f(a):\n    value = a\n    return value"
+    texts = [
+        ("Give the value back.", code),
+        ("Take the value away", "def g(a):\n    del a\n    return None"),
+        ("give  the VALUE back!", "def h(a):\n    other = a\n    return other"),  # the query of the first
+        ("Return what was given", code.replace(" = ", "   =\n        ")),  # the code of the first
+        ("Return what was Given", code.replace("value", "Value")),  # letters' case counts in code
+    ]
+    pairs = [Pair(*text, "python", "p", "a.py", number, "f") for number, text in enumerate(texts, start=1)]
+    build_corpus({"train": pairs}, tmp_path / "corpus", near_duplicate=None)
+    store = prepare_tokens(Corpus.open(tmp_path / "corpus"), SETTINGS, tmp_path)
+    lines = Corpus.open(tmp_path / "corpus").table("python", "train").column("line").to_pylist()
+    groups = store.groups("python")
+    assert (groups.shape, groups.dtype) == ((2, 5), np.int32)
+    assert isinstance(groups, np.memmap)
+    found = [{line: int(number) for line, number in zip(lines, row, strict=True)} for row in groups]
+    same = [{(a, b) for a in lines for b in lines if a < b and row[a] == row[b]} for row in found]
+    assert same == [{(1, 3), (4, 5)}, {(1, 4)}]
+
+
+def test_groups_are_in_the_order_of_the_training_table(tiny_corpus, store):
+    assert store.groups("python").shape == (2, len(Corpus.open(tiny_corpus).table("python", "train")))
+    assert all(len(set(row.tolist())) == len(row) for row in store.groups("python"))  # no duplicates in it
+
+
 def test_an_empty_split_has_no_texts(tmp_path):
     pair = Pair("Give the value back", "def f(a):\n    value = a\n    return value", "python", "p", "a.py", 1, "f")
     build_corpus({"train": [pair]}, tmp_path / "corpus")
@@ -209,6 +242,9 @@ def test_an_empty_split_has_no_texts(tmp_path):
         assert len(texts) == 0
         assert len(texts.take(np.empty(0, np.int64))) == 0
         assert len(concatenate([texts, store.texts("python", "train", "code")])) == 1
+    build_corpus({"test": [pair]}, tmp_path / "untrained")
+    without = prepare_tokens(Corpus.open(tmp_path / "untrained"), SETTINGS, tmp_path)
+    assert without.groups("python").shape == (2, 0)
 
 
 def test_what_is_prepared_is_not_prepared_again(tiny_corpus, tmp_path):
@@ -257,20 +293,24 @@ def test_an_interrupted_preparation_leaves_nothing(tiny_corpus, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
+    assert folders_in(tmp_path) == []
     assert len(prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path).texts("python", "train", "query"))
 
 
-def test_of_two_preparations_at_once_both_find_the_folder(tiny_corpus, tmp_path):
-    corpus, inner = Corpus.open(tiny_corpus), []
+def test_of_two_preparations_at_once_one_works_and_both_find_the_folder(tiny_corpus, tmp_path):
+    corpus = Corpus.open(tiny_corpus)
+    workers: set[int] = set()
 
-    def overtake(done: int, total: int) -> None:
-        if done == total:
-            inner.append(prepare_tokens(corpus, SETTINGS, tmp_path))
+    def prepare() -> TokenStore:
+        return prepare_tokens(
+            corpus, SETTINGS, tmp_path, progress=lambda done, total: workers.add(threading.get_ident())
+        )
 
-    outer = prepare_tokens(corpus, SETTINGS, tmp_path, progress=overtake)
-    assert inner == [outer]
-    assert [path.name for path in tmp_path.iterdir()] == [outer.folder.name]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = (future.result() for future in [pool.submit(prepare) for _ in range(2)])
+    assert one == other
+    assert len(workers) == 1
+    assert folders_in(tmp_path) == [one.folder]
 
 
 # --- named tokenizers ------------------------------------------------------------------------------------
@@ -304,4 +344,4 @@ def test_another_tokenizer_in_the_same_folder_has_other_tokens(tiny_corpus, tmp_
 def test_a_tokenizer_that_is_not_there_is_an_error_that_names_it(tiny_corpus, tmp_path, name):
     with pytest.raises(CorpusError, match=f"encoder.model: no tokenizer .*'{name}'"):
         prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, tokenizer=name)
-    assert list(tmp_path.iterdir()) == []
+    assert folders_in(tmp_path) == []
