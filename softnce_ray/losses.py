@@ -170,7 +170,8 @@ def cancel_top_k(scores: Tensor, *, similarity: Tensor, k: int, hidden: Tensor |
 def cancel_threshold(scores: Tensor, *, similarity: Tensor, ratio: float, hidden: Tensor | None = None) -> Tensor:
     """InfoNCE without the negatives whose similarity is at least `ratio` times the query's own.
 
-    A query that loses all its negatives adds nothing to the loss.
+    A query that loses all its negatives adds nothing to the loss. One whose similarity to itself is not above zero,
+    so that no share of it means anything, keeps them all.
 
     Args:
       similarity: (B, B) with the query's similarity to itself on the diagonal.
@@ -187,7 +188,8 @@ def cancel_threshold(scores: Tensor, *, similarity: Tensor, ratio: float, hidden
         raise ValueError(f"expected ratio > 0, got {ratio:g}")
     if math.isinf(ratio):
         return infonce(scores, hidden=hidden)
-    cancelled = (similarity >= ratio * similarity.diagonal()[:, None]).fill_diagonal_(False)
+    own = similarity.diagonal()[:, None]
+    cancelled = ((similarity >= ratio * own) & (own > 0)).fill_diagonal_(False)
     return _cross_entropy(_visible(scores, cancelled if hidden is None else cancelled | hidden))
 
 

@@ -29,6 +29,10 @@ Report = Callable[[dict[str, float], Checkpoint], None]
 are the run's own, which go on changing: save or copy them before returning."""
 
 
+_LEAST = -1e30
+"""Similarity of a pair that does not count: finite, for a row of such pairs alone must not become NaN."""
+
+
 class TrainingError(UserError, RuntimeError):
     """A run that cannot go on: too little data, or a loss that is no number."""
 
@@ -239,12 +243,15 @@ def _directed(
 ) -> Tensor:
     """A loss in one direction: `inputs` and `same` (B, B) as the rows of `scores` see them."""
     given: dict[str, Any] = {name: value for name, value in inputs.items() if name in entry.needs}
-    if "negatives" in entry.needs and config.estimator is not None:
-        given["negatives"] = negative_distribution(inputs["similarity"], temperature=config.estimator.temperature)
     if "positives" in entry.needs:
         given["positives"] = same
     if config.mask_duplicates and same is not None:
         given["hidden"] = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    if "negatives" in entry.needs and config.estimator is not None:
+        similarity = inputs["similarity"]
+        if "hidden" in given:  # before the softmax, which a duplicate would take whole
+            similarity = similarity.masked_fill(given["hidden"], _LEAST)
+        given["negatives"] = negative_distribution(similarity, temperature=config.estimator.temperature)
     return entry.function(scores, **given, **options)
 
 

@@ -19,6 +19,7 @@ FLOORS: list[set[str]] = [
     {"export", "retrieval", "report", "tracking"},
     {"statistics"},
     {"preparation"},
+    {"simcse"},
     {"training"},
     {"model", "checkpoint", "optimisers", "losses", "estimators", "encoders", "evaluation"},
     {"corpus", "results", "store"},

@@ -141,6 +141,8 @@ class ArmConfig(Settings):
             yield "similarity", f"loss {loss.name} is defined for unit vectors: expected cosine, got {self.similarity}"
         if isinstance(loss, CancelThreshold) and isinstance(self.estimator, MixEstimator):
             yield "estimator", "loss cancel_threshold compares similarities, and a mix has none: expected one estimator"
+        if self.symmetric and isinstance(self.estimator, MixEstimator):
+            yield "symmetric", "a mix is a distribution over each query's negatives only: expected false, got true"
         if isinstance(loss, PositiveEqual) and self.mask_duplicates:
             yield "mask_duplicates", "loss positive_equal takes duplicates as positives: expected false, got true"
         if isinstance(self.encoder, BagEncoder) and self.training.weight_decay:

@@ -74,7 +74,7 @@ def drive(study: StudyConfig, tmp_path: Path, *, slots: int = 2, search: Any = N
     searches = {Cell("infonce", "python"): search} if search else {}
     tracker, show = Noted(), Noted()
     planner = Planner(study, "c0ffee", {}, searches)
-    prepared = {cell: Prepared(tmp_path / "tokens", None) for cell in cells(study)}
+    prepared = {cell: Prepared(tmp_path / "tokens", {}) for cell in cells(study)}
     run = StudyRun(study, Store.at(tmp_path), planner, tracker, prepared, show, slots=slots)  # type: ignore[arg-type]
     return run, tracker, show
 
@@ -105,7 +105,7 @@ def test_a_specification_is_plain_and_names_absolute_places(tiny_study, tmp_path
     assert (spec.config["seed"], spec.config["language"], spec.threads, spec.device) == (1, "python", 3, "cpu")
     assert Path(spec.corpus).is_absolute()
     assert Path(spec.checkpoints).is_absolute()
-    assert spec.estimator is None
+    assert spec.estimators == {}
 
 
 def test_a_finished_trial_is_recorded_with_its_metrics_and_ranks(tiny_study, tmp_path) -> None:
