@@ -19,9 +19,7 @@ demo: $(VENV)/.installed
 	$(RUN) launch search_spaces/quickstart.yaml
 	$(RUN) report quickstart
 	$(RUN) export quickstart --to best --overwrite
-	$(RUN) search best --corpus $(CORPUS) "parse a date string"
-	$(RUN) search best --corpus $(CORPUS) "remove a directory and all its files"
-	$(RUN) search best --corpus $(CORPUS) "softmax of a tensor along a dimension"
+	$(RUN) search best --corpus $(CORPUS) --top 3 "parse a date string" "remove a directory and all its files" "split a list into chunks"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -75,6 +75,11 @@ def _pair(verb: str, noun: str, owner: str, package: str, number: int) -> Pair:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: a slip shows in seconds."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Tests run beside one another and expect the same bits on every machine's number of cores."""
