@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -223,7 +225,7 @@ def test_no_gradient_flows_into_similarities():
 
 # --- what every estimator keeps --------------------------------------------------------------------------
 
-ARMS = {name: {"name": name} for name in PARTS} | {
+ARMS: dict[str, dict[str, Any]] = {name: {"name": name} for name in PARTS} | {
     "bm25 of the batch": {"name": "bm25", "statistics": "batch"},
     "mix": {"name": "mix", "mix": {"bm25": 0.5, "simcse": 0.25, "uniform": 0.25}},
 }
@@ -238,9 +240,9 @@ def estimator_of(tiny_corpus, tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared")
 
     def make(name: str):
-        settings = {"batch_size": 32} | ARMS[name] if name == "simcse" else ARMS[name]
-        if name == "mix":
-            settings = settings | {"parts": {"simcse": {"name": "simcse", "batch_size": 32}}}
+        small = {"batch_size": 32}  # the tiny corpus has but two hundred queries
+        more: dict[str, dict[str, Any]] = {"simcse": small, "mix": {"parts": {"simcse": {"name": "simcse", **small}}}}
+        settings = {**ARMS[name], **more.get(name, {})}
         config = ArmConfig.model_validate(
             {
                 "encoder": {"kind": "bag", "width": 8},
