@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from softnce_ray.config.arm import ArmConfig
+from softnce_ray.config.presets import PAPER
 from softnce_ray.config.settings import Name, Settings, wrong
 
 
@@ -67,6 +68,16 @@ class StudyArm(ArmConfig):
     """An arm as a study file names it: its settings and a search space that only it has."""
 
     search: SearchSpace = Field(default_factory=dict, description="settings of this arm only")
+    preset: Literal["paper"] | None = Field(
+        None, description="paper: alpha, beta and weight temperature that were published for the arm's estimator"
+    )
+
+    @model_validator(mode="after")
+    def _check_preset(self) -> StudyArm:
+        if self.preset is not None and (self.estimator is None or self.estimator.name not in PAPER):
+            got = "none" if self.estimator is None else self.estimator.name
+            raise wrong("preset", f"expected an estimator of {', '.join(PAPER)}, got {got}: no settings were published")
+        return self
 
 
 class Resources(Settings):
@@ -128,4 +139,4 @@ class StudyConfig(Settings):
 
 def arm_settings(arm: StudyArm) -> dict[str, Any]:
     """The settings of an arm as plain data, its search space left out."""
-    return arm.model_dump(mode="json", exclude={"search"})
+    return arm.model_dump(mode="json", exclude={"search", "preset"})

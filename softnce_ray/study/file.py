@@ -12,6 +12,7 @@ from softnce_ray.config import (
     ArmConfig,
     StudyConfig,
 )
+from softnce_ray.config.presets import preset_settings
 from softnce_ray.study.laws import corpus_problems, same_arms, search_problems
 from softnce_ray.study.problems import (
     Problem,
@@ -92,8 +93,18 @@ def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     whole = {key: value for key, value in raw.items() if key != "defaults"}
     if isinstance(arms, dict):
         base = defaults if isinstance(defaults, dict) else {}
-        whole["arms"] = {name: _merged(base, {} if arm is None else arm) for name, arm in arms.items()}
+        whole["arms"] = {name: _whole_arm(base, {} if arm is None else arm) for name, arm in arms.items()}
     return whole
+
+
+def _whole_arm(base: dict[str, Any], arm: Any) -> Any:
+    """An arm on its preset, where it has one, on the defaults."""
+    if isinstance(arm, dict) and isinstance(arm.get("preset"), str):
+        estimator = _merged(base, arm).get("estimator")
+        name = estimator.get("name") if isinstance(estimator, dict) else None
+        if isinstance(name, str):
+            base = _merged(base, preset_settings(arm["preset"], name))
+    return _merged(base, arm)
 
 
 def _merged(base: Any, over: Any) -> Any:

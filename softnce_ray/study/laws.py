@@ -92,7 +92,7 @@ def _path_problem(arm: ArmConfig, path: str) -> str | None:
         return _unknown(path, last, model)
     if isinstance(getattr(model, last), BaseModel):
         return f"{path} is a group of settings, not one"
-    if path == "search" or last in ("kind", "name"):
+    if path in ("search", "preset") or last in ("kind", "name"):
         return f"{path} makes another arm: write one arm for each"
     return None
 
@@ -113,7 +113,7 @@ def _range_problem(arm: ArmConfig, path: str, space: Range | Choices) -> str | N
 
 def _unknown(path: str, key: str, model: Any) -> str:
     possible = (
-        [name for name in type(model).model_fields if name not in ("search", "kind", "name")]
+        [name for name in type(model).model_fields if name not in ("search", "preset", "kind", "name")]
         if isinstance(model, BaseModel)
         else []
     )
@@ -125,7 +125,7 @@ def same_arms(study: StudyConfig, aside: frozenset[str] = frozenset()) -> Iterat
     for name, arm in study.arms.items():
         if name in aside:
             continue
-        same = seen.setdefault(json.dumps(resolved(arm), sort_keys=True), name)
+        same = seen.setdefault(json.dumps({**resolved(arm), "preset": None}, sort_keys=True), name)
         if same != name:
             yield ("arms", name), f"has the same settings as arm {same}: they would be trained twice; remove one"
 

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from softnce_ray.config import BagEncoder, StudyConfig, TransformerEncoder
+from softnce_ray.config import BagEncoder, StudyConfig, TransformerEncoder, flatten, resolved
 from softnce_ray.study.file import check_study, load_study, parse_study
 from softnce_ray.study.problems import StudyError, StudyFile
 
@@ -476,3 +476,26 @@ def test_a_study_with_any_part_replaced_is_a_study_or_a_study_error(data: st.Dat
         inner = inner[key]
     inner[key] = data.draw(TREES)
     reads_or_refuses(yaml.safe_dump(whole))
+
+
+def test_the_paper_s_preset_gives_the_published_settings_and_yields_to_the_arm_s_own(plain_study):
+    study = plain_study()
+    study["arms"] = {
+        "infonce": {},
+        "published": {"preset": "paper", "estimator": {"name": "simcse"}},
+        "bent": {"preset": "paper", "estimator": {"name": "simcse", "temperature": 0.3}, "loss": {"alpha": 1.0}},
+    }
+    arms = {name: flatten(resolved(arm)) for name, arm in parse_study(yaml.safe_dump(study)).arms.items()}
+    keys = ("loss.alpha", "loss.beta", "estimator.temperature")
+    assert [arms["published"][key] for key in keys] == [1.3, 0.7, 0.1]
+    assert [arms["bent"][key] for key in keys] == [1.0, 0.7, 0.3]
+
+
+def test_a_preset_without_published_settings_is_refused_where_it_stands(plain_study):
+    study = plain_study()
+    study["arms"] = {
+        "infonce": {},
+        "odd": {"preset": "paper", "loss": {"name": "bce"}, "estimator": {"name": "uniform"}},
+    }
+    with pytest.raises(StudyError, match=r"arms\.odd\.preset: expected an estimator of bm25, simcse, trained"):
+        parse_study(yaml.safe_dump(study))
