@@ -171,6 +171,20 @@ def test_arms_and_study_end_with_status_metrics_and_note(open_tracker, client, s
     assert Path(client.download_artifacts(parent.info.run_id, "study.yaml")).read_text() == "study: text\n"
 
 
+def test_reading_a_study_leaves_no_copies_of_its_files(
+    open_tracker, store, study, ranks, tmp_path, monkeypatch
+) -> None:
+    tracker = open_tracker()
+    tracker.trial_started(key(), {})
+    finish(tracker, key(), ranks)
+    tracker.wait()
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (trial,) = load_results(store, study).trials
+    assert len(trial.reciprocal_ranks["test"]) == 4
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_a_reopened_trial_keeps_its_run_and_repeats_no_epoch(open_tracker, client, study, ranks) -> None:
     first = open_tracker()
     first.trial_started(key(), {"training.epochs": 3})

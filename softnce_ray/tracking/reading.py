@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,8 @@ def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:
     ranks: dict[str, np.ndarray] = {}
     if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
         try:
-            ranks = read_ranks(client.download_artifacts(run.info.run_id, RANKS_FILE))
+            with tempfile.TemporaryDirectory() as folder:  # MLflow copies, and would leave the copy lying about
+                ranks = read_ranks(client.download_artifacts(run.info.run_id, RANKS_FILE, folder))
         except (OSError, MlflowException) as error:
             raise TrackingError(
                 f"run {run.info.run_id} ({run.info.run_name}) is finished, but its {RANKS_FILE} "
