@@ -10,6 +10,8 @@ search("best", "corpora/python", ["parse a date string"])
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from softnce_ray.config import StudyConfig
 from softnce_ray.corpus import LANGUAGES, Corpus, import_corpus, mine_corpus, python_environment, source_folder
 from softnce_ray.export import export
@@ -44,7 +46,7 @@ __all__ = [
 ]
 
 
-def report(study: str, *, store: Store | None = None, baseline: str | None = None) -> Report:
+def report(study: str, *, store: Store | str | Path | None = None, baseline: str | None = None) -> Report:
     """Compare the arms of a launched study, from its tracking store alone.
 
     Args:
@@ -56,4 +58,4 @@ def report(study: str, *, store: Store | None = None, baseline: str | None = Non
       TrackingError: no such store or study.
       ReportError: unknown baseline, or trials that cannot be compared.
     """
-    return build_report(load_results(store or Store.at(), study), baseline=baseline)
+    return build_report(load_results(Store.at(store), study), baseline=baseline)

@@ -6,6 +6,7 @@ Everything heavy is imported by the command that needs it, so that `--help` is i
 from __future__ import annotations
 
 import enum
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,9 @@ from softnce_ray.errors import UserError
 if TYPE_CHECKING:
     from softnce_ray.corpus import Manifest
     from softnce_ray.store import Store
+
+_PAGE = 130
+"""Columns of a report that is not for a terminal: nobody's window cuts it."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -150,11 +154,17 @@ def launch(
     for line in (*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)):
         print(f"softnce-ray: {line}", file=sys.stderr)
     print(f"{config.study}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
-    again = f"softnce-ray launch {study}"
+    place = "".join(
+        f" {option} {shlex.quote(str(value))}"
+        for option, value in (("--store", store), ("--tracking-uri", tracking_uri))
+        if value is not None
+    )
+    again = f"softnce-ray launch {shlex.quote(str(study))}{place}"
     if done.interrupted:
         print(f"interrupted: go on with  {again}", file=sys.stderr)
         raise typer.Exit(130)
-    print(f"see  softnce-ray report {config.study}  and  softnce-ray ui")
+    ui = f"  and  softnce-ray ui{place}" if tracking_uri is None else ""
+    print(f"see  softnce-ray report {config.study}{place}{ui}")
     if done.failed or done.problems or done.unsent:
         print(f"softnce-ray: not all is done; try what failed again with  {again}", file=sys.stderr)
         raise typer.Exit(1)
@@ -176,9 +186,13 @@ def report(
     from softnce_ray.tracking import load_results
 
     made = build_report(load_results(_store(store, tracking_uri), study), baseline=baseline)
-    with open(out, "w", encoding="utf-8") if out else _stdout() as file:
+    try:
+        target = open(out, "w", encoding="utf-8") if out else _stdout()  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from error
+    with target as file:
         if format is Format.terminal:
-            console = Console(file=file)
+            console = Console(file=file, width=None if file.isatty() else _PAGE)
             console.print(to_terminal(made, width=console.width))
         else:
             file.write((to_markdown(made) if format is Format.markdown else to_json(made)).rstrip("\n") + "\n")

@@ -54,7 +54,7 @@ def export(
     study: str,
     to: str | Path,
     *,
-    store: Store | None = None,
+    store: Store | str | Path | None = None,
     arm: str | None = None,
     language: str | None = None,
     overwrite: bool = False,
@@ -76,7 +76,7 @@ def export(
     """
     from softnce_ray.tracking import download_model, load_results
 
-    target, place = Path(to), store or Store.at()
+    target, place = Path(to), Store.at(store)
     if target.exists() and not (overwrite and (target / _SETTINGS).exists()):
         what = "something that is no export of ours" if overwrite else "something already"
         raise ExportError(

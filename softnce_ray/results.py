@@ -45,7 +45,7 @@ class KnownTrial:
 @dataclass(frozen=True)
 class StudyRecord:
     """What the parent run says of a study; all but the name may change with a later launch. `text` is the whole
-    study as YAML."""
+    study as YAML; `definitions` says by a hash what each arm means now: trials of another meaning no longer count."""
 
     study: str
     question: str
@@ -56,6 +56,7 @@ class StudyRecord:
     corpus: str
     corpus_fingerprint: str
     text: str
+    definitions: Mapping[str, str] = field(default_factory=dict)
 
 
 # Compared by identity: a generated == would compare arrays, which has no single truth value.

@@ -34,12 +34,14 @@ class Store:
     tracking_uri: str
 
     @staticmethod
-    def at(folder: str | Path | None = None, tracking_uri: str | None = None) -> Store:
+    def at(folder: Store | str | Path | None = None, tracking_uri: str | None = None) -> Store:
         """The store in `folder`, which is made when something is first kept in it.
 
         Defaults: the environment's `SOFTNCE_STORE` or `./softnce_runs`; the environment's
         `MLFLOW_TRACKING_URI` or a SQLite database in the folder.
         """
+        if isinstance(folder, Store):
+            return folder
         root = Path(folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER).absolute()
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
         return Store(root, uri)

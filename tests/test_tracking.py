@@ -171,6 +171,34 @@ def test_arms_and_study_end_with_status_metrics_and_note(open_tracker, client, s
     assert Path(client.download_artifacts(parent.info.run_id, "study.yaml")).read_text() == "study: text\n"
 
 
+def test_trials_of_an_arm_s_earlier_meaning_do_not_count_until_it_has_it_again(
+    open_tracker, store, study, ranks
+) -> None:
+    first = open_tracker(definitions={"one": "before", "two": "same"})
+    for arm in ("one", "two"):
+        first.trial_started(key(arm), {})
+        finish(first, key(arm), ranks)
+    first.wait()
+    changed = open_tracker(definitions={"one": "after", "two": "same"})
+    changed.wait()
+    assert [trial.arm for trial in load_results(store, study).trials] == ["two"]
+    back = open_tracker(definitions={"one": "before", "two": "same"})
+    back.wait()
+    assert {trial.arm for trial in load_results(store, study).trials} == {"one", "two"}
+
+
+def test_a_trial_that_an_arm_comes_to_by_another_search_counts_as_it_is(open_tracker, store, study, ranks) -> None:
+    first = open_tracker(definitions={"one": "before"})
+    first.trial_started(key(), {})
+    finish(first, key(), ranks)
+    first.wait()
+    second = open_tracker(definitions={"one": "after"})
+    second.known()
+    second.supersede("one", "python", [key().identity])
+    second.wait()
+    assert len(load_results(store, study).trials) == 1
+
+
 def test_reading_a_study_leaves_no_copies_of_its_files(
     open_tracker, store, study, ranks, tmp_path, monkeypatch
 ) -> None:

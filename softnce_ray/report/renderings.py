@@ -49,7 +49,9 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
     for name in shown:
         heading = headings[name].replace(" ", "\n") if narrow else headings[name]
         if name in ("arm", "language"):
-            table.add_column(heading, overflow="fold")
+            texts = [row.arm if name == "arm" else row.language or OVERALL for row in report.rows]
+            longest = max(map(len, texts), default=0)
+            table.add_column(heading, overflow="fold", min_width=min(longest, 24))
         else:
             table.add_column(heading, justify="right", no_wrap=True)
     last_of_language = {row.language: row for row in report.rows}

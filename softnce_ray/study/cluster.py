@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +32,14 @@ def session(resources: Resources) -> Iterator[int]:
     """
     ours = not ray.is_initialized()
     if ours:
-        ray.init(
-            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE
-        )
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(**quiet)
+            else:  # never a cluster that happens to run here
+                ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise LaunchError(f"Ray cannot be started or reached: {' '.join(str(error).split())[:500]}") from error
     try:
         yield _slots(resources, ray.cluster_resources())
     finally:

@@ -215,13 +215,18 @@ def cells(study: StudyConfig) -> list[Cell]:
 def search_name(study: StudyConfig, cell: Cell, corpus_fingerprint: str) -> str:
     """Name of a cell's search in the store. It says all that the answers depend on besides the values searched:
     another arm, space, seed or corpus is another search; more trials are the same one."""
-    assert study.search is not None
-    space = study.space(cell.arm)
-    fixed = with_values(arm_settings(study.arms[cell.arm]), dict.fromkeys(space))
+    return f"{study.study}/{cell.arm}/{cell.language}/{definition(study, cell.arm, corpus_fingerprint)}"
+
+
+def definition(study: StudyConfig, arm: str, corpus_fingerprint: str) -> str:
+    """Hash of what an arm means in this study: its settings, what is searched and how, and the corpus. Trials of
+    another definition say nothing of it. Languages, seeds and the number of search trials may grow within one."""
+    space = study.space(arm)
+    fixed = with_values(arm_settings(study.arms[arm]), dict.fromkeys(space))
     spaces = {path: values.model_dump(mode="json") for path, values in space.items()}
-    rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"})
+    rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"}) if study.search and space else None
     content = json.dumps([METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules], sort_keys=True)
-    return f"{study.study}/{cell.arm}/{cell.language}/{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def planned_trials(study: StudyConfig) -> Iterator[tuple[str, str, str, str]]:

@@ -25,11 +25,11 @@ from softnce_ray.study.cluster import interruptible, session, start_all, wait_al
 from softnce_ray.study.display import Display, display_for
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.file import check_study, load_study
-from softnce_ray.study.planner import Cell, Planner, cells, search_name
+from softnce_ray.study.planner import Cell, Planner, cells, definition, search_name
 from softnce_ray.study.search import CellSearch, open_storage
 from softnce_ray.study.trainable import latest_model
 from softnce_ray.study.tuning import run_tune
-from softnce_ray.tracking import Tracker, load_results
+from softnce_ray.tracking import Tracker, TrackingError, load_results
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def launch(
       TrackingError: the MLflow store cannot be opened or read.
     """
     config = check_study(study) if isinstance(study, StudyConfig) else load_study(study)
-    place = store if isinstance(store, Store) else Store.at(store)
+    place = Store.at(store)
     show = display or display_for(Console(stderr=True))
     corpus = Corpus.open(config.corpus)
     with only_launch(place, config.study):
@@ -107,8 +107,12 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> 
             if run is not None:
                 run.close_live("KILLED")
             unsent = _close(tracker, store, study.study, status)
+    try:
+        results = load_results(store, study.study)
+    except TrackingError as error:  # gone since: what was run is still told
+        results, unsent = _nothing_read(study, corpus), [*unsent, str(error)]
     return Launch(
-        load_results(store, study.study),
+        results,
         run.ran if run else 0,
         run.planner.already_done if run else 0,
         run.failures if run else 0,
@@ -208,6 +212,21 @@ def _key(trial: TrialResult) -> TrialKey:
     return TrialKey(trial.arm, trial.language, trial.phase, trial.seed, trial.identity)
 
 
+def _nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
+    """The results of a study whose store cannot be read."""
+    return StudyResults(
+        study=study.study,
+        question=study.question,
+        baseline=study.baseline,
+        arms=tuple(study.arms),
+        languages=study.languages,
+        seeds=study.seeds,
+        corpus_fingerprint=corpus.fingerprint,
+        trials=(),
+        status="FAILED",
+    )
+
+
 def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
     text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return StudyRecord(
@@ -220,6 +239,7 @@ def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
         study.corpus,
         corpus.fingerprint,
         text,
+        {arm: definition(study, arm, corpus.fingerprint) for arm in study.arms},
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from softnce_ray.errors import UserError
@@ -14,6 +17,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
@@ -37,13 +41,24 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
             )
         database.parent.mkdir(parents=True, exist_ok=True)
     try:
-        client = MlflowClient(tracking_uri=store.tracking_uri)
-        client.search_experiments(max_results=1)
+        with _alone(database) if store.artifact_root else contextlib.nullcontext():
+            client = MlflowClient(tracking_uri=store.tracking_uri)
+            client.search_experiments(max_results=1)
     except Exception as error:
         shown = without_password(store.tracking_uri)
         reason = first_line(error).replace(store.tracking_uri, shown)
         raise TrackingError(f"MLflow store {shown} cannot be opened: {reason}") from error
     return client
+
+
+@contextlib.contextmanager
+def _alone(database: Path) -> Iterator[None]:
+    """Open a database of ours one process at a time: two that make its tables at the same time break it."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # a server's, or a store that can only be read
+            lock = held.enter_context((database.parent / ".mlflow.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def experiment_of(client: MlflowClient, store: Store, study: str) -> str:

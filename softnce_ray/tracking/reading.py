@@ -20,7 +20,8 @@ from softnce_ray.tracking.connection import TrackingError, connect, first_line, 
 def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResults:
     """A study as the store remembers it: all trials of its present arms and languages.
 
-    Confirm trials of configurations that a later search replaced are left out.
+    Trials of an arm's earlier settings, space or corpus are left out, and confirm trials of configurations that a
+    later search replaced.
 
     Raises:
       TrackingError: no such store or study.
@@ -35,11 +36,15 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
         )
     tags = parents[0].data.tags
     arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
+    meanings = json.loads(tags.get("definitions", "{}"))
     runs = search_runs(client, experiment.experiment_id, "tags.role = 'trial'")
     trials = tuple(
         _trial(client, run, ranks)
         for run in sorted(runs, key=lambda run: run.info.start_time)
-        if run.data.tags["arm"] in arms and run.data.tags["language"] in languages and "superseded" not in run.data.tags
+        if run.data.tags["arm"] in arms
+        and run.data.tags["language"] in languages
+        and "superseded" not in run.data.tags
+        and meanings.get(run.data.tags["arm"]) == run.data.tags.get("definition")
     )
     return StudyResults(
         study=study,

@@ -166,6 +166,7 @@ class Tracker:
         if key in self._runs:
             run_id = self._runs[key]
             self._client.update_run(run_id, status="RUNNING")
+            self._client.log_batch(run_id, tags=self._definition(key.arm))
             if "failure" in self._client.get_run(run_id).data.tags:
                 self._client.delete_tag(run_id, "failure")
             return
@@ -184,7 +185,11 @@ class Tracker:
         name = f"{key.arm}/{key.language}/{key.phase}-{key.seed if key.phase == 'confirm' else key.identity[:6]}"
         run_id = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
         self._runs[key] = run_id
-        self._client.log_batch(run_id, params=_params(settings))
+        self._client.log_batch(run_id, params=_params(settings), tags=self._definition(key.arm))
+
+    def _definition(self, arm: str) -> list[RunTag]:
+        """What the arm means in this launch, as a tag of a trial; none where the record does not say."""
+        return [RunTag("definition", text) for name, text in self._record.definitions.items() if name == arm]
 
     def _log_epoch(self, key: TrialKey, metrics: dict[str, float], now: int) -> None:
         run_id, epoch = self._runs[key], int(metrics["epoch"])
@@ -233,7 +238,10 @@ class Tracker:
             if key.identity not in current:
                 self._client.set_tag(run_id, "superseded", "yes")
                 self._superseded.add(key)
-            elif key in self._superseded:
+                continue
+            if self._definition(arm):  # the same trial, though the arm may have come to it by another search
+                self._client.log_batch(run_id, tags=self._definition(arm))
+            if key in self._superseded:
                 self._client.delete_tag(run_id, "superseded")
                 self._superseded.remove(key)
 
@@ -308,6 +316,7 @@ def _record_tags(record: StudyRecord) -> dict[str, str]:
         "seeds": json.dumps(record.seeds),
         "corpus": record.corpus,
         "corpus_fingerprint": record.corpus_fingerprint,
+        "definitions": json.dumps(dict(record.definitions)),
     }
 
 
