@@ -61,12 +61,11 @@ class SimCSEEstimator(Settings):
 
 
 class TrainedEstimator(Settings):
-    """Score of query i and code j under a frozen dual encoder: an exported one, or one with the arm's own settings
-    that InfoNCE trains first."""
+    """Score of query i and code j under a frozen dual encoder with the arm's own settings, which InfoNCE trains
+    first."""
 
     name: Literal["trained"] = "trained"
     temperature: float = Field(5.0, gt=0, description="for unit vectors, whose scores lie in [-1, 1], rather 0.1")
-    model: str | None = Field(None, description="folder of an exported model; null: train one")
     seed: int = Field(0, ge=0, lt=2**31)
 
 
