@@ -126,14 +126,11 @@ def write_export(model: Model, target: Path, card: str, *, replace: bool = False
     Raises:
       ExportError: see `export`.
     """
-    with tempfile.TemporaryDirectory(dir=_existing_parent(target)) as work:
-        made = Path(work) / target.name
-        _write(model, made, card)
-        difference = _check(model, made)
+    with appearing(target) as folder:
+        _write(model, folder, card)
+        difference = _check(model, folder)
         if replace:
             shutil.rmtree(target, ignore_errors=True)
-        with appearing(target) as folder:
-            shutil.copytree(made, folder, dirs_exist_ok=True)
     return difference
 
 
@@ -268,9 +265,3 @@ The training functions stand under their own packages' licences.
 
 {settings}
 """
-
-
-def _existing_parent(path: Path) -> Path:
-    parent = path.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    return parent
