@@ -69,29 +69,26 @@ def start_all(function: Callable[..., Any], calls: Mapping[Any, tuple[Any, ...]]
 
 
 def wait_all(started: Mapping[Any, ray.ObjectRef], what: str) -> dict[Any, Any]:
-    """What the tasks returned, by key. When one fails, or while waiting for them is interrupted, the others are
-    stopped.
+    """What the tasks returned, by key. The first that fails ends the wait; the others end with the session.
+
+    They are not cancelled: `ray.cancel` of a task whose reply is on its way ends the process that called it, with
+    exit status 1 and no word (a failed check in Ray's task manager; seen in 6 of 36 runs of tests on a busy machine).
+    In a session of the caller's they run on and leave what they made where the next launch finds it.
 
     Raises:
       UserError: as a task raised it.
       LaunchError: a task failed otherwise; the message says `what` of which key, and why.
     """
     done: dict[Any, Any] = {}
-    try:
-        for key, task in started.items():
-            try:
-                done[key] = ray.get(task)
-            except ray.exceptions.RayError as error:
-                cause = getattr(error, "cause", None) or error
-                if isinstance(cause, UserError):
-                    raise cause from None
-                reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
-                raise LaunchError(f"{what} failed for {key}: {reason}") from error
-    except BaseException:
-        for key, task in started.items():
-            if key not in done:
-                ray.cancel(task)
-        raise
+    for key, task in started.items():
+        try:
+            done[key] = ray.get(task)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, UserError):
+                raise cause from None
+            reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
+            raise LaunchError(f"{what} failed for {key}: {reason}") from error
     return done
 
 
