@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -10,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from softnce_ray.config import ArmConfig
-from softnce_ray.encoders import Bag, DualEncoder, Transformer, build_encoder
-from softnce_ray.errors import UserError
+from softnce_ray.encoders import Bag, Transformer
 from softnce_ray.folders import appearing
-from softnce_ray.model import Model, load_model, settings_json
+from softnce_ray.model import ExportError, Model, load_export, load_model, settings_json
+from softnce_ray.named import EXPORT_SETTINGS
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.store import Store
 
 TOLERANCE = 1e-5
 """Largest difference of an exported model's vectors from the trained one's, per component."""
 
-_SETTINGS = "softnce_ray.json"
 _CHECKED = (
     "parse a date string",
     "Return the sum of two numbers.",
@@ -33,12 +29,9 @@ _CHECKED = (
     "class HTTPServer:\n    def handle_request(self, x_1):\n        return None",
     "",
     "löschen 删除 🙂",
+    'PAD = "<pad>" + "<s></s>"  # [PAD] [CLS] <unk> <mask>',
     "def long(values):\n    total = 0\n" + "    total += values[0] * 3\n" * 200 + "    return total",
 )
-
-
-class ExportError(UserError, ValueError):
-    """A model that cannot be exported, or an export that does not give the same vectors."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ def export(
     from softnce_ray.tracking import download_model, load_results
 
     target, place = Path(to), Store.at(store)
-    if target.exists() and not (overwrite and (target / _SETTINGS).exists()):
+    if target.exists() and not (overwrite and (target / EXPORT_SETTINGS).exists()):
         what = "something that is no export of ours" if overwrite else "something already"
         raise ExportError(
             f"expected to make {target}, got {what} there: give another --to"
@@ -134,38 +127,6 @@ def write_export(model: Model, target: Path, card: str, *, replace: bool = False
     return difference
 
 
-def load_export(folder: str | Path) -> Model:
-    """The model of an exported folder, from that folder alone.
-
-    Raises:
-      ExportError: the folder is no export.
-    """
-    root = Path(folder)
-    try:
-        config = ArmConfig.model_validate(json.loads((root / _SETTINGS).read_text()))
-        tokenizer = Tokenizer.from_str((root / "tokenizer.json").read_text())
-        if config.encoder.kind == "bag":
-            table = load_file(root / "model.safetensors")["embedding.weight"]
-            bag = Bag(*table.shape)
-            with torch.no_grad():
-                bag.table.copy_(table)
-            return Model(DualEncoder(bag, config.similarity).eval(), tokenizer, config)
-        network = json.loads((root / "config.json").read_text())
-        encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
-        weights = load_file(root / "model.safetensors")
-        encoder.tower.model.load_state_dict(weights, strict=False)  # type: ignore[operator, union-attr]
-        return Model(encoder.eval(), tokenizer, config)
-    except FileNotFoundError as error:
-        raise ExportError(
-            f"expected an exported model in {root}, got no {Path(error.filename or '').name}: make one with "
-            "softnce-ray export STUDY --to DIR"
-        ) from None
-    except (OSError, ValueError, KeyError) as error:
-        raise ExportError(
-            f"expected an exported model in {root}, got a damaged one: {error}; export it again"
-        ) from error
-
-
 def _write(model: Model, folder: Path, card: str) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
@@ -187,7 +148,7 @@ def _write(model: Model, folder: Path, card: str) -> None:
         whole = SentenceTransformer(modules=modules, device="cpu")
         whole.similarity_fn_name = model.config.similarity
         whole.save_pretrained(str(folder), create_model_card=False)
-    (folder / _SETTINGS).write_text(settings_json(model.config))
+    (folder / EXPORT_SETTINGS).write_text(settings_json(model.config))
     (folder / "README.md").write_text(card)
 
 
@@ -202,7 +163,10 @@ def _transformer_modules(tower: Transformer, tokenizer: Tokenizer, config: ArmCo
         )
     length = config.tokens.code_length
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=tokenizer.id_to_token(tower.pad_id), model_max_length=length
+        tokenizer_object=tokenizer,
+        pad_token=tokenizer.id_to_token(tower.pad_id),
+        model_max_length=length,
+        split_special_tokens=True,  # as training reads texts: see `only_text`
     )
     tower.model.save_pretrained(work)  # type: ignore[operator]
     wrapped.save_pretrained(work)

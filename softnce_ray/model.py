@@ -14,10 +14,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from softnce_ray.config import ArmConfig
-from softnce_ray.corpus.tokens import Ragged
-from softnce_ray.encoders import DualEncoder, build_encoder
+from softnce_ray.corpus.tokens import Ragged, only_text
+from softnce_ray.encoders import Bag, DualEncoder, build_encoder
+from softnce_ray.errors import UserError
+from softnce_ray.named import EXPORT_SETTINGS
 
 _CHUNK_TOKENS = 16_384
+_CHUNK_TEXTS = 2_000
+
+
+class ExportError(UserError, ValueError):
+    """A model that cannot be exported, or an export that is none or does not give the same vectors."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,14 @@ class Model:
 
     def _encode(self, texts: Sequence[str], length: int) -> np.ndarray:
         self.tokenizer.enable_truncation(length)
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
-        offsets = np.cumsum([0, *map(len, encodings)])
-        ids = np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64, offsets[-1])
-        return encode(self.encoder, Ragged(ids, offsets)).cpu().numpy()
+        ids, lengths = [np.empty(0, np.int64)], [0]
+        for start in range(0, len(texts), _CHUNK_TEXTS):  # encodings are a hundred times as large as the ids in them
+            encodings = self.tokenizer.encode_batch_fast(
+                list(texts[start : start + _CHUNK_TEXTS]), add_special_tokens=True
+            )
+            ids.append(np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64))
+            lengths.extend(map(len, encodings))
+        return encode(self.encoder, Ragged(np.concatenate(ids), np.cumsum(lengths))).cpu().numpy()
 
 
 @torch.inference_mode()
@@ -93,7 +104,7 @@ def load_model(folder: Path) -> Model:
     config = ArmConfig.model_validate_json((folder / "settings.json").read_text())
     stored = (folder / "tokenizer.json").read_text(encoding="utf-8")
     try:
-        tokenizer = Tokenizer.from_str(stored)
+        tokenizer = only_text(Tokenizer.from_str(stored))
     except Exception as error:  # tokenizers raises nothing more special
         raise ValueError(f"expected a tokenizer in {folder / 'tokenizer.json'}, got {error}") from error
     architecture = folder / "transformer.json"
@@ -105,3 +116,36 @@ def load_model(folder: Path) -> Model:
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"expected the weights of {folder / 'settings.json'} in {weights}, got {error}") from error
     return Model(encoder.eval(), tokenizer, config)
+
+
+def load_export(folder: str | Path) -> Model:
+    """The model of an exported folder, from that folder alone.
+
+    Raises:
+      ExportError: the folder is no export.
+    """
+    root = Path(folder)
+    try:
+        config = ArmConfig.model_validate(json.loads((root / EXPORT_SETTINGS).read_text()))
+        tokenizer = only_text(Tokenizer.from_str((root / "tokenizer.json").read_text(encoding="utf-8")))
+        if config.encoder.kind == "bag":
+            table = load_file(root / "model.safetensors")["embedding.weight"]
+            bag = Bag(*table.shape)
+            with torch.no_grad():
+                bag.table.copy_(table)
+            return Model(DualEncoder(bag, config.similarity).eval(), tokenizer, config)
+        network = json.loads((root / "config.json").read_text())
+        encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
+        weights = load_file(root / "model.safetensors")
+        encoder.tower.model.load_state_dict(weights, strict=False)  # type: ignore[operator, union-attr]
+        return Model(encoder.eval(), tokenizer, config)
+    except FileNotFoundError as error:
+        name = Path(error.filename or "model.safetensors").name
+        raise ExportError(
+            f"expected an exported model in {root}, got no {name}: make one with softnce-ray export STUDY --to DIR"
+        ) from None
+    except Exception as error:  # what reads tokenizers and weights has no common type of error
+        reason = (str(error).splitlines() or [""])[0]
+        raise ExportError(
+            f"expected an exported model in {root}, got a damaged one: {reason}; export it again"
+        ) from error

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from softnce_ray.corpus.pairs import SPLITS
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.export import load_export
+from softnce_ray.model import load_export
 
 
 @dataclass(frozen=True)

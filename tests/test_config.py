@@ -328,6 +328,23 @@ def test_a_bag_takes_no_weight_decay_and_a_transformer_does() -> None:
     assert trial(**TRANSFORMER, training={"weight_decay": 0.1}).training.weight_decay == 0.1
 
 
+def test_a_named_model_of_the_trained_estimator_takes_no_seed() -> None:
+    estimator = {"name": "trained", "model": "exported/best"}
+    named = trial(**{**SOFT, "estimator": estimator})
+    assert trial(**named.model_dump()) == named  # settings written out with their defaults are settings
+    with pytest.raises(ValidationError, match="a named model is not trained: expected no seed, got 3"):
+        trial(**{**SOFT, "estimator": {**estimator, "seed": 3}})
+    trial(**{**SOFT, "estimator": {"name": "trained", "seed": 3}})
+
+
+@pytest.mark.parametrize("name", ["trained", "simcse"])
+def test_a_named_model_of_an_estimator_changes_the_identity_and_is_not_empty(name: str) -> None:
+    automatic, named = ({**SOFT, "estimator": {"name": name, **more}} for more in ({}, {"model": "exported/best"}))
+    assert not same(automatic, named)
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        trial(**{**SOFT, "estimator": {"name": name, "model": ""}})
+
+
 def test_heads_must_divide_the_width_only_from_scratch() -> None:
     with pytest.raises(ValidationError, match="divisor of width 128, got 3"):
         trial(encoder={"kind": "transformer", "heads": 3})

@@ -14,14 +14,22 @@ import pytest
 
 from softnce_ray import export as module
 from softnce_ray.config import ArmConfig, TrialConfig
+from softnce_ray.corpus import Pair
+from softnce_ray.corpus.tokens import SPECIAL
 from softnce_ray.export import ExportError, best_trial, export, load_export, write_export
-from softnce_ray.model import Model
+from softnce_ray.model import Model, load_model, save_model
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.store import Store
 from softnce_ray.training import train
 
-TEXTS = ["Parse the date of every customer.", "def decode_calendar(buyers):\n    return buyers", "", "x " * 500]
+TEXTS = [
+    "Parse the date of every customer.",
+    "def decode_calendar(buyers):\n    return buyers",
+    "",
+    "x " * 500,
+    "<pad> customer <s> of </s> price <mask><pad>",
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,58 @@ def test_a_fresh_process_of_sentence_transformers_gives_the_trained_vectors(
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), model.encode_codes(TEXTS), atol=1e-5)
     np.testing.assert_allclose(load_export(tmp_path / "best").encode_codes(TEXTS), model.encode_codes(TEXTS), atol=1e-6)
+
+
+def bert_folder(folder: Path, texts: list[str]) -> str:
+    """A BERT made here, with a tokenizer of its own, as transformers writes them."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    tokenizer = BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=300, show_progress=False)
+    special: dict[str, Any] = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer, **special).save_pretrained(folder)
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=tokenizer.get_vocab_size(), **sizes), add_pooling_layer=False).save_pretrained(
+        folder
+    )
+    return str(folder)
+
+
+def test_special_tokens_in_a_text_are_text_to_all_who_read_an_export_of_a_named_model(
+    trained: Callable[..., Model], tiny_pairs: list[Pair], tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    name = bert_folder(tmp_path / "bert", [pair.code + " [ ] PAD SEP" for pair in tiny_pairs])
+    model = trained({"kind": "transformer", "model": name, "pooling": "first"})
+    write_export(model, tmp_path / "best", "card")
+    texts = ["[PAD] customer [SEP]", "[ PAD ] customer [ SEP ]", "customer"]
+    vectors = model.encode_codes(texts)
+    np.testing.assert_array_equal(vectors[0], vectors[1])
+    assert np.abs(vectors[0] - vectors[2]).max() > 1e-3
+    theirs = SentenceTransformer(str(tmp_path / "best"), device="cpu").encode(texts)
+    np.testing.assert_allclose(theirs, vectors, atol=1e-5)
+    np.testing.assert_allclose(load_export(tmp_path / "best").encode_codes(texts), vectors, atol=1e-6)
+
+
+def test_an_export_of_a_model_that_was_stored_with_special_tokens_to_look_for_is_exported(
+    trained: Callable[..., Model], tmp_path: Path
+) -> None:
+    (tmp_path / "stored").mkdir()
+    save_model(trained(ENCODERS["bag"]), tmp_path / "stored")
+    file = tmp_path / "stored" / "tokenizer.json"
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    old = [{"id": number, "content": text, **flags} for number, text in enumerate(SPECIAL)]
+    file.write_text(json.dumps({**json.loads(file.read_text()), "added_tokens": old}))
+    assert write_export(load_model(tmp_path / "stored"), tmp_path / "best", "card") <= 1e-5
 
 
 def test_transformers_itself_loads_an_exported_transformer(trained: Callable[..., Model], tmp_path: Path) -> None:
@@ -133,6 +193,21 @@ def test_a_folder_that_is_no_export_is_named(tmp_path: Path) -> None:
     (tmp_path / "softnce_ray.json").write_text(ArmConfig().model_dump_json())
     with pytest.raises(ExportError, match=r"tokenizer\.json"):
         load_export(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors", "softnce_ray.json"])
+def test_a_missing_or_cut_off_file_of_an_export_is_an_error_of_one_line(
+    name: str, trained: Callable[..., Model], tmp_path: Path
+) -> None:
+    write_export(trained(ENCODERS["bag"]), tmp_path / "best", "card")
+    file = tmp_path / "best" / name
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(ExportError, match="damaged") as caught:
+        load_export(tmp_path / "best")
+    assert "\n" not in str(caught.value)
+    file.unlink()
+    with pytest.raises(ExportError, match=f"got no {name}"):
+        load_export(tmp_path / "best")
 
 
 def _trial(arm: str, language: str, valid: float, **changes: Any) -> TrialResult:

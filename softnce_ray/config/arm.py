@@ -23,7 +23,7 @@ from softnce_ray.config.losses import (
 )
 from softnce_ray.config.settings import Name, Settings, wrong
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Raised whenever a change makes the same settings train or evaluate differently: old results then no
 longer count as results of the new code."""
 

@@ -51,7 +51,9 @@ class SimCSEEstimator(Settings):
 
     name: Literal["simcse"] = "simcse"
     temperature: float = Field(0.1, gt=0)
-    model: str | None = Field(None, description="a sentence-transformers model, by name or folder; null: train one")
+    model: str | None = Field(
+        None, min_length=1, description="a sentence-transformers model, by name or folder; null: train one"
+    )
     epochs: int = Field(1, ge=1, le=1000)
     batch_size: int = Field(128, ge=2)
     learning_rate: float = Field(0.001, gt=0, le=10)
@@ -61,12 +63,26 @@ class SimCSEEstimator(Settings):
 
 
 class TrainedEstimator(Settings):
-    """Score of query i and code j under a frozen dual encoder with the arm's own settings, which InfoNCE trains
-    first."""
+    """Score of query i and code j under a frozen dual encoder: a named one, or one with the arm's own settings, which
+    InfoNCE trains first."""
 
     name: Literal["trained"] = "trained"
     temperature: float = Field(5.0, gt=0, description="for unit vectors, whose scores lie in [-1, 1], rather 0.1")
-    seed: int = Field(0, ge=0, lt=2**31)
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="a folder that softnce-ray export made, or a sentence-transformers model, by name or folder; null: "
+        "train one",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="of the run that trains it; unused with a model")
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainedEstimator:
+        if self.model is not None and self.seed:  # 0 is what settings say that were written out with their defaults
+            raise wrong(
+                "seed", f"a named model is not trained: expected no seed, got {self.seed}; remove it or the model"
+            )
+        return self
 
 
 class UniformEstimator(Settings):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -23,7 +24,7 @@ from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.folders import made_once
 
-TOKENS_VERSION = 2
+TOKENS_VERSION = 3
 SIDES = ("query", "code")
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """RoBERTa's special tokens in RoBERTa's order: padding is id 1."""
@@ -67,7 +68,7 @@ class TokenStore:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        return only_text(Tokenizer.from_file(str(self.folder / "tokenizer.json")))
 
     def texts(self, language: str, split: str, side: str) -> Ragged:
         """Texts of one side of a split, memory-mapped, in the order of the corpus' table."""
@@ -195,6 +196,40 @@ def train_tokenizer(texts: Iterator[list[str]], settings: TokenSettings, special
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>", special_tokens=[(name, SPECIAL.index(name)) for name in ("<s>", "</s>")]
         )
+    return only_text(tokenizer)
+
+
+def only_text(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with every text read as text: `<pad>` in a program is no padding. Special tokens are only those
+    that the tokenizer itself puts around a text.
+
+    A tokenizer looks for its special tokens in a text before all else. Those that its model knows too are taken off
+    that list, and its file repeats this wherever it is read. The rest is passed over by a flag that no file keeps,
+    so that whatever reads a tokenizer from a file calls this.
+    """
+    content = json.loads(tokenizer.to_str())
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+    special = [token for token in content["added_tokens"] if token["special"]]
+    known = [token["content"] for token in special if vocabulary.get(token["content"]) == token["id"]]
+    if known:
+        kept = [token for token in content["added_tokens"] if token["content"] not in known]
+        tokenizer = Tokenizer.from_str(json.dumps({**content, "added_tokens": kept}))
+    tokenizer.encode_special_tokens = True
+    # Unigram and whole words find any entry of their vocabulary in a text, special ones too: a space breaks those.
+    unknown = content["model"].get("unk_token")
+    found = [
+        name
+        for name in known
+        if len(name) > 1
+        and name != unknown
+        and vocabulary[name] in tokenizer.encode(name, add_special_tokens=False).ids
+    ]
+    if found:
+        heads = sorted({name[0] for name in found})
+        tails = {head: "|".join(re.escape(name[1:]) for name in found if name[0] == head) for head in heads}
+        inside = "|".join(f"(?<={re.escape(head)})(?={tail})" for head, tail in tails.items())
+        steps = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(Regex(inside), " ")])
     return tokenizer
 
 
@@ -209,7 +244,7 @@ def _named_tokenizer(name: str) -> Tokenizer:
             f"tokenizer.json, or a name that this machine can download ({(str(error).splitlines() or [''])[0]})"
         ) from error
     tokenizer.no_padding()
-    return tokenizer
+    return only_text(tokenizer)
 
 
 def _training_texts(corpus: Corpus) -> Iterator[list[str]]:

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    ByteLevelBPETokenizer,
+    Tokenizer,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from softnce_ray.config import TokenSettings
 from softnce_ray.corpus import SPLITS, Corpus, CorpusError, Pair, build_corpus
@@ -20,6 +28,7 @@ from softnce_ray.corpus.tokens import (
     Ragged,
     TokenStore,
     concatenate,
+    only_text,
     prepare_tokens,
     token_key,
     train_tokenizer,
@@ -108,6 +117,89 @@ def test_special_tokens_have_their_places_and_wrap_texts_where_asked():
     assert tokenizer.encode("parse date").tokens == ["<s>", "parse", "date", "</s>"]
     assert tokenizer.encode("").tokens == ["<s>", "</s>"]
     assert tokenizer_of().encode("parse").tokens == ["parse"]
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_special_tokens_that_stand_in_a_text_are_text(special):
+    tokenizer = tokenizer_of(special=special)
+    for text, apart in (("<pad>", "< pad >"), ("parse<s>date</s>", "parse < s > date < / s >"), ("<mask>", "< mask >")):
+        assert tokenizer.encode(text).tokens == tokenizer.encode(apart).tokens
+        again = Tokenizer.from_str(tokenizer.to_str())  # as any library reads the file
+        assert again.encode(text).tokens == tokenizer.encode(text).tokens
+    inside = tokenizer.encode("<pad> <s> </s> <mask>", add_special_tokens=False).ids
+    assert not {SPECIAL.index(name) for name in ("<pad>", "<s>", "</s>", "<mask>")} & set(inside)
+
+
+CODES = ["def f(x): return '< pad >' < s > </ s > [ PAD ] mask", "parse the date of every string"] * 20
+NAMES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+
+def unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=80, special_tokens=NAMES, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator(CODES, trainer)
+    return tokenizer
+
+
+def whole_words() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel({}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.train_from_iterator(CODES, trainers.WordLevelTrainer(special_tokens=NAMES, show_progress=False))
+    return tokenizer
+
+
+def byte_pairs() -> Tokenizer:
+    """As CodeBERT's: bytes, RoBERTa's special tokens around a text, and a mask that is only an added token."""
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(CODES, vocab_size=320, special_tokens=NAMES[:4], show_progress=False)
+    made: Tokenizer = tokenizer._tokenizer
+    made.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return made
+
+
+@pytest.mark.parametrize("make", [unigram, whole_words, byte_pairs])
+def test_a_named_tokenizer_reads_special_tokens_of_a_text_as_text(make, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    text = "x <pad> (y</s>) <mask><s>"
+    tokenizer = make()
+    assert {1, 2} & set(tokenizer.encode(text, add_special_tokens=False).ids)  # or the test shows nothing
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>").save_pretrained(
+        tmp_path / "named"
+    )
+    codes = [f"def f(a):\n    {text}\n    return value" for text in (text, "plain text of it")]
+    pairs = [Pair("three words here", code, "python", "p", "a.py", 1, "f") for code in codes]
+    build_corpus({"train": pairs}, tmp_path / "corpus", near_duplicate=None)
+    store = prepare_tokens(
+        Corpus.open(tmp_path / "corpus"),
+        SETTINGS.model_copy(update={"code_length": 100}),
+        tmp_path,
+        tokenizer=str(tmp_path / "named"),
+        special=True,
+    )
+    kept = store.tokenizer
+    assert kept.get_vocab_size() == tokenizer.get_vocab_size()
+    forbidden = {tokenizer.token_to_id(name) for name in NAMES if name != "<unk>"}
+    stored = texts_of(store.texts("python", "train", "code"))
+    assert stored == [
+        kept.encode(code).ids
+        for code in Corpus.open(tmp_path / "corpus").table("python", "train").column("code").to_pylist()
+    ]
+    wrapped = 1 if make is byte_pairs else 0
+    for ids in stored:
+        assert not forbidden & set(ids[wrapped : len(ids) - wrapped])
+        assert (ids[0] == 0 and ids[-1] == 2) == bool(wrapped)
+
+
+def test_reading_text_only_changes_no_other_text_and_settles():
+    for make in (unigram, whole_words, byte_pairs):
+        before = make()
+        plain = only_text(Tokenizer.from_str(before.to_str()))
+        for text in (*CODES, "", "unseen 删除 < pad > [PAD]"):
+            assert plain.encode(text).ids == before.encode(text).ids
+        assert only_text(Tokenizer.from_str(plain.to_str())).to_str() == plain.to_str()
 
 
 def test_the_vocabulary_is_bounded_by_the_settings(tiny_pairs):
