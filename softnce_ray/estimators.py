@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -65,7 +66,19 @@ class BM25:
     answered: sparse.csr_array
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
-        return (self.asked[rows] @ self.answered[rows].T).toarray().astype(np.float32, copy=False)
+        asked, distinct = renumber(take_rows(self.asked, rows), self._numbers)
+        answered = take_rows(self.answered, rows)
+        words = self._numbers[answered.columns]
+        self._numbers[distinct] = -1
+        known = np.flatnonzero(words >= 0)  # the others are in no query of the batch
+        weights = np.zeros((len(distinct), len(rows)), np.float32)
+        weights[words[known], answered.rows[known]] = answered.values[known]
+        return asked.matrix(len(distinct)) @ weights
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """Room for `renumber`, all -1 between calls."""
+        return np.full(self.asked.shape[1], -1, np.int32)
 
     @staticmethod
     def fit(
@@ -122,15 +135,22 @@ class BatchBM25:
     b: float
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
-        batch = self.counts[rows]
-        distinct, column = np.unique(batch.indices, return_inverse=True)
-        frequency = np.zeros((len(rows), len(distinct)))
-        frequency[np.repeat(np.arange(len(rows)), np.diff(batch.indptr)), column] = batch.data
-        found = (frequency > 0).sum(axis=0)
+        batch, distinct = renumber(take_rows(self.counts, rows), self._numbers)
+        self._numbers[distinct] = -1
+        owner = batch.rows
+        found = np.bincount(batch.columns, minlength=len(distinct))
         idf = np.log((len(rows) - found + 0.5) / (found + 0.5))
-        scale = self.k1 * (1 - self.b + self.b * frequency.sum(axis=1, keepdims=True) / self.average)
-        weight = idf * frequency * (self.k1 + 1) / np.where(frequency > 0, frequency + scale, 1.0)
-        return (frequency @ weight.T).astype(np.float32)
+        length = np.bincount(owner, weights=batch.values, minlength=len(rows))
+        scale = self.k1 * (1 - self.b + self.b * length / self.average)
+        weight = idf[batch.columns] * batch.values * (self.k1 + 1) / (batch.values + scale[owner])
+        weights = np.zeros((len(distinct), len(rows)), np.float32)
+        weights[batch.columns, owner] = weight
+        return batch.matrix(len(distinct)) @ weights
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """Room for `renumber`, all -1 between calls."""
+        return np.full(self.counts.shape[1], -1, np.int32)
 
 
 @dataclass(frozen=True)
@@ -183,6 +203,50 @@ class Mixture:
         return np.log(np.maximum(mixed, np.finfo(np.float32).tiny))
 
 
+@dataclass(frozen=True)
+class Entries:
+    """The entries of some rows of a sparse matrix, row by row; `sizes` is (rows,), how many each row has."""
+
+    columns: np.ndarray
+    values: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each entry."""
+        return np.repeat(np.arange(len(self.sizes), dtype=np.int32), self.sizes)
+
+    def matrix(self, columns: int) -> sparse.csr_array:
+        """(rows, columns) of these entries."""
+        starts = np.zeros(len(self.sizes) + 1, np.int32)
+        np.cumsum(self.sizes, out=starts[1:])
+        return sparse.csr_array((self.values, self.columns, starts), (len(self.sizes), columns))
+
+
+def take_rows(matrix: sparse.csr_array, rows: np.ndarray) -> Entries:
+    """Entries of `matrix[rows]`. Plain arrays, for building matrices costs more than a batch's arithmetic."""
+    starts = matrix.indptr[rows]
+    sizes = matrix.indptr[rows + 1] - starts
+    ends = np.cumsum(sizes)
+    places = np.arange(ends[-1])
+    places += np.repeat(starts - ends + sizes, sizes)
+    return Entries(matrix.indices[places], matrix.data[places], sizes)
+
+
+def renumber(entries: Entries, numbers: np.ndarray) -> tuple[Entries, np.ndarray]:
+    """The entries with columns counted among those that occur, and these columns.
+
+    A few hundred words of a batch instead of the whole vocabulary: the other side fits into a small dense matrix, and
+    a sparse matrix times a dense one is several times as fast as times a sparse one. `numbers` is (V,) of -1; it holds
+    each occurring column's number afterwards, for the caller to read and to put back to -1.
+    """
+    order = np.arange(len(entries.columns), dtype=np.int32)
+    numbers[entries.columns] = order
+    distinct = entries.columns[numbers[entries.columns] == order]
+    numbers[distinct] = order[: len(distinct)]
+    return Entries(numbers[entries.columns], entries.values, entries.sizes), distinct
+
+
 def count_words(texts: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> sparse.csr_array:
     """(n, V) float32 counts of words; words that are new get the next numbers of `vocabulary`."""
     columns: list[int] = []
@@ -194,6 +258,8 @@ def count_words(texts: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> s
         counts.extend(occurrences.values())
         lengths.append(len(occurrences))
     starts = np.concatenate([[0], np.cumsum(lengths)])
+    if starts[-1] < 2**31:  # half the memory, and what scipy takes without a copy
+        starts = starts.astype(np.int32)
     shape = (len(lengths), len(vocabulary))
     return sparse.csr_array((np.array(counts, np.float32), np.array(columns, np.int32), starts), shape)
 

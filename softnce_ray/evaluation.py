@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,17 +51,59 @@ def ranks(queries: Tensor, codes: Tensor, targets: Tensor, *, block: int = 256) 
             "expected finite vectors, got NaN or infinity: the encoder has diverged; lower training.learning_rate "
             "or raise temperature"
         )
-    result = np.empty(len(queries))
+    better, level = _places(queries, codes, targets[:, None], block)
+    return (1 + better + level / 2)[:, 0]
+
+
+def graded_ndcg(
+    queries: Tensor, codes: Tensor, targets: Tensor, partners: Sequence[np.ndarray], *, block: int = 256
+) -> np.ndarray:
+    """nDCG of each query over the whole codebase, without cut-off: its own code has grade 2, codes that share its
+    meaning grade 1, all others 0; gains are `2^grade - 1`, discounts `1 / log2(1 + rank)`.
+
+    Ties never help: codes of equal score share the mean of the discounts of the places that they take.
+
+    Args:
+      queries, codes, targets, block: as of `ranks`.
+      partners: for each query the rows of other codes that share its meaning; may be empty.
+
+    Returns:
+      (Q,) float64 in (0, 1].
+
+    Source: Järvelin, Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques, 2002; ties as McSherry, Najork,
+    Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied Scores, 2008.
+    """
+    if not len(queries):
+        return np.empty(0)
+    counts = np.array([len(each) for each in partners])
+    relevant = targets[:, None].repeat(1, 1 + int(counts.max()))
+    for row, each in enumerate(partners):
+        relevant[row, 1 : 1 + len(each)] = torch.from_numpy(np.asarray(each, np.int64))
+    better, level = _places(queries, codes, relevant, block)
+    discounts = 1 / np.log2(2 + np.arange(len(codes)))
+    sums = np.concatenate([[0.0], np.cumsum(discounts)])
+    first, last = better.astype(int), (better + level).astype(int) + 1
+    discount = (sums[last] - sums[first]) / (last - first)
+    gains = np.where(np.arange(discount.shape[1]) == 0, 3.0, 1.0)
+    counted = np.arange(discount.shape[1]) <= counts[:, None]
+    ideal = 3.0 * discounts[0] + sums[counts + 1] - sums[1]
+    return (gains * discount * counted).sum(axis=1) / ideal
+
+
+def _places(queries: Tensor, codes: Tensor, targets: Tensor, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, K) float64 each: how many codes are better than target k of query q, and how many others as good."""
+    better, level = np.empty(targets.shape), np.empty(targets.shape)
     largest = codes.norm(dim=1).max() if len(codes) else None
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
         scores = rows @ codes.T
-        own = scores.gather(1, targets[start : start + block, None])
         slack = ROUNDING * rows.norm(dim=1, keepdim=True) * largest
-        better = (scores > own + slack).sum(dim=1)
-        level = (scores >= own - slack).sum(dim=1) - better - 1  # without the right code itself
-        result[start : start + block] = (1 + better + level / 2).double().cpu().numpy()
-    return result
+        for column in range(targets.shape[1]):
+            own = scores.gather(1, targets[start : start + block, column, None])
+            above = (scores > own + slack).sum(dim=1)
+            better[start : start + block, column] = above.cpu().numpy()
+            level[start : start + block, column] = ((scores >= own - slack).sum(dim=1) - above - 1).cpu().numpy()
+    return better, level
 
 
 def reciprocal_ranks(queries: Tensor, codes: Tensor, targets: Tensor, *, cutoff: int | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,11 +40,16 @@ from softnce_ray.estimators import (
 )
 from softnce_ray.estimators import Estimator as Estimates
 from softnce_ray.folders import made_once
-from softnce_ray.model import encode
+from softnce_ray.model import encode, load_export
+from softnce_ray.named import EXPORT_SETTINGS, model_content, sentence_model_problem
 from softnce_ray.simcse import train_sentence_encoder
-from softnce_ray.training import PairTexts, TrainingData, train
+from softnce_ray.training import train
+from softnce_ray.training_data import PairTexts, TrainingData
 
-_ESTIMATORS_VERSION = 2
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_ESTIMATORS_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,14 @@ def prepare(
     Raises:
       CorpusError: the corpus is missing or damaged, or a named tokenizer cannot be loaded.
       TrainingError: an estimator that must be trained first cannot be.
+      UserError: the model that an estimator names cannot be used.
       OSError: `root` cannot be written.
     """
     corpus = Corpus.open(corpus_folder)
+    parts = _parts(config.estimator)
+    for key, part in parts:
+        if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
+            raise UserError(f"{key}.model: {problem}")
     encoder = config.encoder
     tokens = prepare_tokens(
         corpus,
@@ -76,9 +87,10 @@ def prepare(
         progress=progress,
         tokenizer=encoder.model if isinstance(encoder, TransformerEncoder) else None,
     )
+    parts.sort(key=lambda part: _named_model(part[1]) is None)  # a model that cannot be used shows before any training
     made: dict[str, Path] = {
-        part.name: _prepare_estimator(part, config, corpus, language, tokens, root / "estimators")
-        for part in _parts(config.estimator)
+        part.name: _prepare_estimator(key, part, config, corpus, language, tokens, root / "estimators")
+        for key, part in parts
     }
     return Prepared(tokens.folder, made)
 
@@ -101,32 +113,40 @@ def open_data(prepared: Prepared, config: ArmConfig, language: str) -> TrainingD
     )
 
 
-def _parts(settings: Estimator | None) -> list[Estimator]:
-    """The estimators that an arm's estimator is made of."""
+def _parts(settings: Estimator | None) -> list[tuple[str, Estimator]]:
+    """The estimators that an arm's estimator is made of, each with the key of its settings."""
     if settings is None:
         return []
-    return [settings.settings(name) for name in settings.mix] if isinstance(settings, MixEstimator) else [settings]
+    if isinstance(settings, MixEstimator):
+        return [(f"estimator.parts.{name}", settings.settings(name)) for name in settings.mix]
+    return [("estimator", settings)]
+
+
+def _named_model(settings: Estimator) -> str | None:
+    return settings.model if isinstance(settings, SimCSEEstimator | TrainedEstimator) else None
 
 
 def _prepare_estimator(
-    settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore, root: Path
+    key: str, settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore, root: Path
 ) -> Path:
     """The folder of an estimator, named by all that decides what is in it."""
     decisive = settings.model_dump(exclude={"temperature"})  # which a trial applies itself
+    if model := _named_model(settings):
+        decisive["model"] = model_content(model)
     learned = _decides_learned(settings, arm, corpus, language, tokens)
     content = [_ESTIMATORS_VERSION, corpus.fingerprint, language, decisive, learned]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def make(folder: Path) -> None:
-        _make_estimator(settings, arm, corpus, language, tokens, folder)
+        _make_estimator(key, settings, arm, corpus, language, tokens, folder)
 
     return made_once(root / f"{settings.name}-{digest}", make)
 
 
 def _decides_learned(settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore) -> object:
     """What of the arm decides a learned estimator: for `trained` all but loss and estimator, for `simcse` the
-    encoder's kind and the tokens."""
-    if isinstance(settings, TrainedEstimator):
+    encoder's kind and the tokens; nothing for a named model."""
+    if isinstance(settings, TrainedEstimator) and settings.model is None:
         return identity(_infonce_trial(settings, arm, language), corpus.fingerprint)
     if isinstance(settings, SimCSEEstimator) and settings.model is None:
         return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens.folder.name]
@@ -142,7 +162,7 @@ def _infonce_trial(settings: TrainedEstimator, arm: ArmConfig, language: str) ->
 
 
 def _make_estimator(
-    settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore, folder: Path
+    key: str, settings: Estimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore, folder: Path
 ) -> None:
     match settings:
         case UniformEstimator():
@@ -157,8 +177,12 @@ def _make_estimator(
         case BM25CodeEstimator():
             queries, codes = _words(corpus, language, "query"), _words(corpus, language, "code")
             _fit(queries, codes, settings.k1, settings.b, settings.epsilon).save(folder)
+        case SimCSEEstimator(model=str(model)):
+            _embed_named_sentences(f"{key}.model", model, corpus, language).save(folder)
         case SimCSEEstimator():
             _embed_sentences(settings, arm, corpus, language, tokens).save(folder)
+        case TrainedEstimator(model=str(model)):
+            _embed_named_encoder(f"{key}.model", model, corpus, language).save(folder)
         case TrainedEstimator():
             _embed_trained(settings, arm, corpus, language, tokens).save(folder)
         case _:
@@ -173,34 +197,62 @@ def _fit(queries: list[list[str]], documents: list[list[str]], k1: float, b: flo
 
 
 def _words(corpus: Corpus, language: str, side: str) -> list[list[str]]:
-    return [words(text) for text in corpus.table(language, "train", columns=[side]).column(side).to_pylist()]
+    return [words(text) for text in _texts(corpus, language, side)]
+
+
+def _texts(corpus: Corpus, language: str, side: str) -> list[str]:
+    return corpus.table(language, "train", columns=[side]).column(side).to_pylist()
 
 
 def _embed_sentences(
     settings: SimCSEEstimator, arm: ArmConfig, corpus: Corpus, language: str, tokens: TokenStore
 ) -> Embedded:
-    if settings.model is not None:
-        vectors = _named_sentences(settings.model, corpus, language)
-    else:
-        everywhere = concatenate([tokens.texts(each, "train", "query") for each in corpus.languages])
-        encoder = train_sentence_encoder(settings, arm, everywhere, tokens.tokenizer.get_vocab_size())
-        vectors = encode(encoder, tokens.texts(language, "train", "query")).numpy()
+    everywhere = concatenate([tokens.texts(each, "train", "query") for each in corpus.languages])
+    encoder = train_sentence_encoder(settings, arm, everywhere, tokens.tokenizer.get_vocab_size())
+    vectors = encode(encoder, tokens.texts(language, "train", "query")).numpy()
     return Embedded(vectors, vectors)
 
 
-def _named_sentences(model: str, corpus: Corpus, language: str) -> np.ndarray:
+def _embed_named_sentences(key: str, model: str, corpus: Corpus, language: str) -> Embedded:
+    """Unit vectors of the training queries under a named sentence encoder."""
+    encoder = _sentence_transformer(key, model)
+    vectors = encoder.encode(_texts(corpus, language, "query"), normalize_embeddings=True, show_progress_bar=False)
+    return Embedded(vectors, vectors)
+
+
+def _embed_named_encoder(key: str, model: str, corpus: Corpus, language: str) -> Embedded:
+    """Vectors of the training pairs under a named dual encoder, whose score is their product.
+
+    Texts come from the corpus: the model has a tokenizer of its own, which is not the arm's. An export of this system
+    cuts queries and codes where its training cut them; a model of sentence-transformers has its own length, its own
+    prompts and, unless it says `dot`, the cosine.
+    """
+    queries, codes = _texts(corpus, language, "query"), _texts(corpus, language, "code")
+    if (Path(model) / EXPORT_SETTINGS).is_file():
+        try:
+            exported = load_export(model)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+        return Embedded(exported.encode_queries(queries), exported.encode_codes(codes))
+    encoder = _sentence_transformer(key, model)
+    unit = encoder.similarity_fn_name != "dot"
+    return Embedded(
+        encoder.encode_query(queries, normalize_embeddings=unit, show_progress_bar=False),
+        encoder.encode_document(codes, normalize_embeddings=unit, show_progress_bar=False),
+    )
+
+
+def _sentence_transformer(key: str, model: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
-    queries = corpus.table(language, "train", columns=["query"]).column("query").to_pylist()
     try:
-        encoder = SentenceTransformer(model)
-    except (OSError, ValueError) as error:
+        return SentenceTransformer(model)
+    except Exception as error:  # each of the libraries that read a model's files has its own
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"estimator.model: no sentence-transformers model under {model!r}; give the path of its folder, or a name "
-            f"that this machine can download ({reason})"
+            f"{key}: expected a model of sentence-transformers, got {model!r}, which cannot be loaded ({reason}); give "
+            "the path of its folder, or a name that this machine can download"
         ) from error
-    return encoder.encode(queries, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
 
 
 def _embed_trained(

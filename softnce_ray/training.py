@@ -6,31 +6,29 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
-from softnce_ray.config import SoftInfoNCE, TrialConfig
-from softnce_ray.corpus.tokens import Ragged, concatenate
+from softnce_ray.config import TrialConfig
+from softnce_ray.corpus.tokens import concatenate
+from softnce_ray.diagnostics import space_diagnostics
 from softnce_ray.encoders import DualEncoder, build_encoder
 from softnce_ray.errors import UserError
-from softnce_ray.estimators import Estimator, negative_distribution
-from softnce_ray.evaluation import metrics, ranks, reciprocal
-from softnce_ray.losses import LOSSES, Loss
+from softnce_ray.evaluation import graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.model import Model, encode
+from softnce_ray.objective import Batch, batch_loss, estimated, observe
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
+from softnce_ray.training_data import TrainingData
 
 Report = Callable[[dict[str, float], Checkpoint], None]
 """Called after each epoch with its metrics and a checkpoint; may raise to stop the run. The checkpoint's tensors
 are the run's own, which go on changing: save or copy them before returning."""
 
-
-_LEAST = -1e30
-"""Similarity of a pair that does not count: finite, for a row of such pairs alone must not become NaN."""
+_OBSERVED = 16
+"""Batches of an epoch that diagnostics look at: their mean is steady, their cost far below a hundredth."""
 
 
 class TrainingError(UserError, RuntimeError):
@@ -38,46 +36,14 @@ class TrainingError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class PairTexts:
-    """Queries and codes of a split: row i of both is pair i."""
-
-    queries: Ragged
-    codes: Ragged
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run reads. The codebase of every evaluation is valid + test codes + distractors.
-
-    `groups` is (2, n): equal numbers in row 0 mean equal normalised queries of training pairs, in row 1 codes.
-    """
-
-    train: PairTexts
-    valid: PairTexts
-    test: PairTexts
-    distractors: Ragged
-    tokenizer: Tokenizer
-    groups: np.ndarray
-    estimator: Estimator | None = None
-
-    def same(self, rows: np.ndarray) -> np.ndarray:
-        """(B, B) bool: which training pairs share their normalised query or code; True on the diagonal."""
-        groups = self.groups[:, rows]
-        return (groups[:, :, None] == groups[:, None, :]).any(axis=0)
-
-    @property
-    def codebase(self) -> list[Ragged]:
-        """All codes that a query is ranked against, in three parts."""
-        return [self.valid.codes, self.test.codes, self.distractors]
-
-
-@dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves: `reciprocal_ranks` has (Q,) arrays for `valid` and, where it was read, `test`."""
+    """What a run leaves: `reciprocal_ranks` has (Q,) arrays for `valid` and, where it was read, `test`; so has
+    `graded_ndcg` where the corpus knows which codes share a meaning."""
 
     model: Model
     metrics: dict[str, float]
     reciprocal_ranks: dict[str, np.ndarray]
+    graded_ndcg: dict[str, np.ndarray]
 
 
 def train(
@@ -123,7 +89,7 @@ def train(
         raise TrainingError(f"expected a checkpoint of trial {identity}, got one of {resume.progress.identity}")
     splits = ("valid", "test") if read_test else ("valid",)
     for split in splits:
-        if not len(_pairs(data, split).queries):
+        if not len(data.split(split).queries):
             raise TrainingError(f"expected {split} pairs to evaluate on, got none: build a corpus with a {split} split")
 
     torch.manual_seed(config.seed)
@@ -141,35 +107,43 @@ def train(
         torch.manual_seed(hash_seed(config.seed, epoch))  # dropout
         started = time.perf_counter()
         total = torch.zeros((), device=device)
+        observed: list[dict[str, Tensor]] = []
         encoder.train()
-        for number, rows in enumerate(epoch_batches(len(data.train.queries), settings.batch_size, config.seed, epoch)):
+        order = epoch_batches(len(data.train.queries), settings.batch_size, config.seed, epoch)
+        for number, batch in enumerate(estimated(order, data.estimator)):
             rate = learning_rate((epoch - 1) * batches + number, settings.epochs * batches, settings)
-            total += _step(encoder, optimisers, rate, rows, config, data, device)
-        loss = float(total) / batches
-        if not math.isfinite(loss):
+            loss, scores = _step(encoder, optimisers, rate, batch, config, data, device)
+            total += loss
+            if number % max(1, batches // _OBSERVED) == 0:
+                observed.append(observe(scores, batch, config, data))
+        mean_loss = float(total) / batches
+        if not math.isfinite(mean_loss):
             raise TrainingError(
-                f"the loss of epoch {epoch} is {loss}: lower training.learning_rate "
+                f"the loss of epoch {epoch} is {mean_loss}: lower training.learning_rate "
                 f"({settings.learning_rate:g}) or raise temperature ({config.resolved_temperature:g})"
             )
         seconds = time.perf_counter() - started
 
         valid = _evaluate(encoder, data, "valid")
-        improved = float(np.mean(1 / valid)) > progress.best_valid_mrr
+        mrr = float(np.mean(1 / valid.ranks))
+        improved = mrr > progress.best_valid_mrr
         if improved:
             best = {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
         progress = Progress(
             identity,
             epoch,
             epoch if improved else progress.best_epoch,
-            float(np.mean(1 / valid)) if improved else progress.best_valid_mrr,
+            mrr if improved else progress.best_valid_mrr,
         )
         report(
             {
                 "epoch": epoch,
-                "train_loss": loss,
+                "train_loss": mean_loss,
                 "train_seconds": seconds,
                 "pairs_per_second": batches * settings.batch_size / seconds,
-                **{f"valid_{name}": value for name, value in metrics(valid).items()},
+                **_metrics(valid, "valid"),
+                **{name: float(torch.stack([each[name] for each in observed]).mean()) for name in observed[0]},
+                **space_diagnostics(valid.queries, valid.codes),
                 "best_valid_mrr": progress.best_valid_mrr,
                 "best_epoch": progress.best_epoch,
             },
@@ -180,30 +154,33 @@ def train(
 
     encoder.load_state_dict(best)
     result = {"epoch": settings.epochs, "best_epoch": progress.best_epoch, "best_valid_mrr": progress.best_valid_mrr}
-    reciprocal_ranks = {}
+    reciprocal_ranks, graded = {}, {}
     for split in splits:
-        rank = _evaluate(encoder, data, split)
-        reciprocal_ranks[split] = reciprocal(rank)
-        result |= {f"{split}_{name}": value for name, value in metrics(rank).items()}
+        found = _evaluate(encoder, data, split)
+        reciprocal_ranks[split] = reciprocal(found.ranks)
+        if found.graded is not None:
+            graded[split] = found.graded
+        result |= _metrics(found, split)
         result[f"{split}_codebase"] = sum(map(len, data.codebase))
-    return TrainResult(Model(encoder.cpu().eval(), data.tokenizer, config), result, reciprocal_ranks)
+    return TrainResult(Model(encoder.cpu().eval(), data.tokenizer, config), result, reciprocal_ranks, graded)
 
 
 def _step(
     encoder: DualEncoder,
     optimisers: list[torch.optim.Optimizer],
     rate: float,
-    rows: np.ndarray,
+    batch: Batch,
     config: TrialConfig,
     data: TrainingData,
     device: str,
-) -> Tensor:
-    """One update on the pairs `rows`; returns their loss."""
+) -> tuple[Tensor, Tensor]:
+    """One update on the pairs of a batch; returns their loss and (B, B) scores."""
+    rows = batch.rows
     texts = concatenate([data.train.queries.take(rows), data.train.codes.take(rows)])
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.training.precision == "bf16"):
         vectors = encoder(_to(texts.ids, device), _to(texts.offsets, device))
     scores = vectors[: len(rows)] @ vectors[len(rows) :].T / config.resolved_temperature
-    loss = batch_loss(scores, rows, config, data)
+    loss = batch_loss(scores, batch, config, data)
     loss.backward()
     clip_gradients(encoder.parameters(), config.training.max_gradient_norm)
     for optimiser in optimisers:
@@ -211,56 +188,7 @@ def _step(
             group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    return loss.detach()
-
-
-def batch_loss(scores: Tensor, rows: np.ndarray, config: TrialConfig, data: TrainingData) -> Tensor:
-    """The configured loss of a batch's (B, B) scores; `rows` are its pairs' places in the training split."""
-    entry = LOSSES[config.loss.name]
-    inputs: dict[str, Any] = {}
-    if "temperature" in entry.needs:
-        inputs["temperature"] = config.resolved_temperature
-    if config.estimator is not None and data.estimator is not None:
-        inputs["similarity"] = torch.from_numpy(data.estimator.similarity(rows)).to(scores.device)
-    same = None
-    if config.mask_duplicates or "positives" in entry.needs:
-        same = torch.from_numpy(data.same(rows)).to(scores.device)
-    options = loss_options(config)
-    loss = _directed(entry, scores, inputs, same, config, options)
-    if not config.symmetric:
-        return loss
-    turned = {name: value.T if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    return (loss + _directed(entry, scores.T, turned, same, config, options)) / 2
-
-
-def _directed(
-    entry: Loss,
-    scores: Tensor,
-    inputs: dict[str, Any],
-    same: Tensor | None,
-    config: TrialConfig,
-    options: dict[str, Any],
-) -> Tensor:
-    """A loss in one direction: `inputs` and `same` (B, B) as the rows of `scores` see them."""
-    given: dict[str, Any] = {name: value for name, value in inputs.items() if name in entry.needs}
-    if "positives" in entry.needs:
-        given["positives"] = same
-    if config.mask_duplicates and same is not None:
-        given["hidden"] = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    if "negatives" in entry.needs and config.estimator is not None:
-        similarity = inputs["similarity"]
-        if "hidden" in given:  # before the softmax, which a duplicate would take whole
-            similarity = similarity.masked_fill(given["hidden"], _LEAST)
-        given["negatives"] = negative_distribution(similarity, temperature=config.estimator.temperature)
-    return entry.function(scores, **given, **options)
-
-
-def loss_options(config: TrialConfig) -> dict[str, Any]:
-    """Keyword arguments of the loss: its settings, those left open filled in."""
-    options = config.loss.model_dump(exclude={"name"})
-    if isinstance(config.loss, SoftInfoNCE):
-        options["beta"] = config.loss.resolved_beta
-    return options
+    return loss.detach(), scores.detach()
 
 
 def epoch_batches(pairs: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
@@ -275,16 +203,34 @@ def hash_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _evaluate(encoder: DualEncoder, data: TrainingData, split: str) -> np.ndarray:
-    """(Q,) ranks of a split's queries among the whole codebase."""
+@dataclass(frozen=True)
+class _Evaluation:
+    """Vectors of a split's queries and of their own codes, (Q,) ranks, and (Q,) graded nDCG where partners are
+    known."""
+
+    queries: Tensor
+    codes: Tensor
+    ranks: np.ndarray
+    graded: np.ndarray | None
+
+
+def _evaluate(encoder: DualEncoder, data: TrainingData, split: str) -> _Evaluation:
+    """Each query of a split against the whole codebase."""
     codes = encode(encoder, concatenate(data.codebase))
-    queries = encode(encoder, _pairs(data, split).queries)
-    first = 0 if split == "valid" else len(data.valid.codes)
-    return ranks(queries, codes, torch.arange(first, first + len(queries), device=codes.device))
+    queries = encode(encoder, data.split(split).queries)
+    own = torch.arange(data.first(split), data.first(split) + len(queries), device=codes.device)
+    partners = data.partners.get(split)
+    return _Evaluation(
+        queries,
+        codes[own],
+        ranks(queries, codes, own),
+        None if partners is None else graded_ndcg(queries, codes, own, partners),
+    )
 
 
-def _pairs(data: TrainingData, split: str) -> PairTexts:
-    return data.valid if split == "valid" else data.test
+def _metrics(found: _Evaluation, split: str) -> dict[str, float]:
+    graded = {} if found.graded is None else {"graded_ndcg": float(np.mean(found.graded))}
+    return {f"{split}_{name}": value for name, value in {**metrics(found.ranks), **graded}.items()}
 
 
 def _to(array: np.ndarray, device: str) -> Tensor:

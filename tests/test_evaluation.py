@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softnce_ray.errors import UserError
-from softnce_ray.evaluation import metrics, ranks, reciprocal, reciprocal_ranks
+from softnce_ray.evaluation import graded_ndcg, metrics, ranks, reciprocal, reciprocal_ranks
 
 
 def naive(queries: torch.Tensor, codes: torch.Tensor, targets: torch.Tensor) -> list[float]:
@@ -155,3 +155,57 @@ def test_perfect_ranks_are_one_in_every_metric():
 def test_metrics_of_no_query_are_an_error():
     with pytest.raises(ValueError, match="at least one query"):
         metrics(np.empty(0))
+
+
+# --- graded nDCG ------------------------------------------------------------------------------------------
+
+
+def test_graded_ndcg_by_hand():
+    # scores of the five codes: 5, 4, 3, 2, 1; the own code is second, its two partners first and fifth
+    codes = torch.tensor([[5.0], [4.0], [3.0], [2.0], [1.0]])
+    found = graded_ndcg(torch.ones(1, 1), codes, torch.tensor([1]), [np.array([0, 4])])
+    got = 3 / math.log2(3) + 1 / math.log2(2) + 1 / math.log2(6)
+    best = 3 / math.log2(2) + 1 / math.log2(3) + 1 / math.log2(4)
+    assert found.tolist() == pytest.approx([got / best])
+    assert graded_ndcg(torch.ones(1, 1), codes, torch.tensor([0]), [np.array([1, 2])]).tolist() == pytest.approx([1.0])
+
+
+def test_without_partners_graded_ndcg_is_the_discount_of_the_rank():
+    codes = torch.tensor([[3.0], [2.0], [1.0]])
+    none = [np.array([], int)] * 3
+    found = graded_ndcg(torch.ones(3, 1), codes, torch.arange(3), none)
+    assert found.tolist() == pytest.approx([1 / math.log2(1 + rank) for rank in (1, 2, 3)])
+    assert graded_ndcg(torch.zeros(0, 1), codes, torch.zeros(0, dtype=torch.int64), []).shape == (0,)
+
+
+def test_a_collapsed_encoder_gets_the_mean_over_all_orders_and_not_one():
+    sizes = [0, 1, 3]
+    codes = torch.ones(40, 2)
+    found = graded_ndcg(torch.ones(3, 2), codes, torch.arange(3), [np.arange(10, 10 + size) for size in sizes])
+    mean = sum(1 / math.log2(2 + place) for place in range(40)) / 40
+    ideal = [3 + sum(1 / math.log2(2 + place) for place in range(1, 1 + size)) for size in sizes]
+    assert found.tolist() == pytest.approx([(3 + size) * mean / best for size, best in zip(sizes, ideal, strict=True)])
+
+
+@given(data=st.data(), size=st.integers(3, 12), block=st.integers(1, 4))
+def test_graded_ndcg_is_the_mean_over_all_orders_of_ties(data, size, block):
+    """Against brute force: the mean of the nDCG of many sorts, ties broken at random, of which it is the limit; here
+    exact, place by place."""
+    codes = torch.tensor([[float(data.draw(st.integers(0, 2)))] for _ in range(size)])
+    asked = data.draw(st.integers(1, 3))
+    targets = torch.tensor([data.draw(st.integers(0, size - 1)) for _ in range(asked)])
+    others = [[code for code in range(size) if code != int(target)] for target in targets]
+    partners = [np.array(data.draw(st.lists(st.sampled_from(each), unique=True, max_size=4)), int) for each in others]
+    expected = []
+    for target, extra in zip(targets.tolist(), partners, strict=True):
+        gains = {target: 3.0, **dict.fromkeys(extra.tolist(), 1.0)}
+        scores = codes[:, 0].tolist()
+        value = 0.0
+        for code, gain in gains.items():
+            first = sum(score > scores[code] for score in scores)
+            level = sum(score == scores[code] for score in scores)
+            value += gain * sum(1 / math.log2(2 + place) for place in range(first, first + level)) / level
+        ideal = sum(gain / math.log2(2 + place) for place, gain in enumerate(sorted(gains.values(), reverse=True)))
+        expected.append(value / ideal)
+    found = graded_ndcg(torch.ones(asked, 1), codes, targets, partners, block=block)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -21,14 +21,16 @@ FLOORS: list[set[str]] = [
     {"preparation"},
     {"simcse"},
     {"training"},
-    {"model", "checkpoint", "optimisers", "losses", "estimators", "encoders", "evaluation"},
+    {"objective"},
+    {"training_data"},
+    {"model", "checkpoint", "optimisers", "losses", "estimators", "encoders", "evaluation", "diagnostics"},
     {"corpus", "results", "store"},
-    {"config", "folders", "ranks_file", "progress"},
+    {"config", "folders", "ranks_file", "progress", "named"},
     {"errors"},
 ]
 
 # Within the floor that has several rooms, who may know whom.
-BESIDE = {("retrieval", "export"), ("model", "encoders"), ("optimisers", "encoders"), ("export", "tracking")}
+BESIDE = {("model", "encoders"), ("optimisers", "encoders"), ("export", "tracking")}
 
 DOORS = {
     "ray": ("study/",),

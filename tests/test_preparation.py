@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
-from softnce_ray.config import ArmConfig
+from softnce_ray.config import ArmConfig, TrialConfig
 from softnce_ray.corpus import Corpus, CorpusError
+from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, words
+from softnce_ray.export import write_export
+from softnce_ray.model import Model, load_export
+from softnce_ray.named import model_content, sentence_model_problem
 from softnce_ray.preparation import open_data, prepare
+from softnce_ray.training import train
 
 SETTINGS = {
     "encoder": {"kind": "bag", "width": 8},
@@ -119,3 +129,195 @@ def test_a_missing_corpus_and_an_unknown_language_are_errors(tiny_corpus, tmp_pa
         prepare(PLAIN, tmp_path / "nowhere", "python", tmp_path)
     with pytest.raises(CorpusError, match="expected a language of python"):
         prepare(SOFT, tiny_corpus, "cobol", tmp_path)
+
+
+# --- named models of estimators --------------------------------------------------------------------------
+
+ENCODERS = {
+    "bag": {"kind": "bag", "width": 12},
+    "transformer": {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "pooling": "mean"},
+}
+
+
+def weighted(**estimator: object) -> ArmConfig:
+    return ArmConfig.model_validate({**SETTINGS, "loss": {"name": "soft_infonce"}, "estimator": estimator})
+
+
+@pytest.fixture(scope="module")
+def exports(tiny_corpus, tmp_path_factory) -> dict[str, Path]:
+    """Exported models of other settings than the arm's: encoders, vocabulary, lengths, identifiers."""
+    root = tmp_path_factory.mktemp("exports")
+    for name, encoder in ENCODERS.items():
+        config = TrialConfig.model_validate(
+            {
+                "language": "python",
+                "seed": 3,
+                "encoder": encoder,
+                "tokens": {"vocabulary": 350, "query_length": 5, "code_length": 30, "split_identifiers": name == "bag"},
+                "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.001},
+            }
+        )
+        data = open_data(prepare(config, tiny_corpus, "python", root / "prepared"), config, "python")
+        write_export(train(config, data).model, root / name, "card")
+    return {name: root / name for name in ENCODERS}
+
+
+@pytest.fixture(scope="module")
+def sentences(exports, tmp_path_factory) -> Path:
+    """A model that sentence-transformers wrote: raw products, and prompts of its own for queries."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    (words_of,) = [each for each in SentenceTransformer(str(exports["bag"])) if isinstance(each, StaticEmbedding)]
+    made = SentenceTransformer(
+        modules=[words_of],
+        device="cpu",
+        prompts={"query": "customer price: ", "document": ""},
+        similarity_fn_name="dot",
+    )
+    folder = tmp_path_factory.mktemp("sentences") / "theirs"
+    made.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def texts_of(corpus_folder: Path, side: str) -> list[str]:
+    return Corpus.open(corpus_folder).table("python", "train").column(side).to_pylist()
+
+
+def similarity_of(arm: ArmConfig, corpus: Path, root: Path, rows: np.ndarray) -> np.ndarray:
+    estimator = open_data(prepare(arm, corpus, "python", root), arm, "python").estimator
+    assert estimator is not None
+    return estimator.similarity(rows)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_export_weighs_negatives_by_its_own_scores_of_queries_and_codes(kind, exports, tiny_corpus, tmp_path):
+    rows = np.array([5, 0, 99, 17])
+    found = similarity_of(weighted(name="trained", model=str(exports[kind])), tiny_corpus, tmp_path, rows)
+    model = load_export(exports[kind])
+    queries, codes = ([texts_of(tiny_corpus, side)[row] for row in rows] for side in ("query", "code"))
+    expected = model.encode_queries(queries) @ model.encode_codes(codes).T
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    uncut = model.encode_codes(queries) @ model.encode_codes(codes).T
+    assert np.abs(found - uncut).max() > 1e-3  # a query is cut at the length of queries
+
+
+def test_a_model_of_sentence_transformers_weighs_negatives_by_its_own_similarity_and_prompts(
+    sentences, tiny_corpus, tmp_path
+):
+    from sentence_transformers import SentenceTransformer
+
+    rows = np.array([5, 0, 99, 17])
+    found = similarity_of(weighted(name="trained", model=str(sentences)), tiny_corpus, tmp_path, rows)
+    model = SentenceTransformer(str(sentences), device="cpu")
+    queries, codes = ([texts_of(tiny_corpus, side)[row] for row in rows] for side in ("query", "code"))
+    expected = model.encode([f"customer price: {query}" for query in queries]) @ model.encode(codes).T
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(np.linalg.norm(model.encode(codes), axis=1) - 1).max() > 1e-2  # or `dot` shows nothing
+
+
+def test_a_model_of_sentence_transformers_that_says_nothing_is_compared_by_cosine(sentences, tiny_corpus, tmp_path):
+    shutil.copytree(sentences, tmp_path / "silent")
+    file = tmp_path / "silent" / "config_sentence_transformers.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "similarity_fn_name": None}))
+    rows = np.arange(100)
+    found = similarity_of(weighted(name="trained", model=str(tmp_path / "silent")), tiny_corpus, tmp_path, rows)
+    raw = similarity_of(weighted(name="trained", model=str(sentences)), tiny_corpus, tmp_path, rows)
+    assert np.abs(found).max() <= 1 + 1e-6
+    assert np.abs(raw).max() > 0
+    assert np.abs(found - raw).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["trained", "simcse"])
+def test_a_moved_folder_is_the_same_estimator_and_a_changed_one_another(name, exports, tiny_corpus, tmp_path):
+    def prepared(model: Path) -> Path:
+        return prepare(weighted(name=name, model=str(model)), tiny_corpus, "python", tmp_path / "made").estimators[name]
+
+    here, there = tmp_path / "here", tmp_path / "far" / "there"
+    shutil.copytree(exports["bag"], here)
+    first = prepared(here)
+    there.parent.mkdir()
+    here.rename(there)
+    (there / ".hidden").write_text("of another program")
+    assert prepared(there) == first
+    (there / "README.md").write_text("changed")
+    assert prepared(there) != first
+
+
+def test_a_named_model_is_the_same_estimator_for_every_arm(exports, tiny_corpus, tmp_path):
+    arm = weighted(name="trained", model=str(exports["bag"]))
+    others = [arm.model_copy(update={"temperature": 0.2}), arm.model_copy(update={"similarity": "dot"})]
+    folders = {prepare(each, tiny_corpus, "python", tmp_path).estimators["trained"] for each in (arm, *others)}
+    assert len(folders) == 1
+    automatic = prepare(weighted(name="trained"), tiny_corpus, "python", tmp_path).estimators["trained"]
+    assert automatic not in folders
+
+
+def test_the_content_of_a_model_is_names_and_bytes(tmp_path):
+    def content(**files: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        return model_content(str(folder))
+
+    whole = {"a": "1", "deep/b": "2"}
+    assert content(**whole) == content(**dict(reversed(whole.items())))
+    others = [{"a": "2", "deep/b": "1"}, {"a": "1", "b": "2"}, {"a": "1"}, {**whole, "c": ""}]
+    assert len({content(**each) for each in (whole, *others)}) == 5
+    assert content(**whole, **{".git/c": "", ".c": ""}) == content(**whole)
+    assert model_content("some/model") == "some/model"
+
+
+@pytest.mark.parametrize("name", ["trained", "simcse"])
+@pytest.mark.parametrize(
+    ("where", "got"),
+    [("nowhere", "nothing there"), ("a-file", "a file"), ("empty", r"a folder that has no modules\.json")],
+)
+def test_a_path_that_holds_no_model_is_refused_before_anything_is_made(name, where, got, tiny_corpus, tmp_path):
+    (tmp_path / "a-file").write_text("")
+    (tmp_path / "empty").mkdir()
+    arm = weighted(name=name, model=str(tmp_path / where))
+    with pytest.raises(UserError, match=rf"^estimator\.model: expected .*{where}', {got}; give .*$"):
+        prepare(arm, tiny_corpus, "python", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_may_be_a_hubs_name_is_no_problem_yet_and_what_can_only_be_a_path_is(tmp_path):
+    for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "exports/best"):
+        assert sentence_model_problem(name) is None
+    for name in ("./best", "../best", "/no/such", "~/best", "a/b/c", "best/", "with space"):
+        assert "nothing there" in str(sentence_model_problem(name))
+
+
+@pytest.mark.parametrize("name", ["trained", "simcse"])
+def test_a_hubs_name_that_cannot_be_had_is_an_error_of_one_line(name, tiny_corpus, tmp_path):
+    arm = weighted(name=name, model="nobody/no-such-model")
+    with pytest.raises(UserError, match=r"^estimator\.model: expected .*'nobody/no-such-model'.*; give .*$"):
+        prepare(arm, tiny_corpus, "python", tmp_path)
+    assert made(tmp_path / "estimators") == []
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "softnce_ray.json"])
+def test_a_damaged_export_is_an_error_of_one_line_before_a_part_of_a_mix_is_trained(
+    file, exports, tiny_corpus, tmp_path, monkeypatch
+):
+    def fail(*_: Any) -> Model:
+        raise AssertionError("trained first")
+
+    monkeypatch.setattr("softnce_ray.preparation.train_sentence_encoder", fail)
+    shutil.copytree(exports["bag"], tmp_path / "best")
+    (tmp_path / "best" / file).write_bytes((tmp_path / "best" / file).read_bytes()[:50])
+    parts = {"trained": {"name": "trained", "model": str(tmp_path / "best")}}
+    arm = weighted(name="mix", mix={"simcse": 0.5, "trained": 0.5}, parts=parts)
+    with pytest.raises(UserError, match=r"^estimator\.parts\.trained\.model: expected .*damaged.*; export it again$"):
+        prepare(arm, tiny_corpus, "python", tmp_path / "made")
+
+
+def test_a_damaged_model_of_sentence_transformers_is_an_error_of_one_line(sentences, tiny_corpus, tmp_path):
+    shutil.copytree(sentences, tmp_path / "theirs")
+    (weights,) = (tmp_path / "theirs").rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:50])
+    for name in ("trained", "simcse"):
+        with pytest.raises(UserError, match=r"^estimator\.model: expected .*cannot be loaded.*; give .*$"):
+            prepare(weighted(name=name, model=str(tmp_path / "theirs")), tiny_corpus, "python", tmp_path / "made")

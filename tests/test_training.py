@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFast
 
-from softnce_ray import training
+from softnce_ray import objective, training
 from softnce_ray.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Corpus, Pair, build_corpus
@@ -32,17 +32,10 @@ from softnce_ray.losses import (
     soft_infonce,
 )
 from softnce_ray.model import encode
+from softnce_ray.objective import Batch, batch_loss, estimated, loss_options
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.training import (
-    TrainingData,
-    TrainingError,
-    TrainResult,
-    batch_loss,
-    epoch_batches,
-    hash_seed,
-    loss_options,
-    train,
-)
+from softnce_ray.training import TrainingError, TrainResult, epoch_batches, hash_seed, train
+from softnce_ray.training_data import TrainingData
 
 BAG: dict[str, Any] = {
     "encoder": {"kind": "bag", "width": 32},
@@ -244,7 +237,7 @@ def test_a_run_that_diverges_is_an_error_that_a_user_can_mend(batch_size, messag
 
 def test_a_loss_that_is_no_number_is_an_error_that_names_the_epoch(prepared, monkeypatch):
     config = trial(BAG)
-    monkeypatch.setitem(training.LOSSES, "infonce", Loss(lambda scores: scores.sum() * torch.inf))
+    monkeypatch.setitem(objective.LOSSES, "infonce", Loss(lambda scores: scores.sum() * torch.inf))
     with pytest.raises(TrainingError, match="the loss of epoch 1 is"):
         train(config, prepared(config))
 
@@ -277,7 +270,7 @@ def test_the_weights_of_the_best_epoch_are_kept_not_the_last(prepared, tmp_path,
     def second_is_best(encoder, data, split):
         calls.append(split)
         found = honest(encoder, data, split)
-        return np.ones_like(found) if len(calls) == 2 else found
+        return replace(found, ranks=np.ones_like(found.ranks)) if len(calls) == 2 else found
 
     monkeypatch.setattr(training, "_evaluate", second_is_best)
     log = Log(tmp_path)
@@ -293,7 +286,13 @@ def test_the_weights_of_the_best_epoch_are_kept_not_the_last(prepared, tmp_path,
 
 
 def test_of_equal_epochs_the_first_is_best(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_evaluate", lambda encoder, data, split: np.full(7, 2.0))
+    honest = training._evaluate
+
+    def level(encoder, data, split):
+        found = honest(encoder, data, split)
+        return replace(found, ranks=np.full_like(found.ranks, 2.0))
+
+    monkeypatch.setattr(training, "_evaluate", level)
     config = trial(BAG)
     assert train(config, prepared(config)).metrics["best_epoch"] == 1
 
@@ -385,13 +384,13 @@ def test_training_finds_functions_of_packages_that_it_never_saw(arm, settings, l
 def test_a_step_gives_the_loss_the_scores_and_negatives_of_its_batch(prepared, monkeypatch):
     config = trial({**SOFT, "temperature": 0.2, "estimator": {"name": "bm25", "temperature": 3.0}}, epochs=1)
     data = prepared(config)
-    honest, seen = training.LOSSES["soft_infonce"], []
+    honest, seen = objective.LOSSES["soft_infonce"], []
 
     def watched(scores, *, negatives, **options):
         seen.append((scores.detach(), negatives, options))
         return honest.function(scores, negatives=negatives, **options)
 
-    monkeypatch.setitem(training.LOSSES, "soft_infonce", replace(honest, function=watched))
+    monkeypatch.setitem(objective.LOSSES, "soft_infonce", replace(honest, function=watched))
     train(config, data)
     scores, negatives, options = seen[0]
 
@@ -452,6 +451,11 @@ TWINS = torch.tensor([[0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0, 1, 0, 0]], d
 ROWS = np.arange(4)
 
 
+def loss_of(scores: torch.Tensor, rows: np.ndarray, config: TrialConfig, data: TrainingData) -> torch.Tensor:
+    similarity = None if config.estimator is None or data.estimator is None else data.estimator.similarity(rows)
+    return batch_loss(scores, Batch(rows, similarity), config, data)
+
+
 @pytest.fixture
 def four(prepared) -> TrainingData:
     return replace(prepared(trial(BAG)), groups=GROUPS, estimator=Fixed())
@@ -495,7 +499,7 @@ def test_a_symmetric_loss_is_the_mean_of_both_directions(four, mask):
         if "estimator" in arm:
             arm["estimator"] = estimator
         for symmetric, value in ((False, there), (True, (there + back) / 2)):
-            found = batch_loss(scores, ROWS, trial({**arm, "symmetric": symmetric}), four)
+            found = loss_of(scores, ROWS, trial({**arm, "symmetric": symmetric}), four)
             torch.testing.assert_close(found, value)
 
 
@@ -509,7 +513,7 @@ def test_masking_hides_the_pairs_that_share_query_or_code_with_the_right_answer_
             arm["loss"] = {"name": loss, "alpha": 0.6}
         for mask in (True, False):
             scores = (some_scores() / 10).requires_grad_()
-            batch_loss(scores, ROWS, trial({**arm, "mask_duplicates": mask}), four).backward()
+            loss_of(scores, ROWS, trial({**arm, "mask_duplicates": mask}), four).backward()
             assert scores.grad is not None
             assert torch.equal(scores.grad == 0, TWINS if mask else torch.zeros_like(TWINS)), loss
 
@@ -523,7 +527,7 @@ def test_the_rows_of_a_batch_say_which_pairs_it_holds(four):
     there = torch.from_numpy(order)
     scores = some_scores()
     torch.testing.assert_close(
-        batch_loss(scores[there][:, there], order, config, four), batch_loss(scores, ROWS, config, four)
+        loss_of(scores[there][:, there], order, config, four), loss_of(scores, ROWS, config, four)
     )
 
 
@@ -534,7 +538,7 @@ def test_positive_equal_takes_pairs_that_share_query_or_code_as_positives(four):
     assert there != infonce(scores)
     for symmetric, value in ((False, there), (True, (there + back) / 2)):
         config = trial(arm_of("positive_equal", symmetric=symmetric))
-        torch.testing.assert_close(batch_loss(scores, ROWS, config, four), value)
+        torch.testing.assert_close(loss_of(scores, ROWS, config, four), value)
 
 
 @pytest.fixture(scope="module")
@@ -649,6 +653,91 @@ def test_a_named_model_is_trained_from_its_weights_with_its_dropout(tiny_corpus,
     stored = AutoModel.from_pretrained(name).state_dict()
     for key, value in weights(idle).items():
         torch.testing.assert_close(value, stored[key.removeprefix("tower.model.")], rtol=1e-5, atol=1e-6)
+
+
+SPACE = {"alignment", "uniformity_queries", "uniformity_codes"}
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected"),
+    [
+        (BAG, {"information"}),
+        (SOFT, {"information", "kl_negatives", "weight_entropy", "floor_share"}),
+        ({**SOFT, "mask_duplicates": True}, {"information", "kl_negatives", "weight_entropy", "floor_share"}),
+        (
+            {**BAG, "loss": {"name": "weighted_infonce"}, "estimator": {"name": "bm25"}},
+            {"information", "kl_negatives", "weight_entropy"},
+        ),
+    ],
+)
+def test_every_epoch_has_the_diagnostics_that_its_arm_can_have(arm, expected, prepared, tmp_path):
+    config = trial(arm, epochs=2)
+    log = Log(tmp_path)
+    train(config, prepared(config), log)
+    every = {"information", "kl_negatives", "weight_entropy", "floor_share"} | SPACE
+    for found in log.metrics:
+        assert set(found) & every == expected | SPACE
+        assert all(np.isfinite(found[name]) for name in expected | SPACE)
+        assert found["information"] <= np.log(32) + 1e-5
+        assert 0 <= found["alignment"] <= 4
+        assert -8 <= found["uniformity_codes"] <= 0
+        assert 0 <= found.get("weight_entropy", 0) <= np.log(31) + 1e-5
+        assert 0 <= found.get("floor_share", 0) <= 1
+    assert log.metrics[1]["information"] > log.metrics[0]["information"]
+
+
+def test_diagnostics_read_the_batches_and_change_nothing(prepared, monkeypatch):
+    config = trial(SOFT, epochs=1)
+    plain = train(config, prepared(config))
+    seen: list[tuple[torch.Tensor, Batch]] = []
+
+    def nothing(scores, batch, config, data):
+        seen.append((scores, batch))
+        return {"information": torch.zeros(())}
+
+    monkeypatch.setattr(training, "observe", nothing)
+    assert same_weights(train(config, prepared(config)), plain)
+    assert all(scores.shape == (32, 32) and not scores.requires_grad for scores, _ in seen)
+    monkeypatch.setattr(training, "_OBSERVED", 10**9)
+    seen.clear()
+    train(config, prepared(config))
+    pairs = len(prepared(config).train.queries)
+    assert [batch.rows.tolist() for _, batch in seen] == [rows.tolist() for rows in epoch_batches(pairs, 32, 1, 1)]
+
+
+@pytest.mark.parametrize("batches", [0, 1, 15, 16, 17, 40])
+def test_what_the_estimator_says_is_of_the_batch_that_it_comes_with(batches):
+    class Rows:
+        def similarity(self, rows: np.ndarray) -> np.ndarray:
+            return np.outer(rows, rows).astype(np.float32)
+
+    chosen = [np.array([number, number + 1]) for number in range(batches)]
+    found = list(estimated(iter(chosen), Rows()))
+    assert [batch.rows.tolist() for batch in found] == [rows.tolist() for rows in chosen]
+    assert all(np.array_equal(batch.similarity, np.outer(batch.rows, batch.rows)) for batch in found)
+    assert all(batch.similarity is None for batch in estimated(iter(chosen), None))
+
+
+def test_partners_are_ranked_with_their_query(prepared):
+    """Of a query with three partners, the graded nDCG by its definition: a full sort of all codes."""
+    config = trial(BAG, epochs=1)
+    data = prepared(config)
+    distractors = tuple(np.array([60 + row % 20, 60 + (row + 7) % 20, 60 + (row + 9) % 20]) for row in range(30))
+    partners = {"valid": distractors, "test": distractors}
+    plain, graded = train(config, data, read_test=True), train(config, replace(data, partners=partners), read_test=True)
+    assert same_weights(plain, graded)
+    assert plain.graded_ndcg == {}
+    assert {name: graded.metrics[name] for name in plain.metrics} == plain.metrics
+    vectors = encode(graded.model.encoder, concatenate(data.codebase)).double()
+    queries = encode(graded.model.encoder, data.test.queries).double()
+    for row in range(30):
+        order = (vectors @ queries[row]).argsort(descending=True).tolist()
+        gains = {30 + row: 3.0, **dict.fromkeys(partners["test"][row].tolist(), 1.0)}
+        found = sum(gain / np.log2(2 + order.index(code)) for code, gain in gains.items())
+        ideal = sum(gain / np.log2(2 + place) for place, gain in enumerate(sorted(gains.values(), reverse=True)))
+        assert graded.graded_ndcg["test"][row] == pytest.approx(found / ideal, abs=1e-3)
+    assert graded.metrics["test_graded_ndcg"] == pytest.approx(graded.graded_ndcg["test"].mean())
+    assert set(graded.graded_ndcg) == {"valid", "test"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

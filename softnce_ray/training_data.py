@@ -1,0 +1,57 @@
+"""What a training run reads: token ids of the splits, duplicates, partners, and the estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from softnce_ray.corpus.tokens import Ragged
+from softnce_ray.estimators import Estimator
+
+
+@dataclass(frozen=True)
+class PairTexts:
+    """Queries and codes of a split: row i of both is pair i."""
+
+    queries: Ragged
+    codes: Ragged
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run reads. The codebase of every evaluation is valid + test codes + distractors.
+
+    `groups` is (2, n): equal numbers in row 0 mean equal normalised queries of training pairs, in row 1 codes.
+    `partners` has, for `valid` and `test` of a corpus that knows which of its codes share a meaning, for each query
+    the rows of the codebase that do, its own code left out.
+    """
+
+    train: PairTexts
+    valid: PairTexts
+    test: PairTexts
+    distractors: Ragged
+    tokenizer: Tokenizer
+    groups: np.ndarray
+    estimator: Estimator | None = None
+    partners: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
+
+    def same(self, rows: np.ndarray) -> np.ndarray:
+        """(B, B) bool: which training pairs share their normalised query or code; True on the diagonal."""
+        groups = self.groups[:, rows]
+        return (groups[:, :, None] == groups[:, None, :]).any(axis=0)
+
+    @property
+    def codebase(self) -> list[Ragged]:
+        """All codes that a query is ranked against, in three parts."""
+        return [self.valid.codes, self.test.codes, self.distractors]
+
+    def split(self, name: str) -> PairTexts:
+        """The pairs of `valid` or `test`."""
+        return {"valid": self.valid, "test": self.test}[name]
+
+    def first(self, name: str) -> int:
+        """Row of the codebase where the codes of `valid` or `test` begin."""
+        return {"valid": 0, "test": len(self.valid.codes)}[name]
