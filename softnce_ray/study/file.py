@@ -72,7 +72,7 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
     if study is not None:
         beyond = (*search_problems(study, aside), *same_arms(study, aside))
         problems += [place(key, message, lines) for key, message in beyond]
-    problems += [place(key, message, lines) for key, message in corpus_problems(raw)]
+    problems += [place(key, message, lines) for key, message in corpus_problems(raw, study, aside)]
     if problems or study is None:
         unique = dict.fromkeys(problems)
         raise StudyError(source, sorted(unique, key=lambda problem: problem.line or 0))
@@ -81,7 +81,7 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
 
 def check_study(study: StudyConfig) -> StudyConfig:
     """The checks of `load_study` for a study made in Python."""
-    found = [*search_problems(study), *same_arms(study), *corpus_problems(study.model_dump())]
+    found = [*search_problems(study), *same_arms(study), *corpus_problems(study.model_dump(), study)]
     if found:
         raise StudyError(f"study {study.study}", [place(key, message, {}) for key, message in found])
     return study

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from softnce_ray.config import (
     resolved,
     with_values,
 )
+from softnce_ray.config.study import in_order, is_among, searched
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.study.problems import Key, suggestion, text_of
@@ -50,7 +50,12 @@ def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> 
                 yield place, f"{message} (arm {arm}){hint}"
             else:
                 valid[path] = space
-        for values in _corners(valid):
+        for path, other, message in _condition_problems(arm, study.space(arm)):
+            inner = () if other is None else (other,)
+            own = path in config.search
+            yield (("arms", arm, "search", path) if own else ("search", "space", path)) + ("when", *inner), message
+            valid.pop(path, None)
+        for values in _corners({path: valid[path] for path in in_order(valid)}):
             try:
                 ArmConfig.model_validate(with_values(settings, values))
             except ValidationError as error:
@@ -65,19 +70,108 @@ def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> 
                 break
 
 
+def _condition_problems(arm: str, space: SearchSpace) -> Iterator[tuple[str, str | None, str]]:
+    """(setting, setting that its condition names or None for all, what is wrong) of each wrong condition."""
+    sound = dict(space)
+    for path, each in space.items():
+        for other, values in (each.when or {}).items():
+            message = _condition_problem(arm, space, path, other, values)
+            if message:
+                yield path, other, message
+                sound.pop(path, None)
+    # What is not sound is taken as searched without conditions, so that nothing is said that only follows from it.
+    sound = {path: each if path in sound else each.model_copy(update={"when": None}) for path, each in space.items()}
+    while circle := _circle(sound):
+        shown = " when ".join([*circle, circle[0]])
+        yield circle[0], circle[1], f"the conditions of arm {arm} go in a circle ({shown}): remove one"
+        sound |= {path: sound[path].model_copy(update={"when": None}) for path in circle}
+    for path in in_order(sound):
+        empty = [other for other, values in _required(sound, path).items() if not values]
+        if empty:
+            yield (
+                path,
+                None,
+                f"arm {arm} can never search {path}: its conditions, with those of the settings that they name, "
+                f"leave no value of {', '.join(empty)}; remove one",
+            )
+            sound[path] = sound[path].model_copy(update={"when": None})
+
+
+def _condition_problem(arm: str, space: SearchSpace, path: str, other: str, values: tuple[Any, ...]) -> str | None:
+    """Why a condition of `path` on `other` makes no sense, or None."""
+    condition = space.get(other)
+    possible = [name for name, each in space.items() if isinstance(each, Choices) and name != path]
+    expected = f"expected a setting that arm {arm} searches by choices, got {other}"
+    if other == path:
+        return f"{expected} itself; possible: {', '.join(possible) or 'none'}"
+    if condition is None:
+        return f"{expected}, which it does not search{suggestion(other, possible) or '; possible: none'}"
+    if isinstance(condition, Range):
+        return f"{expected}, which it searches as a range; possible: {', '.join(possible) or 'none'}"
+    strange = [value for value in values if not is_among(value, condition.choices)]
+    if strange:
+        return (
+            f"expected values that arm {arm} searches for {other}, got {', '.join(map(json.dumps, strange))}; "
+            f"possible: {', '.join(map(json.dumps, condition.choices))}"
+        )
+    return None
+
+
+def _circle(space: SearchSpace) -> list[str]:
+    """Settings of which each has a condition on the next, and the last on the first; empty when there are none."""
+    rest = set(space) - set(in_order(space))
+    walk: list[str] = []
+    path = next((path for path in space if path in rest), None)
+    while path is not None and path not in walk:
+        walk.append(path)
+        path = next(other for other in space[path].when or () if other in rest)
+    return [] if path is None else walk[walk.index(path) :]
+
+
+def _required(space: SearchSpace, path: str) -> dict[str, tuple[Any, ...]]:
+    """The values of other settings with which a setting is searched, conditions of conditions included."""
+    needed: dict[str, tuple[Any, ...]] = {}
+    for other, values in (space[path].when or {}).items():
+        for name, those in [*_required(space, other).items(), (other, values)]:
+            needed[name] = tuple(value for value in needed.get(name, those) if is_among(value, those))
+    return needed
+
+
 def _corners(space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """The extremes of a search space: where it breaks a law, it breaks it there. Of too many, a fixed sample that
-    has each end of each setting."""
+    """The extremes of a search space that can occur: where it breaks a law, it breaks it there. Of too many, a
+    fixed sample that has each end of each setting. Settings come after those that their conditions name."""
     ends = {path: (s.choices if isinstance(s, Choices) else (s.low, s.high)) for path, s in space.items()}
     if not ends:
         return
-    if math.prod(map(len, ends.values())) <= _CORNERS:
-        yield from (dict(zip(ends, each, strict=True)) for each in itertools.product(*ends.values()))
+    few = list(itertools.islice(_combinations(space, ends, {}), _CORNERS + 1))
+    if len(few) <= _CORNERS:
+        yield from few
         return
+
+    def occurring(values: dict[str, Any]) -> dict[str, Any]:
+        return {path: values[path] for path in searched(space, values)}
+
     first = {path: values[0] for path, values in ends.items()}
-    yield from ({**first, path: value} for path, values in ends.items() for value in values)
+    for path, values in ends.items():
+        needed = {other: those[0] for other, those in _required(space, path).items()}
+        yield from (occurring({**first, **needed, path: value}) for value in values)
     chance = random.Random(0)
-    yield from ({path: chance.choice(values) for path, values in ends.items()} for _ in range(_CORNERS))
+    yield from (occurring({path: chance.choice(values) for path, values in ends.items()}) for _ in range(_CORNERS))
+
+
+def _combinations(
+    space: SearchSpace, ends: dict[str, tuple[Any, ...]], values: dict[str, Any], start: int = 0
+) -> Iterator[dict[str, Any]]:
+    """All ways to go on from `values`, those of the first `start` settings."""
+    if start == len(ends):
+        yield values
+        return
+    path = list(ends)[start]
+    if not space[path].applies(values):
+        yield from _combinations(space, ends, values, start + 1)
+        return
+    for value in ends[path]:
+        yield from _combinations(space, ends, {**values, path: value}, start + 1)
 
 
 def _path_problem(arm: ArmConfig, path: str) -> str | None:
@@ -130,7 +224,10 @@ def same_arms(study: StudyConfig, aside: frozenset[str] = frozenset()) -> Iterat
             yield ("arms", name), f"has the same settings as arm {same}: they would be trained twice; remove one"
 
 
-def corpus_problems(raw: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+def corpus_problems(
+    raw: dict[str, Any], study: StudyConfig | None = None, aside: frozenset[str] = frozenset()
+) -> Iterator[tuple[Key, str]]:
+    """What does not fit the corpus: of the file's `raw` keys, and of `study`, where there is one to check."""
     folder, languages = raw.get("corpus"), raw.get("languages")
     if not isinstance(folder, str):
         return
@@ -142,9 +239,47 @@ def corpus_problems(raw: dict[str, Any]) -> Iterator[tuple[Key, str]]:
     except (OSError, ValueError) as error:  # a name that no folder can have, or one that may not be read
         yield ("corpus",), f"expected the folder of a corpus, got {folder!r}: {error}"
         return
+    pairs: dict[str, int] = {}
     for number, language in enumerate(languages if isinstance(languages, list | tuple) else ()):
         if language not in corpus.languages:
             yield (
                 ("languages", number),
                 (f"the corpus {folder} has no language {language!r}; possible: {', '.join(corpus.languages)}"),
             )
+        else:
+            pairs[language] = corpus.manifest.languages[language].pairs.get("train", 0)
+    if study is not None and "search" not in aside:  # without the search, who knows which sizes there are
+        for arm in study.arms:
+            if arm not in aside:
+                yield from _batch_problems(study, arm, pairs)
+
+
+def _batch_problems(study: StudyConfig, arm: str, pairs: dict[str, int]) -> Iterator[tuple[Key, str]]:
+    """Languages (of `pairs`, the number of training pairs of each) that are smaller than an arm's largest batch.
+
+    The arm is not named: its key says it, and what several have from `defaults` is then said once.
+    """
+    path = "training.batch_size"
+    space = study.space(arm).get(path)
+    places: list[tuple[float, Key]] = []
+    if space is not None:
+        own = path in study.arms[arm].search
+        places.append((_largest(space), ("arms", arm, "search", path) if own else ("search", "space", path)))
+    if space is None or space.when:
+        places.append((study.arms[arm].training.batch_size, ("arms", arm, "training", "batch_size")))
+    size, key = max(places, key=lambda each: each[0])
+    for language, available in pairs.items():
+        if size > available:
+            yield (
+                key,
+                f"expected at most {available}, the training pairs of {language}, got {size}: "
+                "lower it or use a larger corpus",
+            )
+
+
+def _largest(space: Range | Choices) -> float:
+    """The largest number of a searched setting that is a whole number."""
+    if isinstance(space, Choices):
+        return max((each for each in space.choices if isinstance(each, int | float)), default=0)
+    step = int(space.step or 1)
+    return int(space.low) + (int(space.high) - int(space.low)) // max(step, 1) * step

@@ -15,7 +15,16 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from softnce_ray.config import METHOD_VERSION, StudyConfig, TrialConfig, arm_settings, identity, with_values
+from softnce_ray.config import (
+    METHOD_VERSION,
+    Choices,
+    Range,
+    StudyConfig,
+    TrialConfig,
+    arm_settings,
+    identity,
+    with_values,
+)
 from softnce_ray.results import KnownTrial, TrialKey
 
 
@@ -214,7 +223,7 @@ def cells(study: StudyConfig) -> list[Cell]:
 
 def search_name(study: StudyConfig, cell: Cell, corpus_fingerprint: str) -> str:
     """Name of a cell's search in the store. It says all that the answers depend on besides the values searched:
-    another arm, space, seed or corpus is another search; more trials are the same one."""
+    another arm, space (conditions included), seed or corpus is another search; more trials are the same one."""
     return f"{study.study}/{cell.arm}/{cell.language}/{definition(study, cell.arm, corpus_fingerprint)}"
 
 
@@ -222,7 +231,9 @@ def definition(study: StudyConfig, arm: str, corpus_fingerprint: str) -> str:
     """Hash of what an arm means in this study: its settings, what is searched and how, and the corpus. Trials of
     another definition say nothing of it. Languages, seeds and the number of search trials may grow within one."""
     space = study.space(arm)
-    fixed = with_values(arm_settings(study.arms[arm]), dict.fromkeys(space))
+    # The arm's own value of a setting says nothing where the setting is searched in every trial.
+    always = [path for path, each in space.items() if not each.when]
+    fixed = with_values(arm_settings(study.arms[arm]), dict.fromkeys(always))
     spaces = {path: values.model_dump(mode="json") for path, values in space.items()}
     rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"}) if study.search and space else None
     content = json.dumps([METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules], sort_keys=True)
@@ -234,6 +245,16 @@ def planned_trials(study: StudyConfig) -> Iterator[tuple[str, str, str, str]]:
     for cell in cells(study):
         space = study.space(cell.arm)
         if study.search is not None and space:
-            yield cell.arm, cell.language, "search", f"{study.search.trials} trials over {', '.join(space)}"
+            shown = ", ".join(_shown(path, each) for path, each in space.items())
+            yield cell.arm, cell.language, "search", f"{study.search.trials} trials over {shown}"
         for seed in study.seeds:
             yield cell.arm, cell.language, "confirm", f"seed {seed}"
+
+
+def _shown(path: str, each: Range | Choices) -> str:
+    """A searched setting for people, with its conditions."""
+    conditions = [
+        f"{other} is {' or '.join(value if isinstance(value, str) else json.dumps(value) for value in values)}"
+        for other, values in (each.when or {}).items()
+    ]
+    return f"{path} (when {' and '.join(conditions)})" if conditions else path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,17 @@ import optuna
 from optuna.trial import TrialState
 
 from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
+from softnce_ray.config.study import in_order, searched
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Values for the searched settings, by dotted path; `number` is the trial's in the Optuna study."""
+    """Values for the searched settings, by dotted path; `number` is the trial's in the Optuna study.
+
+    A setting whose conditions do not hold has none: there the arm's own stands.
+    """
 
     number: int
     values: dict[str, Any]
@@ -37,6 +42,10 @@ class CellSearch:
     All state lives in Optuna's storage, early stopping's rungs included, so that a new process goes on where
     another was killed: proposals that were never answered are handed out again first. A proposal depends on the
     seed and on the answers so far, not on the process.
+
+    What counts are the trials of the present space: those whose settings are the ones that it searches where they
+    have these values. Optuna does not store conditions, so after a change of one (a planner then gives the search
+    another name as well) a trial that is consistent with the new ones counts and another does not.
     """
 
     def __init__(
@@ -55,11 +64,13 @@ class CellSearch:
         )
         self._name, self._settings = name, settings
         self._forgotten: frozenset[int] = frozenset()
-        self._space = {path: _distribution(arm, path, range_) for path, range_ in space.items()}
+        self._searched = {path: space[path] for path in in_order(space)}
+        self._conditional = any(each.when for each in space.values())
+        self._space = {path: _distribution(arm, path, each) for path, each in self._searched.items()}
         # Those of a process that died; values of another space (the file was changed) are not asked for again.
         self._unanswered = []
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.distributions == self._space:
+            if self._is_of_space(trial):
                 self._unanswered.append(Proposal(trial.number, dict(trial.params)))
             else:
                 self._study.tell(trial.number, state=TrialState.FAIL)
@@ -80,14 +91,16 @@ class CellSearch:
         made = len(self._current())
         if made >= self._settings.trials:
             return None
-        self._study.sampler = optuna.samplers.TPESampler(
-            seed=_seed(self._settings.seed, self._name, made),
-            n_startup_trials=min(10, max(3, self._settings.trials // 3)),
-            multivariate=True,
-            constant_liar=True,
-        )
-        trial = self._study.ask(self._space)
-        return Proposal(trial.number, dict(trial.params))
+        self._study.sampler = self._sampler(made)
+        if not self._conditional:
+            trial = self._study.ask(self._space)
+            return Proposal(trial.number, dict(trial.params))
+        trial = self._study.ask()
+        values: dict[str, Any] = {}
+        for path, each in self._searched.items():
+            if each.applies(values):
+                values[path] = _suggested(trial, path, self._space[path])
+        return Proposal(trial.number, values)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Tell an intermediate value; True when the trial should stop early. A value that is no number is not
@@ -125,8 +138,34 @@ class CellSearch:
         return [
             trial
             for trial in self._study.get_trials(deepcopy=False)
-            if trial.distributions == self._space and trial.number not in self._forgotten
+            if trial.number not in self._forgotten and self._is_of_space(trial)
         ]
+
+    def _is_of_space(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether a trial has exactly the settings that the present space searches where they have its values.
+
+        One whose process died before it had all of them has not.
+        """
+        if not self._conditional:
+            return trial.distributions == self._space
+        return trial.distributions == {path: self._space[path] for path in searched(self._searched, trial.params)}
+
+    def _sampler(self, made: int) -> optuna.samplers.BaseSampler:
+        """The sampler of the proposal after `made` others.
+
+        With conditions, trials differ in the settings that they have: `group` models those that occur together as
+        one. Without it Optuna would model only what all trials have, and each other setting by itself.
+        """
+        with warnings.catch_warnings():
+            # Optuna calls group experimental; whoever searches cannot do anything about that.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(
+                seed=_seed(self._settings.seed, self._name, made),
+                n_startup_trials=min(10, max(3, self._settings.trials // 3)),
+                multivariate=True,
+                group=self._conditional,
+                constant_liar=True,
+            )
 
 
 def _distribution(arm: ArmConfig, path: str, space: Range | Choices) -> optuna.distributions.BaseDistribution:
@@ -142,6 +181,18 @@ def _distribution(arm: ArmConfig, path: str, space: Range | Choices) -> optuna.d
             int(space.low), int(space.high), log=space.log, step=int(space.step or 1)
         )
     return optuna.distributions.FloatDistribution(space.low, space.high, log=space.log, step=space.step)
+
+
+def _suggested(trial: optuna.Trial, path: str, distribution: optuna.distributions.BaseDistribution) -> Any:
+    """A value for one setting, asked by name: `ask` with all distributions knows no conditions."""
+    match distribution:
+        case optuna.distributions.CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(path, choices)
+        case optuna.distributions.IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(path, low, high, log=log, step=step)
+        case optuna.distributions.FloatDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_float(path, low, high, log=log, step=step)
+    raise AssertionError(distribution)
 
 
 def _seed(seed: int, name: str, number: int) -> int:

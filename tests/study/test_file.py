@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from softnce_ray.config import BagEncoder, StudyConfig, TransformerEncoder, flatten, resolved
+from softnce_ray.corpus.build import build_corpus
+from softnce_ray.corpus.store import read_manifest
 from softnce_ray.study.file import check_study, load_study, parse_study
 from softnce_ray.study.problems import StudyError, StudyFile
 
@@ -357,7 +360,7 @@ def test_another_kind_or_name_takes_nothing_from_the_defaults(write) -> None:
 
 def test_a_large_space_is_searched_for_broken_laws_at_all_its_ends(write) -> None:
     space = {
-        "training.batch_size": {"choices": [3, 1000]},
+        "training.batch_size": {"choices": [3, 100]},
         "loss.alpha": {"low": 0.1, "high": 1.0},
         "temperature": {"low": 0.01, "high": 0.1},
         "training.epochs": {"low": 1, "high": 3},
@@ -403,12 +406,105 @@ def test_the_schema_refuses_a_misspelt_key() -> None:
         jsonschema.validate({"study": "s", "quesiton": "x"}, StudyFile.model_json_schema())
 
 
+# --- batches that the corpus cannot fill ---
+
+
+def sizes(write, rest: str) -> list[str]:
+    """The problems of a study over the tiny corpus, of which each must be about a batch."""
+    found = wrong(write(rest))
+    assert all("the training pairs of python, got" in line for line in found), found
+    return [
+        line.split(": lower")[0].replace(f"at most {TRAIN}, the training pairs of python", "fewer") for line in found
+    ]
+
+
+TRAIN = 216  # pairs of the tiny corpus
+BIG = "{low: 16, high: 300, step: 100}"  # 216 at most
+
+
+def test_the_tiny_corpus_has_as_many_training_pairs_as_these_tests_say(tiny_corpus: Path) -> None:
+    assert read_manifest(tiny_corpus).languages["python"].pairs["train"] == TRAIN
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        (
+            "arms:\n  infonce: {training: {batch_size: 217}}\n",
+            "f.yaml:6: arms.infonce.training.batch_size: expected fewer, got 217",
+        ),
+        (
+            "defaults: {training: {batch_size: 500}}\n" + ARMS + SOFT,  # once, though two arms have it
+            "f.yaml:5: defaults.training.batch_size: expected fewer, got 500",
+        ),
+        (
+            ARMS + SOFT + "search:\n  trials: 1\n  space:\n    training.batch_size: {low: 16, high: 512, log: true}\n",
+            "f.yaml:13: search.space.training.batch_size: expected fewer, got 512",
+        ),
+        (
+            ARMS + SOFT + "    search: {training.batch_size: {choices: [16, 1000, 32]}}\nsearch: {trials: 1}\n",
+            "f.yaml:10: arms.soft.search.training.batch_size: expected fewer, got 1000",
+        ),
+        (  # the arm's own size stands where the condition does not hold
+            "arms:\n  infonce:\n    training: {batch_size: 400}\n    search:\n      symmetric: {choices: [true, false]}"
+            "\n      training.batch_size: {low: 16, high: 300, when: {symmetric: true}}\nsearch: {trials: 1}\n",
+            "f.yaml:7: arms.infonce.training.batch_size: expected fewer, got 400",
+        ),
+        (
+            "arms:\n  infonce:\n    training: {batch_size: 300}\n    search:\n      symmetric: {choices: [true, false]}"
+            "\n      training.batch_size: {low: 16, high: 400, when: {symmetric: true}}\nsearch: {trials: 1}\n",
+            "f.yaml:10: arms.infonce.search.training.batch_size: expected fewer, got 400",
+        ),
+    ],
+)
+def test_a_batch_larger_than_the_training_split_is_found_before_any_trial(write, rest: str, expected: str) -> None:
+    assert sizes(write, rest) == [expected]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "arms:\n  infonce: {training: {batch_size: 216}}\n",
+        f"arms:\n  infonce: {{search: {{training.batch_size: {BIG}}}}}\nsearch: {{trials: 1}}\n",
+        # a size that no trial has
+        "arms:\n  infonce: {training: {batch_size: 500}, search: {training.batch_size: {low: 16, high: 32}}}\n"
+        "search: {trials: 1}\n",
+    ],
+)
+def test_a_batch_of_all_training_pairs_is_none_too_many(write, rest: str) -> None:
+    parse_study(write(rest))
+
+
+def test_each_language_that_is_too_small_is_named_once(tiny_pairs, tmp_path: Path) -> None:
+    more = [dataclasses.replace(pair, language="ruby") for pair in tiny_pairs]
+    build_corpus([*tiny_pairs, *more], tmp_path / "two", valid=30, test=30, codebase=20)
+    text = f"study: tiny\ncorpus: {tmp_path / 'two'}\nlanguages: [python, ruby]\nseeds: [1, 2, 3]\n"
+    found = wrong(text + "arms:\n  infonce: {training: {batch_size: 5000}}\n  other: {training: {batch_size: 6000}}\n")
+    assert [(line.split(": ")[1], line.split(" of ")[1].split(":")[0]) for line in found] == [
+        (f"arms.{arm}.training.batch_size", f"{language}, got {size}")
+        for arm, size in (("infonce", 5000), ("other", 6000))
+        for language in ("python", "ruby")
+    ]
+
+
+def test_no_batch_is_said_to_be_too_large_where_the_search_itself_is_wrong(write) -> None:
+    found = wrong(write("arms:\n  infonce: {training: {batch_size: 500}}\nsearch: {trials: 0}\n"))
+    assert [line.split(": ")[1] for line in found] == ["search.trials"]
+
+
+def test_a_batch_of_a_study_made_in_python_is_checked_too(tiny_corpus: Path) -> None:
+    values = {"study": "s", "corpus": str(tiny_corpus), "languages": ["python"], "seeds": [1]}
+    study = StudyConfig.model_validate({**values, "arms": {"infonce": {"training": {"batch_size": 500}}}})
+    with pytest.raises(StudyError, match=r"arms\.infonce\.training\.batch_size: expected at most 216"):
+        check_study(study)
+
+
 # --- anything at all ---
 
 WORDS = [
     "study", "corpus", "languages", "seeds", "arms", "defaults", "search", "space", "trials", "loss", "name", "encoder",
     "kind", "bag", "infonce", "soft_infonce", "estimator", "bm25", "low", "high", "log", "choices", "temperature",
-    "training", "epochs", "loss.alpha", "training.epochs", "python", "baseline", "resources", "early_stopping",
+    "training", "epochs", "loss.alpha", "training.epochs", "python", "baseline", "resources", "early_stopping", "when",
 ]  # fmt: skip
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.sampled_from(WORDS), st.dates()
@@ -462,7 +558,11 @@ def test_a_study_with_any_part_replaced_is_a_study_or_a_study_error(data: st.Dat
             "soft": {
                 "loss": {"name": "soft_infonce", "alpha": 1.0},
                 "estimator": {"name": "bm25"},
-                "search": {"loss.alpha": {"low": 0.5, "high": 1.0}},
+                "search": {
+                    "loss.alpha": {"low": 0.5, "high": 1.0, "when": {"symmetric": True, "temperature": [0.1, 1]}},
+                    "symmetric": {"choices": [True, False], "when": {"temperature": 1}},
+                    "temperature": {"choices": [0.1, 1]},
+                },
             },
         },
         "search": {"trials": 3, "space": {"temperature": {"low": 0.1, "high": 1}}, "early_stopping": {"reduction": 2}},

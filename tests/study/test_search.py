@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from softnce_ray.config import ArmConfig, Search
@@ -297,3 +300,213 @@ def test_cells_of_one_store_do_not_see_each_other(opened: Open) -> None:
     other = opened(trials=2, name="another")
     assert other.answered == 0
     assert other.best() is None
+
+
+# --- settings that are searched only where another has some value ---
+
+CONDITIONAL: dict[str, Any] = {  # not in the order in which they must be asked
+    "training.warmup": {"low": 0.0, "high": 0.5, "when": {"training.epochs": [3, 9]}},
+    "training.epochs": {"choices": [1, 3, 9], "when": {"symmetric": False}},
+    "training.learning_rate": {"low": 0.001, "high": 0.1, "log": True, "when": {"symmetric": True}},
+    "symmetric": {"choices": [True, False]},
+    "temperature": {"low": 0.01, "high": 1.0, "log": True},
+}
+
+
+def settings_of(values: dict[str, Any]) -> set[str]:
+    """The settings of `CONDITIONAL` that a trial of these values has, told without the code under test."""
+    if values["symmetric"]:
+        return {"symmetric", "temperature", "training.learning_rate"}
+    more = set() if values["training.epochs"] == 1 else {"training.warmup"}
+    return {"symmetric", "temperature", "training.epochs"} | more
+
+
+def test_without_conditions_the_proposals_are_those_of_plain_optuna(opened: Open) -> None:
+    study = optuna.create_study(direction="maximize")
+    space: dict[str, optuna.distributions.BaseDistribution] = {
+        "temperature": optuna.distributions.FloatDistribution(0.01, 1.0, log=True),
+        "training.epochs": optuna.distributions.IntDistribution(1, 9, step=2),
+        "training.batch_size": optuna.distributions.IntDistribution(16, 256, log=True),
+        "training.warmup": optuna.distributions.FloatDistribution(0.0, 0.5, step=0.25),
+        "similarity": optuna.distributions.CategoricalDistribution(("cosine", "dot")),
+    }
+    expected = []
+    for number in range(12):
+        digest = hashlib.sha256(f"7/cell/{number}".encode()).digest()
+        study.sampler = optuna.samplers.TPESampler(
+            seed=int.from_bytes(digest[:4], "little"), n_startup_trials=4, multivariate=True, constant_liar=True
+        )
+        trial = study.ask(space)
+        expected.append(dict(trial.params))
+        study.tell(trial, trial.params["temperature"])
+    assert answer_all(opened(trials=12), lambda values: values["temperature"]) == expected
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_proposal_has_the_settings_whose_conditions_hold_and_no_others(opened: Open) -> None:
+    search = opened(trials=25, space=CONDITIONAL)
+    made = answer_all(search, lambda values: values["temperature"])
+    assert len(made) == 25
+    assert all(set(values) == settings_of(values) for values in made)
+    assert {frozenset(values) for values in made} == {
+        frozenset(settings_of({"symmetric": symmetric, "training.epochs": epochs}))
+        for symmetric, epochs in ((True, 1), (False, 1), (False, 3))
+    }
+    assert search.best() == max(made, key=lambda values: values["temperature"])
+    assert opened(trials=25, space=CONDITIONAL).best() == search.best()
+
+
+def test_users_are_not_told_that_optuna_s_grouping_is_experimental(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-W",
+        "always",
+        "-c",
+        _ANSWER,
+        json.dumps(CONDITIONAL),
+        "2",
+        f"sqlite:///{tmp_path}/w.db",
+    ]
+    assert "group" not in subprocess.run(command, check=True, capture_output=True, text=True).stderr
+
+
+def test_a_conditional_search_that_goes_on_makes_the_proposals_that_one_alone_would_make(
+    opened: Open, tmp_path: Path
+) -> None:
+    first = opened(trials=12, space=CONDITIONAL)
+    made = []
+    for _ in range(7):
+        proposal = first.ask()
+        assert proposal is not None
+        made.append(proposal.values)
+        first.tell(proposal.number, proposal.values["temperature"])
+    made += answer_all(opened(trials=12, space=CONDITIONAL), lambda values: values["temperature"])
+    command = [sys.executable, "-c", _ANSWER, json.dumps(CONDITIONAL), "12", f"sqlite:///{tmp_path}/other.db"]
+    assert json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) == made
+
+
+def test_the_best_branch_is_searched_more_often(opened: Open) -> None:
+    made = answer_all(
+        opened(trials=40, space=CONDITIONAL),
+        lambda values: -abs(values["training.learning_rate"] - 0.02) if values["symmetric"] else -1.0,
+    )
+    assert sum(values["symmetric"] for values in made[20:]) > sum(values["symmetric"] for values in made[:13])
+
+
+def test_a_conditional_proposal_that_a_dead_process_left_open_is_handed_out_again(opened: Open) -> None:
+    dead = opened(trials=6, space=CONDITIONAL)
+    left = [dead.ask() for _ in range(6)]
+    assert {len(each.values) for each in left if each} > {3}  # several kinds
+    again = opened(trials=6, space=CONDITIONAL)
+    assert [again.ask() for _ in range(6)] == left
+    assert again.ask() is None
+
+
+@pytest.mark.parametrize("reached", [(), ("symmetric",), ("symmetric", "temperature")])
+def test_a_trial_whose_process_died_before_it_had_all_its_values_is_given_up(
+    opened: Open, tmp_path: Path, reached: tuple[str, ...]
+) -> None:
+    opened(trials=2, space=CONDITIONAL)
+    storage = open_storage(f"sqlite:///{tmp_path}/optuna.db")
+    trial = optuna.load_study(study_name="cell", storage=storage).ask()
+    if "symmetric" in reached:
+        trial.suggest_categorical("symmetric", [True, False])
+    if "temperature" in reached:
+        trial.suggest_float("temperature", 0.01, 1.0, log=True)
+    search = opened(trials=2, space=CONDITIONAL)
+    assert states(tmp_path) == [TrialState.FAIL]
+    assert len(answer_all(search, lambda values: 0.5)) == 2
+
+
+def test_after_a_change_of_a_condition_the_trials_that_fit_it_count(opened: Open) -> None:
+    def space(epochs: list[int]) -> dict[str, Any]:
+        return {
+            "training.epochs": {"choices": [1, 3, 9]},
+            "temperature": {"low": 0.01, "high": 1.0, "when": {"training.epochs": epochs}},
+        }
+
+    made = answer_all(opened(trials=20, space=space([1])), lambda values: 0.5)
+    assert {values["training.epochs"] for values in made} == {1, 3, 9}
+    fitting = sum(values["training.epochs"] == 9 for values in made)  # without a temperature before and after
+    assert opened(trials=20, space=space([3])).answered == fitting
+    more = opened(trials=20, space=space([1, 3]))
+    assert more.answered == sum(values["training.epochs"] != 3 for values in made)
+    assert len(answer_all(more, lambda values: 0.6)) == sum(values["training.epochs"] == 3 for values in made)
+    assert more.finished
+
+
+SWITCHES: dict[str, list[Any]] = {
+    "symmetric": [True, False],
+    "similarity": ["cosine", "dot"],
+    "training.epochs": [0, 1, 2],
+    "training.warmup": [0.0, 0.5, 1.0],
+}
+INTERVALS = ("temperature", "training.learning_rate", "training.max_gradient_norm")
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> dict[str, Any]:
+    """Small spaces in any order, with conditions on switches, and on switches that have some themselves."""
+    paths: list[str] = draw(st.lists(st.sampled_from([*SWITCHES, *INTERVALS]), min_size=1, max_size=6, unique=True))
+    space: dict[str, Any] = {}
+    for path in paths:
+        space[path] = {"choices": SWITCHES[path]} if path in SWITCHES else {"low": 0.1, "high": 0.9}
+        earlier = [other for other in space if other in SWITCHES and other != path]
+        if earlier and draw(st.sampled_from([True, False])):
+            others = draw(st.lists(st.sampled_from(earlier), min_size=1, max_size=2, unique=True))
+            space[path]["when"] = {
+                other: draw(st.lists(st.sampled_from(SWITCHES[other]), min_size=1, max_size=2, unique=True))
+                for other in others
+            }
+    return {path: space[path] for path in draw(st.permutations(paths))}
+
+
+def consistent(space: dict[str, Any], values: dict[str, Any]) -> bool:
+    """Whether exactly the settings whose conditions hold have values."""
+
+    def is_searched(path: str) -> bool:
+        when = space[path].get("when", {})
+        return all(is_searched(other) and values.get(other) in those for other, those in when.items())
+
+    return set(values) == {path for path in space if is_searched(path)}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    spaces(),
+    st.integers(1, 8),
+    st.lists(st.sampled_from(["ask", "ask", "tell", "fail", "stop", "restart"]), max_size=20),
+)
+def test_every_proposal_of_any_space_is_consistent_and_their_number_right_after_any_restart(
+    space: dict[str, Any], trials: int, events: list[str]
+) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    wanted = Search.model_validate({"trials": trials, "space": space, "seed": 3})
+
+    def opened() -> CellSearch:
+        return CellSearch(storage, "cell", ArmConfig(), wanted.space, wanted)
+
+    made: dict[int, dict[str, Any]] = {}
+    live: list[int] = []
+    search, told = opened(), 0
+    for event in [*events, "restart", *["ask", "tell"] * trials]:
+        if event == "restart":
+            search, live = opened(), []
+        elif event == "ask":
+            proposal = search.ask()
+            if proposal is not None:
+                assert proposal.number not in live
+                assert made.setdefault(proposal.number, proposal.values) == proposal.values
+                assert consistent(space, proposal.values)
+                live.append(proposal.number)
+        elif live:  # the first has a value: a search of which all trials failed would start again
+            value = 0.1 * len(live) if event == "tell" or not told else None
+            search.tell(live.pop(0), value, stopped_early=event == "stop" and told > 0)
+            told += 1
+        assert search.answered == told
+    assert len(made) == told == trials
+    assert search.ask() is None
+    assert search.finished
+    best = search.best()
+    assert best is not None
+    assert consistent(space, best)
