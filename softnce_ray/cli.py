@@ -9,7 +9,7 @@ import enum
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -122,6 +122,39 @@ def corpus_import(
     _say_corpus(out, import_corpus(path, out, language=language, clean=clean, overwrite=overwrite))
 
 
+@corpus_app.command("plant")
+def corpus_plant(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="A corpus to take pairs from.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    language: Annotated[str, typer.Option("--language")] = "python",
+    share: Annotated[
+        list[float] | None,
+        typer.Option("--share", help="Part of training in planted groups; repeatable (default: 0, 0.1 and 0.3)."),
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", help="Training pairs for each share.")] = 8000,
+    members: Annotated[int, typer.Option("--members", help="Pairs of one meaning in training.")] = 16,
+    queries: Annotated[int, typer.Option("--queries", help="At most so many pairs each in valid and test.")] = 500,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")] = False,
+) -> None:
+    """Make a corpus with false negatives whose number is known: a language for each share of them."""
+    from softnce_ray.corpus import plant
+    from softnce_ray.corpus.planting import SHARES
+
+    manifest = plant(
+        corpus,
+        out,
+        language=language,
+        shares=share or SHARES,
+        pairs=pairs,
+        members=members,
+        queries=queries,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    _say_corpus(out, manifest)
+
+
 @corpus_app.command("show")
 def corpus_show(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
     """Print a corpus' manifest: counts, what was dropped and why, rules, fingerprint."""
@@ -174,6 +207,10 @@ def launch(
 def report(
     study: StudyName,
     baseline: Annotated[str | None, typer.Option(help="Compare with this arm (default: the study's).")] = None,
+    measure: Annotated[
+        Literal["reciprocal_rank", "graded_ndcg"],
+        typer.Option(help="What of each query to compare; graded_ndcg: where codes of a meaning are known."),
+    ] = "reciprocal_rank",
     format: Annotated[Format, typer.Option("--format")] = Format.terminal,
     out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
     store: StoreOption = None,
@@ -185,7 +222,7 @@ def report(
     from softnce_ray.report import build_report, to_json, to_markdown, to_terminal
     from softnce_ray.tracking import load_results
 
-    made = build_report(load_results(_store(store, tracking_uri), study), baseline=baseline)
+    made = build_report(load_results(_store(store, tracking_uri), study), baseline=baseline, measure=measure)
     try:
         target = open(out, "w", encoding="utf-8") if out else _stdout()  # noqa: SIM115
     except OSError as error:

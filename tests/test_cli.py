@@ -31,7 +31,8 @@ def run(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedP
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["corpus"], ["corpus", "mine"], ["corpus", "import"], ["corpus", "show"], ["launch"], ["report"], ["export"],
+    [[], ["corpus"], ["corpus", "mine"], ["corpus", "import"], ["corpus", "plant"], ["corpus", "show"], ["launch"],
+     ["report"], ["export"],
      ["search"], ["ui"], ["schema"]],
     ids=" ".join,
 )  # fmt: skip

@@ -7,6 +7,9 @@ from softnce_ray.corpus.languages import LANGUAGES, Language
 from softnce_ray.corpus.making import import_corpus, mine_corpus
 from softnce_ray.corpus.mining import Batch, Example, merge_batches, mine_sources
 from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError, Pair
+from softnce_ray.corpus.planting import plant
+from softnce_ray.corpus.renaming import renamed
+from softnce_ray.corpus.rephrasing import paraphrase
 from softnce_ray.corpus.sources import Source, SourceSet, python_environment, source_folder
 from softnce_ray.corpus.store import Corpus, Manifest
 
@@ -30,7 +33,10 @@ __all__ = [
     "merge_batches",
     "mine_corpus",
     "mine_sources",
+    "paraphrase",
+    "plant",
     "python_environment",
     "read_codesearchnet",
+    "renamed",
     "source_folder",
 ]

@@ -29,11 +29,14 @@ from softnce_ray.corpus.pairs import LANGUAGE_NAME, SPLITS, CorpusError, Pair, p
 from softnce_ray.corpus.splitting import assign_units, evaluation_size
 from softnce_ray.corpus.store import (
     MANIFEST_NAME,
+    MEANINGS,
     UNKNOWN_LICENCE,
     DroppedExample,
     LanguageCounts,
     Manifest,
     fingerprint,
+    meanings_digest,
+    meanings_to_table,
     read_manifest,
     table_digest,
 )
@@ -92,6 +95,7 @@ def build_corpus(
     examples: Sequence[Example] = (),
     notes: Sequence[str] = (),
     licence: str = UNKNOWN_LICENCE,
+    meanings: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Manifest:
     """Write the corpus folder `out` and return its manifest.
 
@@ -101,12 +105,15 @@ def build_corpus(
     three packages a split by package is impossible: it is then by file, and a note says so. Evaluation
     pairs that repeat a training code (equal, or with a Jaccard index of 5-token shingles of at least
     `near_duplicate`; None: only equal) are dropped. `dropped` (stage -> reason -> count), `examples` and
-    `notes` are what mining or reading found, for the manifest, and `recipe` is what was asked. The folder
-    appears complete or not at all, and equal pairs, sizes and seed give an equal fingerprint.
+    `notes` are what mining or reading found, for the manifest, and `recipe` is what was asked.
+    `meanings` (language -> pair id -> number of 0 or more) says which pairs answer the same queries; it is
+    for evaluation, so what it says of pairs that are in training, or were dropped, is not written. The
+    folder appears complete or not at all, and equal pairs, meanings, sizes and seed give an equal
+    fingerprint.
 
     Raises:
         CorpusError: `out` is taken; there are no pairs, or too few to split; a number is negative; a split
-            or a language has an impossible name.
+            or a language has an impossible name; `meanings` names a language or an id that no pair has.
     """
     check_output(out, overwrite=overwrite)
     options = _Options(valid, test, codebase, seed, near_duplicate)
@@ -117,6 +124,7 @@ def build_corpus(
     if not given:
         seen = "; ".join(f"{stage}: {reasons}" for stage, reasons in counts.items()) or "nothing was read"
         raise CorpusError(f"expected pairs to build a corpus from, got none ({seen}): give other sources")
+    _check_meanings(meanings or {}, given)
     said = list(notes)
     pair_drops: Counter[str] = Counter()
     built: dict[str, Splits] = {}
@@ -137,9 +145,12 @@ def build_corpus(
     }
     with _replacing(Path(out)) as folder:
         languages = {name: _write_language(folder / name, splits) for name, splits in built.items()}
+        for language, groups in (meanings or {}).items():
+            digest = _write_meanings(folder / language, built[language], groups)
+            languages[language] = languages[language].model_copy(update={"meanings": digest})
         manifest = Manifest(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            fingerprint=fingerprint({language: each.digests for language, each in languages.items()}),
+            fingerprint=fingerprint({language: _digests(each) for language, each in languages.items()}),
             languages=languages,
             dropped=counts,
             examples=tuple(DroppedExample(reason=e.reason, path=e.path, line=e.line) for e in examples),
@@ -278,6 +289,39 @@ def _write_language(folder: Path, splits: Splits) -> LanguageCounts:
         queries_in_train={name: sum(query in in_train for query in queries[name]) for name in _EVALUATION},
         digests=digests,
     )
+
+
+def _check_meanings(meanings: Mapping[str, Mapping[str, int]], given: Mapping[str, Splits]) -> None:
+    for language, groups in meanings.items():
+        if language not in given:
+            raise CorpusError(
+                f"expected meanings for languages of {', '.join(sorted(given))}, got {language!r}: "
+                "give pairs of it, or leave its meanings out"
+            )
+        known = {pair.id for rows in given[language].values() for pair in rows}
+        unknown = sorted(groups.keys() - known)
+        if unknown:
+            raise CorpusError(
+                f"{language}: expected meanings for ids of pairs, got {len(unknown)} of no pair, as {unknown[0]!r}: "
+                "take the ids from the pairs that are given"
+            )
+        wrong = sorted(value for value in groups.values() if not 0 <= value < 2**31)
+        if wrong:
+            raise CorpusError(f"{language}: expected meanings of 0 to {2**31 - 1}, got {wrong[0]}: number them from 0")
+
+
+def _write_meanings(folder: Path, splits: Splits, groups: Mapping[str, int]) -> str:
+    """Write what is known of evaluation pairs, and return its digest."""
+    ids = {pair.id for split, rows in splits.items() if split != "train" for pair in rows}
+    # An id stands for the contents of a pair, which can also be in train: then nothing is said of it.
+    ids -= {pair.id for pair in splits.get("train", ())}
+    known = {identity: meaning for identity, meaning in groups.items() if identity in ids}
+    pq.write_table(meanings_to_table(known), folder / f"{MEANINGS}.parquet", compression="zstd")
+    return meanings_digest(known)
+
+
+def _digests(counts: LanguageCounts) -> dict[str, str]:
+    return counts.digests if counts.meanings is None else {**counts.digests, MEANINGS: counts.meanings}
 
 
 @contextmanager

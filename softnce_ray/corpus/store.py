@@ -16,6 +16,10 @@ from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MEANINGS = "meanings"  # the table beside the splits
+MEANING_SCHEMA = pa.schema(
+    [pa.field("id", pa.string(), nullable=False), pa.field("meaning", pa.int32(), nullable=False)]
+)
 UNKNOWN_LICENCE = "unknown: each function under its package's licence"
 
 
@@ -34,6 +38,7 @@ class LanguageCounts(BaseModel):
     `pairs` and `digests` are per split, `packages` per split and package. `train_pairs_sharing_query`
     counts the training pairs whose normalised query another training pair has too (natural false
     negatives); `queries_in_train` counts, for valid and test, the queries that also occur in training.
+    `meanings` is the digest of the groups of pairs that share a meaning, where they are known.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,6 +47,8 @@ class LanguageCounts(BaseModel):
     train_pairs_sharing_query: int
     queries_in_train: dict[str, int]
     digests: dict[str, str]
+    # Left out of the file where there are none: manifests of other corpora stay as they are.
+    meanings: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
 
 
 class Manifest(BaseModel):
@@ -77,6 +84,19 @@ def table_digest(table: pa.Table) -> str:
                 column.update(data)
         digest.update(column.digest())
     return digest.hexdigest()
+
+
+def meanings_to_table(meanings: Mapping[str, int]) -> pa.Table:
+    """Rows of `MEANING_SCHEMA`, sorted by id."""
+    rows = sorted(meanings.items())
+    ids, numbers = pa.array([row[0] for row in rows], pa.string()), pa.array([row[1] for row in rows], pa.int32())
+    return pa.table([ids, numbers], schema=MEANING_SCHEMA)
+
+
+def meanings_digest(meanings: Mapping[str, int]) -> str:
+    """64 hexadecimal digits of which pair has which meaning; the order does not matter."""
+    lines = (f"{identity} {meaning}" for identity, meaning in sorted(meanings.items()))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def fingerprint(digests: Mapping[str, Mapping[str, str]]) -> str:
@@ -131,7 +151,8 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = False) -> Corpus:
-        """Open a corpus whose tables are there with the columns and row counts of the manifest.
+        """Open a corpus whose tables are there with the columns and row counts of the manifest, and whose
+        meanings, where it has them, can be read.
 
         `verify` also reads every row and compares the contents with the manifest's (about a second for
         100,000 pairs).
@@ -147,6 +168,10 @@ class Corpus:
                 corpus._check_table(language, split, rows)
                 if verify and table_digest(corpus.table(language, split)) != counts.digests.get(split):
                     raise corpus._changed(language, split, "the rows of the manifest", "other rows")
+            if counts.meanings is not None:
+                found = corpus.meanings(language)
+                if verify and meanings_digest(found or {}) != counts.meanings:
+                    raise corpus._changed(language, MEANINGS, "the rows of the manifest", "other rows")
         return corpus
 
     @property
@@ -180,6 +205,30 @@ class Corpus:
                 return file.read(columns=None if columns is None else list(columns))
         except (OSError, pa.ArrowException) as error:
             raise self._changed(language, split, "a parquet table", str(error)) from error
+
+    def meanings(self, language: str) -> dict[str, int] | None:
+        """The group of each pair of valid, test and codebase that shares its meaning with others, by pair id.
+
+        Pairs with an equal number (0 or more) answer the same queries; a pair that is not named has no
+        partner. None where the corpus does not know of any groups. Training pairs are never named.
+
+        Raises:
+            CorpusError: unknown language, or the table is missing or cannot be read.
+        """
+        self._expect("language", language, self.languages)
+        if self.manifest.languages[language].meanings is None:
+            return None
+        path = self._path(language, MEANINGS)
+        if not path.is_file():
+            raise self._changed(language, MEANINGS, "meanings of pairs", "no file")
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            raise self._changed(language, MEANINGS, "a parquet table", str(error)) from error
+        if not table.schema.equals(MEANING_SCHEMA, check_metadata=False):
+            expected, got = MEANING_SCHEMA.names, table.schema.names
+            raise self._changed(language, MEANINGS, f"columns {expected}", f"columns {got}")
+        return dict(zip(table["id"].to_pylist(), table["meaning"].to_pylist(), strict=True))
 
     def _path(self, language: str, split: str) -> Path:
         return self.folder / language / f"{split}.parquet"
