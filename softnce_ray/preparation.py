@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,33 @@ def open_data(prepared: Prepared, config: ArmConfig, language: str) -> TrainingD
         groups=tokens.groups(language),
         estimator=_open_estimator(config.estimator, prepared.estimators),
     )
+
+
+def partners(corpus: Corpus, language: str) -> dict[str, tuple[np.ndarray, ...]]:
+    """For each query of `valid` and `test` the rows of the codebase, its own left out, whose code shares its meaning;
+    nothing where the corpus does not know meanings.
+
+    Raises:
+      CorpusError: the meanings cannot be read.
+    """
+    meanings = corpus.meanings(language)
+    if meanings is None:
+        return {}
+    ids = [
+        corpus.table(language, split, columns=["id"]).column("id").to_pylist()
+        for split in ("valid", "test", "codebase")
+    ]
+    rows: dict[int, list[int]] = {}
+    for row, pair in enumerate(itertools.chain(*ids)):
+        if pair in meanings:
+            rows.setdefault(meanings[pair], []).append(row)
+    found = {}
+    for split, names, first in (("valid", ids[0], 0), ("test", ids[1], len(ids[0]))):
+        alike = (rows.get(meanings.get(pair, -1), ()) for pair in names)
+        found[split] = tuple(
+            np.array([row for row in each if row != first + number], np.int64) for number, each in enumerate(alike)
+        )
+    return found
 
 
 def _parts(settings: Estimator | None) -> list[tuple[str, Estimator]]:

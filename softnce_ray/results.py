@@ -77,6 +77,7 @@ class TrialResult:
             of the split was ranked against.
         reciprocal_ranks: split -> (Q,) float64 in [0, 1], one entry per query, in the corpus' order of
             queries, so that entry i means the same query in every trial of a language. May be empty.
+        graded_ndcg: the same of the graded nDCG; empty where the corpus does not know which codes share a meaning.
         failure: one line saying why the trial has no result, or "".
 
     Raises:
@@ -93,6 +94,7 @@ class TrialResult:
     settings: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     reciprocal_ranks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    graded_ndcg: Mapping[str, np.ndarray] = field(default_factory=dict)
     failure: str = ""
 
     def __post_init__(self) -> None:

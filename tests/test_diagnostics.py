@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_information_is_log_n_less_the_loss(size, seed):
         math.log(size) - float(infonce(scores)), abs=1e-4
     )
     if size > 2:
-        options = {"alpha": 0.6, "beta": 1.4}
+        options: dict[str, Any] = {"alpha": 0.6, "beta": 1.4}
         weights = soft_weights(p, **options)
         found = batch_diagnostics(scores, negatives=p, weights=weights, floor=0.1)
         expected = math.log(size) - float(soft_infonce(scores, negatives=p, **options))

@@ -219,7 +219,7 @@ def test_finished_without_ranks_is_unusable():
     report = build(study(*complete()), split="valid")
     assert all(row.mean is None for row in report.rows)
     assert all(problem.kind == "unusable" for problem in report.problems)
-    assert "no reciprocal ranks of split 'valid'" in to_markdown(report)
+    assert "no values of the queries of split 'valid'" in to_markdown(report)
 
 
 def test_a_trial_recorded_twice_counts_once():
@@ -390,7 +390,7 @@ def test_method_line_says_what_was_computed():
         "python 60 queries among 500 codes",
         "corpus c0ffee",
         "95 % percentile bootstrap over queries and seeds, 200 resamples",
-        "sign-flip test over queries of the seed-averaged reciprocal ranks, 400 permutations",
+        "sign-flip test over queries of the seed-averaged values, 400 permutations",
         "Holm-corrected over the arms compared with infonce",
     ):
         assert part in text
@@ -420,3 +420,49 @@ def test_report_needs_no_heavy_library():
     code = "import sys, softnce_ray.report; print({'mlflow', 'ray', 'torch', 'optuna'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# --- another measure ---------------------------------------------------------------------------------------
+
+
+def test_graded_ndcg_is_compared_as_reciprocal_ranks_are():
+    graded = {arm: np.linspace(0.2, 0.8, QUERIES["python"]) + lift for arm, lift in (("infonce", 0.0), ("soft", 0.1))}
+    trials = [
+        trial(arm, seed, graded_ndcg={"test": values + seed / 1000})
+        for arm, values in graded.items()
+        for seed in (1, 2, 3)
+    ]
+    results = study(*trials, arms=("infonce", "soft"))
+    report = build_report(results, measure="graded_ndcg", resamples=200, permutations=200)
+    plain, soft = report.rows
+    assert plain.mean is not None
+    assert plain.mean.mean == pytest.approx(0.502)
+    assert soft.difference is not None
+    assert soft.difference.mean == pytest.approx(0.1)
+    assert report.measure == "graded_ndcg"
+    for text in (to_markdown(report), terminal(report)):
+        assert "test nDCG" in text
+        assert "MRR" not in text
+    by_rank = build_report(results, resamples=200, permutations=200)
+    assert "test MRR" in to_markdown(by_rank)
+    assert by_rank.rows[0].mean != plain.mean
+
+
+def test_a_measure_that_nothing_has_is_an_error_that_says_where_it_comes_from():
+    with pytest.raises(
+        ReportError, match=r"has no graded nDCG: its corpus does not know .* `softnce-ray corpus plant`"
+    ):
+        build_report(study(trial("infonce", 1)), measure="graded_ndcg")
+    assert not any(row.mean for row in build_report(study(), measure="graded_ndcg").rows)  # nothing finished yet
+
+
+def test_a_trial_without_the_measure_is_named_beside_the_table():
+    results = study(
+        trial("infonce", 1, graded_ndcg={"test": np.full(QUERIES["python"], 0.5)}),
+        trial("soft", 1),
+        arms=("infonce", "soft"),
+    )
+    report = build_report(results, measure="graded_ndcg", resamples=100, permutations=100)
+    assert [(p.arm, p.kind, p.reason) for p in report.problems if p.arm == "soft" and p.kind == "unusable"] == [
+        ("soft", "unusable", "no values of the queries of split 'test' were stored")
+    ]

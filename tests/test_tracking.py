@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from softnce_ray.ranks_file import RANKS_FILE, write_ranks
+from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
 from softnce_ray.tracking import Tracker, TrackingError, download_model, load_results, studies
@@ -82,8 +82,23 @@ def ranks(tmp_path: Path) -> Path:
     """A file of ranks whose ids are in no order and whose values name their place."""
     values = np.array([0.5, 0.125, 1.0, 0.25])
     path = tmp_path / RANKS_FILE
-    write_ranks(path, {"valid": (["d", "a"], values[:2]), "test": (["z", "b", "y", "a"], values)})
+    ids = {"valid": ["d", "a"], "test": ["z", "b", "y", "a"]}
+    write_ranks(path, ids, {"reciprocal_rank": {"valid": values[:2], "test": values}, "graded_ndcg": {}})
     return path
+
+
+def test_measures_of_queries_are_kept_beside_one_another(tmp_path) -> None:
+    ids = {"valid": ["d", "a"], "test": ["z", "b", "y"]}
+    ranks = {"valid": np.array([0.5, 0.125]), "test": np.array([1.0, 0.25, 0.5])}
+    graded = {"valid": np.array([0.75, 0.5]), "test": np.array([0.125, 1.0, 0.0625])}
+    both: dict[Measure, dict[str, np.ndarray]] = {"reciprocal_rank": ranks, "graded_ndcg": graded}
+    one: dict[Measure, dict[str, np.ndarray]] = {"reciprocal_rank": ranks}
+    for measures in (both, one):
+        write_ranks(tmp_path / RANKS_FILE, ids, measures)
+        found = read_ranks(tmp_path / RANKS_FILE)
+        assert {name: {split: values.tolist() for split, values in each.items()} for name, each in found.items()} == {
+            name: {split: values.tolist() for split, values in each.items()} for name, each in measures.items()
+        }
 
 
 def finish(tracker: Tracker, which: TrialKey, ranks: Path, **more: float) -> None:

@@ -714,7 +714,9 @@ def test_what_the_estimator_says_is_of_the_batch_that_it_comes_with(batches):
     chosen = [np.array([number, number + 1]) for number in range(batches)]
     found = list(estimated(iter(chosen), Rows()))
     assert [batch.rows.tolist() for batch in found] == [rows.tolist() for rows in chosen]
-    assert all(np.array_equal(batch.similarity, np.outer(batch.rows, batch.rows)) for batch in found)
+    for batch in found:
+        assert batch.similarity is not None
+        np.testing.assert_array_equal(batch.similarity, np.outer(batch.rows, batch.rows))
     assert all(batch.similarity is None for batch in estimated(iter(chosen), None))
 
 

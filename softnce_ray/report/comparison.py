@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from softnce_ray.errors import UserError
+from softnce_ray.ranks_file import Measure
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import Difference, Interval, compare_arms
 
@@ -61,8 +62,8 @@ class Row:
         language: None for the mean over languages.
         seeds_done, seeds_asked: seeds that entered, and that should have; over languages: of the one with
             fewest.
-        mean: MRR with its interval; None when nothing finished (over languages: not in all of them).
-        spread: standard deviation (n - 1) of the seeds' MRR; None for one seed, and over languages unless the
+        mean: of the measure, with its interval; None when nothing finished (over languages: not in all of them).
+        spread: standard deviation (n - 1) of the seeds' means; None for one seed, and over languages unless the
             same seeds finished in all of them.
         difference: from the baseline; None for the baseline, and where either has no mean.
         p_value, p_holm: of that difference, as computed and corrected over the arms of this language.
@@ -106,6 +107,7 @@ class Report:
         key_names: full key -> shortest ending that is unambiguous among the settings.
         queries, codebase: language -> number of queries, and of codes that each was ranked against (if
             known).
+        measure: what of each query is averaged; the means and differences are of it.
         problems: failed, killed, running, missing and unusable trials.
         notes: whole sentences that a reader must know.
     """
@@ -116,6 +118,7 @@ class Report:
     status: str
     baseline: str
     split: str
+    measure: Measure
     corpus_fingerprint: str
     level: float
     resamples: int
@@ -138,22 +141,24 @@ def build_report(
     *,
     baseline: str | None = None,
     split: str = "test",
+    measure: Measure = "reciprocal_rank",
     level: float = 0.95,
     resamples: int = 2000,
     permutations: int = 10_000,
     seed: int = 0,
 ) -> Report:
-    """Compare the arms of a study by the mean reciprocal rank of their finished ``confirm`` trials.
+    """Compare the arms of a study by the mean of a measure over the queries, of their finished ``confirm`` trials.
 
     Args:
         results: the study, finished or not.
         baseline: the arm to compare with; the study's own by default.
-        split: whose reciprocal ranks are compared.
+        split: whose queries are compared.
+        measure: what of each query: its reciprocal rank, or its graded nDCG where the corpus knows partners.
         level, resamples, permutations, seed: of the intervals and tests, see :mod:`softnce_ray.statistics`.
 
     Raises:
-        ReportError: an unknown baseline; arms of a language with different numbers of queries or different
-            codebases; several different finished runs of one arm, language and seed.
+        ReportError: an unknown baseline; a measure that no trial has; arms of a language with different numbers of
+            queries or different codebases; several different finished runs of one arm, language and seed.
     """
     baseline = results.baseline if baseline is None else baseline
     if baseline not in results.arms:
@@ -161,6 +166,7 @@ def build_report(
             f"baseline must be an arm of study {results.study!r}, got {baseline!r}; "
             f"its arms are {', '.join(results.arms) or 'none'}"
         )
+    results = _measured(results, measure)
     cells, unusable = _finished_cells(results, split)
     queries = _agreed(results, cells, "queries", lambda t: len(t.reciprocal_ranks[split]))
     codebase = _agreed(results, cells, "codes", lambda t: _codebase(t, split))
@@ -214,6 +220,7 @@ def build_report(
         status=results.status,
         baseline=baseline,
         split=split,
+        measure=measure,
         corpus_fingerprint=results.corpus_fingerprint,
         level=level,
         resamples=resamples,
@@ -226,6 +233,21 @@ def build_report(
         codebase=codebase,
         problems=problems,
         notes=_notes(rows, baseline, results),
+    )
+
+
+def _measured(results: StudyResults, measure: Measure) -> StudyResults:
+    """The results with another measure in the place of the reciprocal ranks."""
+    if measure == "reciprocal_rank":
+        return results
+    finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
+    if finished and not any(trial.graded_ndcg for trial in finished):
+        raise ReportError(
+            f"study {results.study!r} has no graded nDCG: its corpus does not know which codes share a meaning, as one "
+            "made by `softnce-ray corpus plant` does; leave the measure out"
+        )
+    return replace(
+        results, trials=tuple(replace(trial, reciprocal_ranks=trial.graded_ndcg) for trial in results.trials)
     )
 
 
@@ -243,7 +265,7 @@ def _finished_cells(results: StudyResults, split: str) -> tuple[Cells, dict[str,
         if trial.seed not in results.seeds:
             unusable[trial.run_id] = "the study does not ask for this seed"
         elif not len(trial.reciprocal_ranks.get(split, ())):
-            unusable[trial.run_id] = f"no reciprocal ranks of split {split!r} were stored"
+            unusable[trial.run_id] = f"no values of the queries of split {split!r} were stored"
         elif twin is None:
             cell[trial.seed] = trial
         elif twin.identity == trial.identity:

@@ -11,11 +11,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from softnce_ray.ranks_file import Measure
 from softnce_ray.report.comparison import OVERALL, Problem, Report, Row
 from softnce_ray.statistics import Interval
 
 _COLUMNS = ("arm", "language", "seeds", "MRR", "interval", "spread", "difference", "p (Holm)", "failed")
 _NOTHING = "–"
+_MEASURES: dict[Measure, tuple[str, str]] = {
+    "reciprocal_rank": ("MRR", "Mean reciprocal rank"),
+    "graded_ndcg": ("nDCG", "Mean nDCG of the whole ranking (grade 2: the query's own code, 1: codes of its meaning)"),
+}
 
 
 def method_line(report: Report) -> str:
@@ -27,10 +32,10 @@ def method_line(report: Report) -> str:
     )
     overall = any(row.language is None for row in report.rows)
     return (
-        f"Mean reciprocal rank on {report.split} ({sizes or 'no queries yet'}; "
+        f"{_MEASURES[report.measure][1]} on {report.split} ({sizes or 'no queries yet'}; "
         f"corpus {report.corpus_fingerprint[:12]}). Intervals: {_percent(report.level)} percentile bootstrap over "
         f"queries and seeds, {report.resamples:,} resamples. Spread: standard deviation over seeds. p: "
-        "two-sided paired sign-flip test over queries of the seed-averaged reciprocal ranks, "
+        "two-sided paired sign-flip test over queries of the seed-averaged values, "
         f"{report.permutations:,} permutations (the trained models taken as given), Holm-corrected over the "
         f"arms compared with {report.baseline} within each language"
         + (", and overall (mean over languages)." if overall else ".")
@@ -115,7 +120,7 @@ def _block(heading: str, lines: Sequence[str], style: str = "") -> list[Text]:
 
 def _headings(report: Report) -> list[str]:
     headings = {
-        "MRR": f"{report.split} MRR",
+        "MRR": f"{report.split} {_MEASURES[report.measure][0]}",
         "interval": f"{_percent(report.level)} interval",
         "difference": f"difference from {report.baseline}",
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ray import tune
 from safetensors import SafetensorError
@@ -18,8 +19,8 @@ from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.model import save_model
-from softnce_ray.preparation import Prepared, open_data
-from softnce_ray.ranks_file import RANKS_FILE, write_ranks
+from softnce_ray.preparation import Prepared, open_data, partners
+from softnce_ray.ranks_file import RANKS_FILE, Measure, write_ranks
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.training import TrainResult, train
 
@@ -57,7 +58,9 @@ def run_trial(spec: dict[str, Any]) -> None:
 def _run(trial: TrialSpec) -> None:
     config = TrialConfig.model_validate(trial.config)
     prepared = Prepared(Path(trial.tokens), {name: Path(folder) for name, folder in trial.estimators.items()})
-    data = open_data(prepared, config, config.language)
+    data = replace(
+        open_data(prepared, config, config.language), partners=partners(Corpus.open(trial.corpus), config.language)
+    )
 
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +87,11 @@ def _save_result(result: TrainResult, trial: TrialSpec, language: str, folder: P
         split: corpus.table(language, split, columns=["id"]).column("id").to_pylist()
         for split in result.reciprocal_ranks
     }
-    write_ranks(folder / RANKS_FILE, {split: (ids[split], ranks) for split, ranks in result.reciprocal_ranks.items()})
+    measures: dict[Measure, dict[str, np.ndarray]] = {
+        "reciprocal_rank": result.reciprocal_ranks,
+        "graded_ndcg": result.graded_ndcg,
+    }
+    write_ranks(folder / RANKS_FILE, ids, measures)
     if trial.phase == "confirm":
         (folder / MODEL_FOLDER).mkdir()
         save_model(result.model, folder / MODEL_FOLDER)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from softnce_ray.ranks_file import RANKS_FILE, read_ranks
+from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
@@ -83,7 +83,7 @@ def download_model(store: Store, run_id: str, to: Path) -> Path:
 
 def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:
     tags = run.data.tags
-    ranks: dict[str, np.ndarray] = {}
+    ranks: dict[Measure, dict[str, np.ndarray]] = {}
     if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
         try:
             with tempfile.TemporaryDirectory() as folder:  # MLflow copies, and would leave the copy lying about
@@ -102,7 +102,8 @@ def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:
         status=run.info.status,
         identity=tags["identity"],
         settings=dict(run.data.params),
-        reciprocal_ranks=ranks,
+        reciprocal_ranks=ranks.get("reciprocal_rank", {}),
+        graded_ndcg=ranks.get("graded_ndcg", {}),
         failure=tags.get("failure", ""),
         metrics={name.replace("_at_", "@"): value for name, value in run.data.metrics.items()},
     )
