@@ -25,16 +25,11 @@ def write_ranks(
     `ids` is split → ids of the queries' pairs, `measures` is measure → split → (Q,) values; a measure without any
     split is left out.
     """
-    tables = [
-        pa.table(
-            {
-                "id": pa.array(ids[split], pa.string()),
-                "split": [split] * len(ids[split]),
-                **{name: values[split] for name, values in measures.items() if values},
-            }
-        )
-        for split in ids
-    ]
+    tables = []
+    for split, names in ids.items():
+        columns = {"id": pa.array(names, pa.string()), "split": pa.array([split] * len(names), pa.string())}
+        columns |= {measure: pa.array(values[split], pa.float64()) for measure, values in measures.items() if values}
+        tables.append(pa.table(columns))
     pq.write_table(pa.concat_tables(tables), path)
 
 
