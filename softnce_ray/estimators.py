@@ -35,15 +35,15 @@ def negative_distribution(similarity: Tensor, *, temperature: float) -> Tensor:
     """p of the losses: softmax over j ≠ i of `similarity_ij / temperature`.
 
     Args:
-      similarity: (B, B) finite, B >= 2.
+      similarity: (..., B, B) finite, B >= 2.
       temperature: above 0; the lower, the more p gathers on the most similar negative.
 
     Returns:
-      (B, B) float32 without gradient: zero diagonal, rows that sum to one.
+      (..., B, B) float32 without gradient: zero diagonals, rows that sum to one.
     """
     logits = similarity.detach().float() / temperature
-    hidden = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    return logits.masked_fill(hidden, -torch.inf).softmax(dim=1)
+    hidden = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    return logits.masked_fill(hidden, -torch.inf).softmax(dim=-1)
 
 
 def words(text: str) -> list[str]:
@@ -161,7 +161,9 @@ class Embedded:
     answering: np.ndarray
 
     def similarity(self, rows: np.ndarray) -> np.ndarray:
-        return self.asking[rows] @ self.answering[rows].T
+        # In torch, whose threads a trial bounds: NumPy's wait for one another where another program has the processor.
+        asking, answering = (torch.from_numpy(np.asarray(side[rows])) for side in (self.asking, self.answering))
+        return (asking @ answering.T).numpy()
 
     def save(self, folder: Path) -> None:
         np.save(folder / "asking.npy", self.asking)

@@ -13,65 +13,73 @@ from torch import Tensor
 
 from softnce_ray.config import SoftInfoNCE, TrialConfig
 from softnce_ray.diagnostics import batch_diagnostics
-from softnce_ray.estimators import Estimator, negative_distribution
-from softnce_ray.losses import LOSSES, Loss, soft_weights
+from softnce_ray.estimators import negative_distribution
+from softnce_ray.losses import LOSSES, soft_weights
 from softnce_ray.training_data import TrainingData
 
 _LEAST = -1e30
 """Similarity of a pair that does not count: finite, for a row of such pairs alone must not become NaN."""
 
 _AHEAD = 16
-"""Batches whose similarity is computed in one go."""
+"""Batches that are prepared in one go."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of the training split, and their (B, B) similarity where the arm has an estimator."""
+    """Rows of the training split, and what is known of them before any score, as far as the arm asks for it.
+
+    All (B, B), row i as query i sees the others: `similarity`; `negatives`, the estimator's p; `turned`, p as code i
+    sees the queries; `same`, which pairs share their normalised query or code, True on the diagonal.
+    """
 
     rows: np.ndarray
-    similarity: np.ndarray | None = None
+    similarity: Tensor | None = None
+    negatives: Tensor | None = None
+    turned: Tensor | None = None
+    same: Tensor | None = None
 
 
-def estimated(batches: Iterator[np.ndarray], estimator: Estimator | None) -> Iterator[Batch]:
-    """The batches of rows, each with its similarity.
+def prepared(
+    batches: Iterator[np.ndarray], config: TrialConfig, data: TrainingData, device: str = "cpu"
+) -> Iterator[Batch]:
+    """Each batch of rows with what the arm's loss needs to know of it.
 
-    Computed for several batches in a row: right after a training step, which goes through the whole encoder, neither
+    Several batches are prepared in a row: right after a training step, which goes through the whole encoder, neither
     code nor data of the estimator is in the processor's caches, and the same work takes several times as long.
     """
-    while rows := list(islice(batches, 1 if estimator is None else _AHEAD)):
-        similarities = [None if estimator is None else estimator.similarity(each) for each in rows]
-        yield from map(Batch, rows, similarities)
+    needs = LOSSES[config.loss.name].needs
+    compares = config.mask_duplicates or "positives" in needs
+    while rows := list(islice(batches, _AHEAD)):
+        same = torch.from_numpy(np.stack([data.same(each) for each in rows])).to(device) if compares else None
+        similarity = negatives = turned = None
+        if config.estimator is not None and data.estimator is not None:
+            similarity = torch.from_numpy(np.stack([data.estimator.similarity(each) for each in rows])).to(device)
+            counted = similarity
+            if config.mask_duplicates and same is not None:  # before the softmax, which a duplicate would take whole
+                counted = similarity.masked_fill(_hidden(same), _LEAST)
+            negatives = negative_distribution(counted, temperature=config.estimator.temperature)
+            if config.symmetric:
+                turned = negative_distribution(counted.mT, temperature=config.estimator.temperature)
+        for number, each in enumerate(rows):
+            yield Batch(
+                each, *(None if all_ is None else all_[number] for all_ in (similarity, negatives, turned, same))
+            )
 
 
-def batch_loss(scores: Tensor, batch: Batch, config: TrialConfig, data: TrainingData) -> Tensor:
+def batch_loss(scores: Tensor, batch: Batch, config: TrialConfig) -> Tensor:
     """The configured loss of a batch's (B, B) scores."""
-    entry = LOSSES[config.loss.name]
-    inputs: dict[str, Any] = {}
-    if "temperature" in entry.needs:
-        inputs["temperature"] = config.resolved_temperature
-    if batch.similarity is not None:
-        inputs["similarity"] = torch.from_numpy(batch.similarity).to(scores.device)
-    same = None
-    if config.mask_duplicates or "positives" in entry.needs:
-        same = torch.from_numpy(data.same(batch.rows)).to(scores.device)
-    options = loss_options(config)
-    loss = _directed(entry, scores, inputs, same, config, options)
+    there = _directed(scores, batch.similarity, batch.negatives, batch.same, config)
     if not config.symmetric:
-        return loss
-    turned = {name: value.T if isinstance(value, Tensor) else value for name, value in inputs.items()}
-    return (loss + _directed(entry, scores.T, turned, same, config, options)) / 2
+        return there
+    similarity = None if batch.similarity is None else batch.similarity.T
+    return (there + _directed(scores.T, similarity, batch.turned, batch.same, config)) / 2
 
 
-def observe(scores: Tensor, batch: Batch, config: TrialConfig, data: TrainingData) -> dict[str, Tensor]:
+def observe(scores: Tensor, batch: Batch, config: TrialConfig) -> dict[str, Tensor]:
     """Diagnostics of a batch's (B, B) scores, from query to code; see `batch_diagnostics`."""
-    hidden = None
-    if config.mask_duplicates:
-        hidden = _hidden(torch.from_numpy(data.same(batch.rows)).to(scores.device))
-    if batch.similarity is None or config.estimator is None:
-        return batch_diagnostics(scores, hidden=hidden)
-    similarity = torch.from_numpy(batch.similarity).to(scores.device)
-    p = _negatives(similarity, hidden, config.estimator.temperature)
-    if not isinstance(config.loss, SoftInfoNCE):
+    hidden = _hidden(batch.same) if config.mask_duplicates and batch.same is not None else None
+    p = batch.negatives
+    if p is None or not isinstance(config.loss, SoftInfoNCE):
         return batch_diagnostics(scores, negatives=p, hidden=hidden)
     weights = soft_weights(p, **loss_options(config), hidden=hidden)
     return batch_diagnostics(scores, negatives=p, weights=weights, floor=config.loss.floor, hidden=hidden)
@@ -86,29 +94,21 @@ def loss_options(config: TrialConfig) -> dict[str, Any]:
 
 
 def _directed(
-    entry: Loss,
-    scores: Tensor,
-    inputs: dict[str, Any],
-    same: Tensor | None,
-    config: TrialConfig,
-    options: dict[str, Any],
+    scores: Tensor, similarity: Tensor | None, negatives: Tensor | None, same: Tensor | None, config: TrialConfig
 ) -> Tensor:
-    """A loss in one direction: `inputs` and `same` (B, B) as the rows of `scores` see them."""
-    given: dict[str, Any] = {name: value for name, value in inputs.items() if name in entry.needs}
-    if "positives" in entry.needs:
-        given["positives"] = same
+    """The loss in one direction: all (B, B) as the rows of `scores` see them."""
+    entry = LOSSES[config.loss.name]
+    known = {
+        "similarity": similarity,
+        "negatives": negatives,
+        "positives": same,
+        "temperature": config.resolved_temperature,
+    }
+    given: dict[str, Any] = {name: known[name] for name in entry.needs}
     if config.mask_duplicates and same is not None:
         given["hidden"] = _hidden(same)
-    if "negatives" in entry.needs and config.estimator is not None:
-        given["negatives"] = _negatives(inputs["similarity"], given.get("hidden"), config.estimator.temperature)
-    return entry.function(scores, **given, **options)
+    return entry.function(scores, **given, **loss_options(config))
 
 
 def _hidden(same: Tensor) -> Tensor:
-    return same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-
-
-def _negatives(similarity: Tensor, hidden: Tensor | None, temperature: float) -> Tensor:
-    if hidden is not None:  # before the softmax, which a duplicate would take whole
-        similarity = similarity.masked_fill(hidden, _LEAST)
-    return negative_distribution(similarity, temperature=temperature)
+    return same & ~torch.eye(same.shape[-1], dtype=torch.bool, device=same.device)

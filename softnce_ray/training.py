@@ -19,7 +19,7 @@ from softnce_ray.encoders import DualEncoder, build_encoder
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.model import Model, encode
-from softnce_ray.objective import Batch, batch_loss, estimated, observe
+from softnce_ray.objective import Batch, batch_loss, observe, prepared
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
 from softnce_ray.training_data import TrainingData
 
@@ -110,12 +110,12 @@ def train(
         observed: list[dict[str, Tensor]] = []
         encoder.train()
         order = epoch_batches(len(data.train.queries), settings.batch_size, config.seed, epoch)
-        for number, batch in enumerate(estimated(order, data.estimator)):
+        for number, batch in enumerate(prepared(order, config, data, device)):
             rate = learning_rate((epoch - 1) * batches + number, settings.epochs * batches, settings)
             loss, scores = _step(encoder, optimisers, rate, batch, config, data, device)
             total += loss
             if number % max(1, batches // _OBSERVED) == 0:
-                observed.append(observe(scores, batch, config, data))
+                observed.append(observe(scores, batch, config))
         mean_loss = float(total) / batches
         if not math.isfinite(mean_loss):
             raise TrainingError(
@@ -180,7 +180,7 @@ def _step(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.training.precision == "bf16"):
         vectors = encoder(_to(texts.ids, device), _to(texts.offsets, device))
     scores = vectors[: len(rows)] @ vectors[len(rows) :].T / config.resolved_temperature
-    loss = batch_loss(scores, batch, config, data)
+    loss = batch_loss(scores, batch, config)
     loss.backward()
     clip_gradients(encoder.parameters(), config.training.max_gradient_norm)
     for optimiser in optimisers:

@@ -32,7 +32,8 @@ from softnce_ray.losses import (
     soft_infonce,
 )
 from softnce_ray.model import encode
-from softnce_ray.objective import Batch, batch_loss, estimated, loss_options
+from softnce_ray.objective import Batch, batch_loss, loss_options
+from softnce_ray.objective import prepared as batches_of
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.training import TrainingError, TrainResult, epoch_batches, hash_seed, train
 from softnce_ray.training_data import TrainingData
@@ -452,8 +453,7 @@ ROWS = np.arange(4)
 
 
 def loss_of(scores: torch.Tensor, rows: np.ndarray, config: TrialConfig, data: TrainingData) -> torch.Tensor:
-    similarity = None if config.estimator is None or data.estimator is None else data.estimator.similarity(rows)
-    return batch_loss(scores, Batch(rows, similarity), config, data)
+    return batch_loss(scores, next(batches_of(iter([rows]), config, data)), config)
 
 
 @pytest.fixture
@@ -691,7 +691,7 @@ def test_diagnostics_read_the_batches_and_change_nothing(prepared, monkeypatch):
     plain = train(config, prepared(config))
     seen: list[tuple[torch.Tensor, Batch]] = []
 
-    def nothing(scores, batch, config, data):
+    def nothing(scores, batch, config):
         seen.append((scores, batch))
         return {"information": torch.zeros(())}
 
@@ -706,18 +706,30 @@ def test_diagnostics_read_the_batches_and_change_nothing(prepared, monkeypatch):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 15, 16, 17, 40])
-def test_what_the_estimator_says_is_of_the_batch_that_it_comes_with(batches):
+def test_what_is_known_of_a_batch_is_of_the_batch_that_it_comes_with(batches, four):
     class Rows:
         def similarity(self, rows: np.ndarray) -> np.ndarray:
-            return np.outer(rows, rows).astype(np.float32)
+            return np.subtract.outer(rows, 2 * rows).astype(np.float32)
 
-    chosen = [np.array([number, number + 1]) for number in range(batches)]
-    found = list(estimated(iter(chosen), Rows()))
+    data = replace(four, estimator=Rows())
+    chance = np.random.default_rng(0)
+    chosen = [chance.permutation(4)[:3] for _ in range(batches)]
+    arm = {**arm_of("soft_infonce", symmetric=True), "training": {**BAG["training"], "batch_size": 3}}
+    config = trial({**arm, "loss": {"name": "soft_infonce", "alpha": 0.6}})
+    found = list(batches_of(iter(chosen), config, data))
     assert [batch.rows.tolist() for batch in found] == [rows.tolist() for rows in chosen]
     for batch in found:
-        assert batch.similarity is not None
-        np.testing.assert_array_equal(batch.similarity, np.outer(batch.rows, batch.rows))
-    assert all(batch.similarity is None for batch in estimated(iter(chosen), None))
+        similarity = torch.from_numpy(np.subtract.outer(batch.rows, 2 * batch.rows).astype(np.float32))
+        torch.testing.assert_close(batch.similarity, similarity)
+        torch.testing.assert_close(batch.negatives, negative_distribution(similarity, temperature=1.0))
+        torch.testing.assert_close(batch.turned, negative_distribution(similarity.T, temperature=1.0))
+        assert batch.same is None
+    masked = trial({**BAG, "mask_duplicates": True})
+    for batch in batches_of(iter(chosen), masked, data):
+        assert batch.same is not None
+        np.testing.assert_array_equal(batch.same.numpy(), data.same(batch.rows))
+        assert batch.similarity is None
+        assert batch.negatives is None
 
 
 def test_partners_are_ranked_with_their_query(prepared):

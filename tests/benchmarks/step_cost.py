@@ -23,7 +23,7 @@ import torch
 
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder
-from softnce_ray.objective import estimated
+from softnce_ray.objective import prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.training import _step, epoch_batches
@@ -63,7 +63,7 @@ def block(config: TrialConfig, corpus: str, root: Path, steps: int) -> Callable[
     def run(turn: int) -> float:
         chosen = (batches[number % len(batches)] for number in range(turn * steps, (turn + 1) * steps))
         started = time.process_time()
-        for batch in estimated(chosen, data.estimator):
+        for batch in prepared(chosen, config, data):
             _step(encoder, optimisers, 1e-3, batch, config, data, "cpu")
         return time.process_time() - started
 
