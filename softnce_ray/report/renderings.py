@@ -75,8 +75,7 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
     if any(row.is_best for row in report.rows):
         parts.append(Text(f"* best mean; {_legend(report)}", "dim"))
     parts.append(Text(method_line(report), "dim"))
-    differing = [f"{r.label}: {_settings_text(report, r.settings)}" for r in report.rows if r.settings]
-    parts += _block("Settings that differ:", differing)
+    parts += _block("Settings that differ:", _differing(report))
     if report.common_settings:
         parts.append(Text(f"Common settings: {_settings_text(report, report.common_settings)}", "dim"))
     parts += [Text(f"Note: {note}", "yellow") for note in report.notes]
@@ -112,6 +111,19 @@ def to_json(report: Report) -> str:
     """The whole value, floats unrounded; equal reports give equal text. NaN and infinity become null."""
     value = {"report_version": 1, **asdict(report), "method": method_line(report)}
     return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+def _differing(report: Report) -> list[str]:
+    """A line for each arm's settings; for each of its languages where they are not the same in all."""
+    languages: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        if row.language is not None and row.settings:
+            languages.setdefault((row.arm, _settings_text(report, row.settings)), []).append(row.language)
+    arms = [arm for arm, _ in languages]
+    return [
+        f"{arm}: {text}" if arms.count(arm) == 1 else f"{arm}, {', '.join(names)}: {text}"
+        for (arm, text), names in languages.items()
+    ]
 
 
 def _block(heading: str, lines: Sequence[str], style: str = "") -> list[Text]:
