@@ -698,7 +698,7 @@ def test_diagnostics_read_the_batches_and_change_nothing(prepared, monkeypatch):
     monkeypatch.setattr(training, "observe", nothing)
     assert same_weights(train(config, prepared(config)), plain)
     assert all(scores.shape == (32, 32) and not scores.requires_grad for scores, _ in seen)
-    monkeypatch.setattr(training, "_OBSERVED", 10**9)
+    monkeypatch.setattr(training, "_APART", 1)
     seen.clear()
     train(config, prepared(config))
     pairs = len(prepared(config).train.queries)
