@@ -10,7 +10,14 @@ from functools import cache
 import tree_sitter
 from tree_sitter import Node
 
-from softnce_ray.corpus import python_functions
+from softnce_ray.corpus import (
+    go_functions,
+    java_functions,
+    javascript_functions,
+    php_functions,
+    python_functions,
+    ruby_functions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,13 @@ class Language:
     not indented, from the node and the whole file's bytes; `function_name` its name; `exclusion` a
     snake_case reason to leave it out (a test, a constructor, a protocol method, a trivial body), or None.
     `hint` matches some bytes in every file that has a documented function: files without it are not parsed.
-    `test_file` matches the relative paths of tests by this language's habits.
+    `test_file` matches the relative paths of tests by this language's habits. `wraps` are the (before, after)
+    texts to try in turn around one function alone, in a language where it is no file by itself.
+    `looks_inside` says whether functions inside one that gives no pair are looked at; those inside one that
+    gives a pair never are. `built_file` matches the relative paths of what a build wrote. `project_files` are
+    the names that mark a folder as one project, beside those of `sources`. `without_name` gives, from
+    documentation and a function's name, the documentation without the name at its beginning, in a language
+    whose convention puts it there.
     """
 
     name: str
@@ -36,6 +49,11 @@ class Language:
     exclusion: Callable[[Node, str], str | None]
     hint: re.Pattern[bytes]
     test_file: re.Pattern[str]
+    wraps: tuple[tuple[str, str], ...] = (("", ""),)
+    looks_inside: bool = False
+    built_file: re.Pattern[str] | None = None
+    project_files: tuple[str, ...] = ()
+    without_name: Callable[[str, str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,86 @@ LANGUAGES: dict[str, Language] = {
         hint=re.compile(rb"\bdef\s"),
         test_file=re.compile(r"(^|/)(test_[^/]*|[^/]*_tests?|tests?|conftest)\.py$"),
     ),
+    "java": Language(
+        name="java",
+        suffixes=(".java",),
+        grammar=java_functions.grammar,
+        functions=java_functions.FUNCTIONS,
+        documentation=java_functions.documentation,
+        code=java_functions.code,
+        function_name=java_functions.function_name,
+        exclusion=java_functions.exclusion,
+        hint=re.compile(rb"/\*\*"),
+        test_file=re.compile(
+            r"(^|/)src/(test[\w-]*|\w+Test|it|jmh)/|(^|/)(Test[A-Z0-9][^/]*|[^/]*(Tests?|TestCase|[a-z0-9]IT))\.java$"
+        ),
+        wraps=(("class C {\n", "\n}"),),
+        built_file=re.compile(r"(^|/)(generated-[\w-]+|(target|build)/generated[\w-]*)/"),
+        project_files=("pom.xml", "build.gradle", "build.gradle.kts", "build.xml"),
+    ),
+    "php": Language(
+        name="php",
+        suffixes=(".php",),
+        grammar=php_functions.grammar,
+        functions=php_functions.FUNCTIONS,
+        documentation=php_functions.documentation,
+        code=php_functions.code,
+        function_name=php_functions.function_name,
+        exclusion=php_functions.exclusion,
+        hint=re.compile(rb"/\*\*"),
+        test_file=re.compile(r"(^|/)(test[_-][^/]*|[^/]*(Tests?|TestCase|Cest|[_-]tests?)|tests?)\.php$"),
+        wraps=(("<?php\nclass C {\n", "\n}"),),
+        built_file=re.compile(r"(^|/)(var/cache|bootstrap/cache|storage/framework)/"),
+        project_files=("composer.json",),
+    ),
+    "javascript": Language(
+        name="javascript",
+        suffixes=(".js", ".mjs", ".cjs", ".jsx"),
+        grammar=javascript_functions.grammar,
+        functions=javascript_functions.FUNCTIONS,
+        documentation=javascript_functions.documentation,
+        code=javascript_functions.code,
+        function_name=javascript_functions.function_name,
+        exclusion=javascript_functions.exclusion,
+        hint=re.compile(rb"/\*\*(?![*/])"),
+        test_file=re.compile(
+            r"(^|/)(__(tests|mocks|fixtures)__|e2e|cypress)/|(^|[/._-])(tests?|specs?|e2e)\.[cm]?jsx?$|"
+            r"(^|/)(test-[^/]*|(karma|jest|vitest|cypress|playwright)\.[^/]*)\.[cm]?jsx?$"
+        ),
+        wraps=(("", ""), ("class C {\n", "\n}")),
+        looks_inside=True,  # modules are often written inside a function that is called at once
+        built_file=re.compile(
+            r"(^|/)(dist|build|builds|bundles?|umd|cjs)/|[.-](bundle|umd|iife|global|prod|development)\.[cm]?jsx?$"
+        ),
+        project_files=("package.json",),
+    ),
+    "go": Language(
+        name="go",
+        suffixes=(".go",),
+        grammar=go_functions.grammar,
+        functions="[(function_declaration) (method_declaration)] @function",
+        documentation=go_functions.documentation,
+        code=go_functions.code,
+        function_name=go_functions.function_name,
+        exclusion=go_functions.exclusion,
+        hint=re.compile(rb"^[ \t]*func\b", re.MULTILINE),
+        test_file=re.compile(r"_test\.go$"),
+        project_files=("go.mod",),
+        without_name=go_functions.without_name,
+    ),
+    "ruby": Language(
+        name="ruby",
+        suffixes=(".rb",),
+        grammar=ruby_functions.grammar,
+        functions="[(method) (singleton_method)] @function",
+        documentation=ruby_functions.documentation,
+        code=ruby_functions.code,
+        function_name=ruby_functions.function_name,
+        exclusion=ruby_functions.exclusion,
+        hint=re.compile(rb"\bdef\s"),
+        test_file=re.compile(r"(^|/)(test_[^/]*|[^/]*_(test|spec)|(test|spec)_helper)\.rb$"),
+        project_files=("Gemfile",),
+    ),
 }
 
 
@@ -79,7 +177,9 @@ def _function_nodes(source: bytes, language: Language) -> list[Node]:
 
 
 def functions_in(source: bytes, language: Language) -> Iterator[Function]:
-    """Every function of a UTF-8 source that is not inside another one, in the order of the file.
+    """Every function of a UTF-8 source, in the order of the file, without those inside another one.
+
+    Where the language `looks_inside`, only those inside one that can make a pair are left out.
 
     Those that cannot make a pair come with a reason: `no_documentation`, `parse_error` or the language's
     own.
@@ -90,7 +190,8 @@ def functions_in(source: bytes, language: Language) -> Iterator[Function]:
     for node in _function_nodes(source, language):
         if node.start_byte < end_of_outer:
             continue
-        end_of_outer = node.end_byte
+        if not language.looks_inside:
+            end_of_outer = node.end_byte
         name, line = language.function_name(node), node.start_point[0] + 1
         text = language.documentation(node)
         if not text:
@@ -100,17 +201,27 @@ def functions_in(source: bytes, language: Language) -> Iterator[Function]:
         else:
             reason = language.exclusion(node, name)
         if reason is None:
+            end_of_outer = node.end_byte
             yield Function(name, line, text or "", language.code(node, source), None)
         else:
             yield Function(name, line, "", "", reason)
 
 
 def strip_documentation(code: str, language: Language) -> str | None:
-    """The one function in `code` without its documentation; None when it does not parse as a function."""
-    source = code.encode()
-    nodes = _function_nodes(source, language)
-    if not nodes or nodes[0].has_error or source[: nodes[0].start_byte].strip():
-        return None
-    if source[nodes[0].end_byte :].strip():
-        return None
-    return language.code(nodes[0], source)
+    """The one function in `code` without its documentation; None when it does not parse as a function.
+
+    Comments before the function are left out as documentation is.
+    """
+    for before, after in language.wraps:
+        source = f"{before}{code}{after}".encode()
+        nodes = _function_nodes(source, language)
+        if not nodes or nodes[0].has_error:
+            continue
+        start, end = len(before.encode()), len(source) - len(after.encode())
+        first = nodes[0]
+        while first.prev_sibling is not None and first.prev_sibling.type.endswith("comment"):
+            first = first.prev_sibling
+        alone = start <= first.start_byte and nodes[0].end_byte <= end
+        if alone and not source[start : first.start_byte].strip() and not source[nodes[0].end_byte : end].strip():
+            return language.code(nodes[0], source)
+    return None
