@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softnce_ray.corpus import formats
-from softnce_ray.corpus.formats import Reading, read_codesearchnet
+from softnce_ray.corpus.formats import Reading, lines, read_codesearchnet
 from softnce_ray.corpus.making import import_corpus
 from softnce_ray.corpus.pairs import CorpusError, Pair
 from softnce_ray.corpus.store import Corpus
@@ -130,7 +129,7 @@ def test_a_bad_line_is_counted_with_file_and_line(tmp_path, line, reason):
 
 
 def test_an_overlong_line_is_counted_and_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 2_000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 2_000)
     path = write(tmp_path / "train.jsonl", record(), record(docstring="a " * 9_000), record())
     reading = read_codesearchnet(path, max_bad_share=0.5)
     assert reading.bad == Counter(line_too_long=1)

@@ -1,0 +1,93 @@
+"""How well a model ranks codes that people have judged: CodeSearchNet's nDCG, with ties that never help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softnce_ray.evaluation import ROUNDING, DivergedError
+
+
+def judged_ndcg(
+    queries: Tensor,
+    codes: Tensor,
+    relevance: Mapping[tuple[int, int], float],
+    k: int | None = None,
+    *,
+    among: Literal["judged", "all"] = "judged",
+    block: int = 256,
+) -> np.ndarray:
+    """nDCG of each query by judged relevance, in one of the two ways that CodeSearchNet reports: gains are
+    `2^relevance - 1`, discounts `1 / log2(1 + rank)`, and codes that nobody judged gain nothing.
+
+    Ties never help: codes of equal score share the mean of the discounts of the places that they take.
+
+    Args:
+      queries: (Q, D) vectors.
+      codes: (M, D) vectors on the same device.
+      relevance: by (row of the query, row of the code), 0 or more; what is not in it was not judged.
+      k: places past it discount to 0, also in the ideal order; None counts all.
+      among: `judged` ranks a query's judged codes among themselves, as if there were no others (CodeSearchNet's
+        "NDCG within"); `all` ranks them among all codes ("NDCG all").
+      block: how many queries are scored at a time; memory is about `8 · block · M` bytes.
+
+    Returns:
+      (Q,) float64 in [0, 1]; NaN for a query with no relevant code, which CodeSearchNet leaves out: take `nanmean`.
+
+    Raises:
+      ValueError: shapes do not fit, a row is out of range, a relevance is negative or not finite, or k is below 1.
+      DivergedError: a vector is not finite.
+
+    Source: Husain et al., CodeSearchNet Challenge, 2019, section 4; ties as in `evaluation.graded_ndcg`.
+    """
+    _check(queries, codes, relevance, k, among)
+    judged: list[list[tuple[int, float]]] = [[] for _ in range(len(queries))]
+    for (query, code), value in relevance.items():
+        judged[query].append((code, value))
+    discounts = 1 / np.log2(2 + np.arange(len(codes)))
+    if k is not None:
+        discounts[k:] = 0.0
+    sums = np.concatenate([[0.0], np.cumsum(discounts)])
+    largest = codes.norm(dim=1).max() if len(codes) else torch.zeros(())
+    result = np.full(len(queries), np.nan)
+    for start in range(0, len(queries), block):
+        rows = queries[start : start + block]
+        scores = (rows @ codes.T).double().cpu().numpy()
+        slacks = (ROUNDING * rows.norm(dim=1) * largest).double().cpu().numpy()
+        for index, (scored, slack) in enumerate(zip(scores, slacks, strict=True), start=start):
+            places = np.array([code for code, _ in judged[index]], dtype=np.int64)
+            gains = 2.0 ** np.array([value for _, value in judged[index]]) - 1
+            ideal = float(np.sort(gains)[::-1] @ discounts[: len(gains)])
+            if ideal <= 0:
+                continue
+            own = scored[places]
+            pool = np.sort(own if among == "judged" else scored)
+            first = len(pool) - np.searchsorted(pool, own + slack, side="right")
+            last = len(pool) - np.searchsorted(pool, own - slack, side="left")
+            result[index] = gains @ ((sums[last] - sums[first]) / (last - first)) / ideal
+    return result
+
+
+def _check(
+    queries: Tensor, codes: Tensor, relevance: Mapping[tuple[int, int], float], k: int | None, among: str
+) -> None:
+    if queries.ndim != 2 or codes.ndim != 2 or queries.shape[1] != codes.shape[1]:
+        raise ValueError(f"expected (Q, D) and (M, D), got {tuple(queries.shape)} and {tuple(codes.shape)}")
+    if k is not None and k < 1:
+        raise ValueError(f"expected k of at least 1, got {k}")
+    if among not in ("judged", "all"):
+        raise ValueError(f"expected among to be 'judged' or 'all', got {among!r}")
+    for (query, code), value in relevance.items():
+        if not (0 <= query < len(queries) and 0 <= code < len(codes)):
+            raise ValueError(
+                f"expected rows below {len(queries)} and {len(codes)} in relevance, got ({query}, {code}): "
+                "embed every query and code that was judged"
+            )
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"expected a relevance of 0 or more, got {value} at ({query}, {code})")
+    if not (torch.isfinite(queries).all() and torch.isfinite(codes).all()):
+        raise DivergedError("expected finite vectors, got NaN or infinity: the encoder has diverged; train it anew")
