@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +18,7 @@ from softnce_ray.errors import UserError
 
 if TYPE_CHECKING:
     from softnce_ray.corpus import Manifest
+    from softnce_ray.corpus.mining import MapChunks
     from softnce_ray.store import Store
 
 _PAGE = 130
@@ -38,6 +40,10 @@ StoreOption = Annotated[
 TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow server (default: $MLFLOW_TRACKING_URI or a database in the store)"),
+]
+DropRepeatedQueries = Annotated[
+    bool,
+    typer.Option("--drop-repeated-queries", help="Leave out valid and test pairs whose query a training pair has too."),
 ]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a launched study, as in its file.")]
 
@@ -61,48 +67,127 @@ def main() -> None:
         sys.exit(0)
 
 
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Keep at most so many pairs of a language, seeded.")]
+Valid = Annotated[int, typer.Option("--valid", min=1, help="Validation pairs wanted of each language.")]
+Test = Annotated[int, typer.Option("--test", min=1, help="Test pairs wanted of each language.")]
+Seed = Annotated[int, typer.Option("--seed", min=0)]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
+OnRay = Annotated[
+    bool, typer.Option("--ray", help="Mine as Ray tasks instead; nodes of $RAY_ADDRESS must see the files as here.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")]
+Cache = Annotated[Path, typer.Option("--cache", help="Folder where archives are kept and unpacked.")]
+StripNames = Annotated[
+    bool,
+    typer.Option("--strip-names/--keep-names", help="Take a function's name out of its documentation: Go's begins so."),
+]
+
+
+def _chunk_mapper(on_ray: bool) -> AbstractContextManager[MapChunks | None]:
+    if not on_ray:
+        return nullcontext()
+    from softnce_ray.study.cluster import chunk_mapper
+
+    return chunk_mapper()
+
+
 @corpus_app.command("mine")
 def corpus_mine(
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
-    source: Annotated[Path | None, typer.Option("--source", help="Folder of source trees.")] = None,
+    source: Annotated[
+        list[Path] | None, typer.Option("--source", help="Folder of source trees, or an archive; repeatable.")
+    ] = None,
     python_environment: Annotated[
         bool, typer.Option("--python-environment", help="The Python environment that runs this command.")
     ] = False,
-    language: Annotated[str, typer.Option("--language")] = "python",
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Keep at most so many pairs, a seeded sample.")
-    ] = None,
-    valid: Annotated[int, typer.Option("--valid", min=1, help="Validation pairs wanted.")] = 1000,
-    test: Annotated[int, typer.Option("--test", min=1, help="Test pairs wanted.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")] = False,
+    language: Annotated[str, typer.Option("--language", help="One, or auto: those that the files are of.")] = "python",
+    limit: Limit = None,
+    valid: Valid = 1000,
+    test: Test = 1000,
+    seed: Seed = 0,
+    workers: Workers = 2,
+    on_ray: OnRay = False,
+    strip_names: StripNames = True,
+    cache: Cache = Path("corpora/cache"),
+    overwrite: Overwrite = False,
+    drop_repeated_queries: DropRepeatedQueries = False,
 ) -> None:
     """Mine documented functions from source code into a corpus, split by package."""
-    from softnce_ray.corpus import LANGUAGES, mine_corpus, source_folder
+    from softnce_ray.corpus import LANGUAGES, check_output, mine_corpus, source_sets
     from softnce_ray.corpus import python_environment as environment
     from softnce_ray.progress import progress
 
-    if (source is None) == (not python_environment):
-        raise UserError("expected one of --source DIR and --python-environment")
-    if language not in LANGUAGES:
-        raise UserError(f"--language: expected one of {', '.join(LANGUAGES)}, got {language!r}")
-    table = LANGUAGES[language]
+    if bool(source) == python_environment:
+        raise UserError("expected one of --source PATH and --python-environment")
+    if language not in (*LANGUAGES, "auto"):
+        raise UserError(f"--language: expected one of {', '.join(LANGUAGES)}, auto, got {language!r}")
     if python_environment and language != "python":
         raise UserError(f"--python-environment holds python, got --language {language}")
-    sources = environment(table) if source is None else source_folder(source, table)
-    with progress("mining", "files") as advance:
+    check_output(out, overwrite=overwrite)
+    asked = None if language == "auto" else [language]
+    sets = source_sets(source, cache, languages=asked) if source else {"python": environment(LANGUAGES["python"])}
+    with _chunk_mapper(on_ray) as map_chunks, progress("mining", "files") as advance:
         manifest = mine_corpus(
-            sources,
-            table,
+            sets,
             out,
             limit=limit,
             valid=valid,
             test=test,
             seed=seed,
             workers=workers,
+            map_chunks=map_chunks,
+            strip_names=strip_names,
             overwrite=overwrite,
-            recipe={"source": "python environment" if source is None else str(source), "language": language},
+            drop_repeated_queries=drop_repeated_queries,
+            recipe={"source": [str(each) for each in source] if source else "python environment", "language": language},
+            progress=lambda done, total, pairs: advance(done, total, f"{pairs:,} pairs"),
+        )
+    _say_corpus(out, manifest)
+
+
+@corpus_app.command("recipe")
+def corpus_recipe(
+    name: Annotated[str, typer.Argument(help="six_languages, or a YAML file of packages.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    language: Annotated[
+        list[str] | None, typer.Option("--language", help="Only this one of the recipe; repeatable.")
+    ] = None,
+    limit: Limit = None,
+    valid: Valid = 1000,
+    test: Test = 1000,
+    seed: Seed = 0,
+    workers: Workers = 2,
+    on_ray: OnRay = False,
+    strip_names: StripNames = True,
+    cache: Cache = Path("corpora/cache"),
+    overwrite: Overwrite = False,
+    drop_repeated_queries: DropRepeatedQueries = False,
+) -> None:
+    """Fetch well documented packages with the ordinary clients and mine them: a corpus without a hub."""
+    from softnce_ray.corpus import check_output, fetch_recipe, fetched_sources, mine_corpus
+    from softnce_ray.progress import progress
+
+    check_output(out, overwrite=overwrite)
+    with progress("fetching", "packages") as advance:
+        fetched = fetch_recipe(name.replace("-", "_"), cache, languages=language, progress=advance)
+    for line in fetched.problems:
+        print(f"note: {line}", file=sys.stderr)
+    sets = fetched_sources(fetched, cache / "unpacked")
+    with _chunk_mapper(on_ray) as map_chunks, progress("mining", "files") as advance:
+        manifest = mine_corpus(
+            sets,
+            out,
+            limit=limit,
+            valid=valid,
+            test=test,
+            seed=seed,
+            workers=workers,
+            map_chunks=map_chunks,
+            strip_names=strip_names,
+            overwrite=overwrite,
+            drop_repeated_queries=drop_repeated_queries,
+            recipe={"recipe": fetched.recipe, "packages": fetched.packages},
+            notes=fetched.problems,
             progress=lambda done, total, pairs: advance(done, total, f"{pairs:,} pairs"),
         )
     _say_corpus(out, manifest)
@@ -110,16 +195,55 @@ def corpus_mine(
 
 @corpus_app.command("import")
 def corpus_import(
-    path: Annotated[Path, typer.Argument(help="CodeSearchNet jsonl or jsonl.gz file, or a folder of them.")],
+    path: Annotated[Path, typer.Argument(help="A file of pairs, or a folder of them.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="codesearchnet, graphcodebert, cosqa or table (default: found out).")
+    ] = None,
     language: Annotated[str | None, typer.Option("--language", help="Where the records do not say.")] = None,
-    clean: Annotated[bool, typer.Option(help="Apply the cleaning rules of mined pairs.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")] = False,
+    clean: Annotated[
+        bool | None,
+        typer.Option(help="Apply the cleaning rules of mined pairs (default: where it is no published benchmark)."),
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option("--column", help="For tables, what is where: query=docstring; repeatable.")
+    ] = None,
+    overwrite: Overwrite = False,
+    drop_repeated_queries: DropRepeatedQueries = False,
 ) -> None:
-    """Make a corpus from CodeSearchNet's files; their splits are kept."""
+    """Make a corpus from files of pairs that exist, such as CodeSearchNet's; their splits are kept."""
     from softnce_ray.corpus import import_corpus
 
-    _say_corpus(out, import_corpus(path, out, language=language, clean=clean, overwrite=overwrite))
+    columns = dict(each.partition("=")[::2] for each in column or ())
+    if not all(columns.values()) or len(columns) < len(column or ()):
+        raise UserError(f"--column: expected NAME=COLUMN, each name once, got {' '.join(column or ())}")
+    manifest = import_corpus(
+        path,
+        out,
+        format=format,
+        language=language,
+        clean=clean,
+        columns=columns or None,
+        overwrite=overwrite,
+        drop_repeated_queries=drop_repeated_queries,
+    )
+    _say_corpus(out, manifest)
+
+
+@corpus_app.command("check")
+def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
+    """Read all rows of a corpus and see that evaluation is clean of training: exit status 1 where it is not."""
+    from softnce_ray.corpus import examine_corpus
+
+    findings = examine_corpus(folder)
+    for language, splits in findings.same_query_other_code.items():
+        counts = ", ".join(f"{split} {pairs:,}" for split, pairs in splits.items())
+        print(f"{folder}: {language}: pairs whose query another pair has with another code: {counts}")
+    for problem in findings.problems:
+        print(f"{folder}: {problem}", file=sys.stderr)
+    if findings.problems:
+        raise typer.Exit(1)
+    print(f"{folder}: no function of valid or test is in train, no package on both sides; the rows are the manifest's")
 
 
 @corpus_app.command("plant")
@@ -240,7 +364,9 @@ def export(
     study: StudyName,
     to: Annotated[Path, typer.Option("--to", help="Folder to make.")],
     arm: Annotated[str | None, typer.Option(help="Only from this arm.")] = None,
-    language: Annotated[str | None, typer.Option(help="Needed when the study has several.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="As in the study's file, all included; needed when it has several.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     store: StoreOption = None,
     tracking_uri: TrackingOption = None,

@@ -7,8 +7,9 @@ every trial, and asked for the (B, B) similarity of a batch's rows.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+_ROWS = 50_000
+_ENTRIES = 2**23
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -82,14 +85,15 @@ class BM25:
 
     @staticmethod
     def fit(
-        queries: Sequence[Sequence[str]],
-        documents: Sequence[Sequence[str]],
+        queries: Iterable[Sequence[str]],
+        documents: Iterable[Sequence[str]],
         *,
         k1: float,
         b: float,
         epsilon: float,
     ) -> BM25:
-        """Statistics of n tokenised documents; n queries ask them.
+        """Statistics of n tokenised documents; n queries ask them, which may be the same object. Both are read once
+        and not kept.
 
         Raises:
           ValueError: no document has a word.
@@ -99,17 +103,24 @@ class BM25:
         if not vocabulary:
             raise ValueError("expected texts with words, got none: BM25 has nothing to count")
         asked = counts if queries is documents else count_words(queries, vocabulary)
-        shape = (len(documents), len(vocabulary))  # words that only queries have stand at the end, and weigh nothing
+        shape = (counts.shape[0], len(vocabulary))  # words that only queries have stand at the end, and weigh nothing
         counts.resize(shape)
-        found = np.bincount(counts.indices, minlength=shape[1])
+        found = np.zeros(shape[1], np.int64)
+        for start in range(0, len(counts.indices), _ENTRIES):  # numpy counts in a copy of twice the size
+            found += np.bincount(counts.indices[start : start + _ENTRIES], minlength=shape[1])
         idf = np.log(shape[0] - found + 0.5) - np.log(found + 0.5)
         mean = idf[found > 0].mean()
         idf = np.where(idf < 0, epsilon * mean, idf)
         sizes = counts.sum(axis=1)
         scale = k1 * (1 - b + b * sizes / sizes.mean())
-        frequency = counts.data.astype(np.float64)
-        weight = idf[counts.indices] * frequency * (k1 + 1) / (frequency + np.repeat(scale, np.diff(counts.indptr)))
-        return BM25(asked, sparse.csr_array((weight.astype(np.float32), counts.indices, counts.indptr), shape))
+        weights = np.empty(len(counts.data), np.float32)
+        for start in range(0, shape[0], _ROWS):  # in double precision only so many at a time
+            stop = min(start + _ROWS, shape[0])
+            part = slice(counts.indptr[start], counts.indptr[stop])
+            frequency = counts.data[part].astype(np.float64)
+            sizes_of = np.repeat(scale[start:stop], np.diff(counts.indptr[start : stop + 1]))
+            weights[part] = idf[counts.indices[part]] * frequency * (k1 + 1) / (frequency + sizes_of)
+        return BM25(asked, sparse.csr_array((weights, counts.indices, counts.indptr), shape))
 
     def save(self, folder: Path) -> None:
         save_sparse(folder / "asked", self.asked)
@@ -249,27 +260,31 @@ def renumber(entries: Entries, numbers: np.ndarray) -> tuple[Entries, np.ndarray
     return Entries(numbers[entries.columns], entries.values, entries.sizes), distinct
 
 
-def count_words(texts: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> sparse.csr_array:
-    """(n, V) float32 counts of words; words that are new get the next numbers of `vocabulary`."""
-    columns: list[int] = []
-    counts: list[int] = []
-    lengths: list[int] = []
+def count_words(texts: Iterable[Sequence[str]], vocabulary: dict[str, int]) -> sparse.csr_array:
+    """(n, V) float32 counts of words; words that are new get the next numbers of `vocabulary`. Texts are read once
+    and not kept."""
+    columns, counts, lengths = array("i"), array("f"), array("q", [0])  # a tenth of what lists of numbers take
     for text in texts:
         occurrences = Counter(text)
         columns.extend(vocabulary.setdefault(word, len(vocabulary)) for word in occurrences)
         counts.extend(occurrences.values())
         lengths.append(len(occurrences))
-    starts = np.concatenate([[0], np.cumsum(lengths)])
+    starts = np.cumsum(lengths)
     if starts[-1] < 2**31:  # half the memory, and what scipy takes without a copy
         starts = starts.astype(np.int32)
-    shape = (len(lengths), len(vocabulary))
-    return sparse.csr_array((np.array(counts, np.float32), np.array(columns, np.int32), starts), shape)
+    shape = (len(lengths) - 1, len(vocabulary))
+    return sparse.csr_array((_as_array(counts, np.float32), _as_array(columns, np.int32), starts), shape)
+
+
+def _as_array(numbers: array, kind: type) -> np.ndarray:
+    """The same memory; an empty one has none that numpy would take."""
+    return np.frombuffer(numbers, kind) if numbers else np.zeros(0, kind)
 
 
 def save_sparse(stem: Path, matrix: sparse.csr_array) -> None:
     """Write a matrix as plain arrays beside one another."""
-    for name, array in (("shape", matrix.shape), ("starts", matrix.indptr), ("columns", matrix.indices)):
-        np.save(f"{stem}.{name}.npy", np.asarray(array))
+    for name, part in (("shape", matrix.shape), ("starts", matrix.indptr), ("columns", matrix.indices)):
+        np.save(f"{stem}.{name}.npy", np.asarray(part))
     np.save(f"{stem}.values.npy", matrix.data)
 
 

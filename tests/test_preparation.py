@@ -41,14 +41,14 @@ SOFT = soft()
 def test_data_are_the_corpus(tiny_corpus, tmp_path):
     data = open_data(prepare(SOFT, tiny_corpus, "python", tmp_path), SOFT, "python")
     corpus = Corpus.open(tiny_corpus)
-    for split in ("train", "valid", "test"):
-        pairs = getattr(data, split)
+    texts = data.evaluated["python"]
+    for split, pairs in (("train", data.train), ("valid", texts.valid), ("test", texts.test)):
         assert len(pairs.queries) == len(pairs.codes) == len(corpus.table("python", split)) > 0
-    assert len(data.distractors) == len(corpus.table("python", "codebase")) == 20
-    assert [len(part) for part in data.codebase] == [30, 30, 20]
+    assert len(texts.distractors) == len(corpus.table("python", "codebase")) == 20
+    assert [len(part) for part in texts.codebase] == [30, 30, 20]
     first = corpus.table("python", "test").column("code")[0].as_py()
     data.tokenizer.enable_truncation(16)
-    assert data.test.codes.ids[: data.test.codes.offsets[1]].tolist() == data.tokenizer.encode(first).ids
+    assert texts.test.codes.ids[: texts.test.codes.offsets[1]].tolist() == data.tokenizer.encode(first).ids
 
 
 def test_the_estimator_is_of_the_training_queries_in_their_order(tiny_corpus, tmp_path):

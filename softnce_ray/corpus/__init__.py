@@ -2,7 +2,21 @@
 package, and stored as parquet with a manifest that says what was dropped and why, and a fingerprint."""
 
 from softnce_ray.corpus.build import build_corpus, check_output
-from softnce_ray.corpus.formats import Reading, read_codesearchnet
+from softnce_ray.corpus.checking import check_corpus, examine_corpus
+from softnce_ray.corpus.fetching import fetch_recipe, fetched_sources, load_recipe, recipe_names
+from softnce_ray.corpus.formats import (
+    FORMATS,
+    Judgements,
+    PairStream,
+    Reading,
+    detect_format,
+    open_pairs,
+    read_codesearchnet,
+    read_cosqa,
+    read_graphcodebert,
+    read_judgements,
+    read_table,
+)
 from softnce_ray.corpus.languages import LANGUAGES, Language
 from softnce_ray.corpus.making import import_corpus, mine_corpus
 from softnce_ray.corpus.mining import Batch, Example, merge_batches, mine_sources
@@ -10,10 +24,19 @@ from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError, Pair
 from softnce_ray.corpus.planting import plant
 from softnce_ray.corpus.renaming import renamed
 from softnce_ray.corpus.rephrasing import paraphrase
-from softnce_ray.corpus.sources import Source, SourceSet, python_environment, source_folder
-from softnce_ray.corpus.store import Corpus, Manifest
+from softnce_ray.corpus.sources import (
+    Source,
+    SourceSet,
+    python_environment,
+    source_folder,
+    source_languages,
+    source_sets,
+)
+from softnce_ray.corpus.spool import Spool
+from softnce_ray.corpus.store import Corpus, Findings, Manifest
 
 __all__ = [
+    "FORMATS",
     "LANGUAGES",
     "PAIR_SCHEMA",
     "SPLITS",
@@ -21,22 +44,40 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "Example",
+    "Findings",
+    "Judgements",
     "Language",
     "Manifest",
     "Pair",
+    "PairStream",
     "Reading",
     "Source",
     "SourceSet",
+    "Spool",
     "build_corpus",
+    "check_corpus",
     "check_output",
+    "detect_format",
+    "examine_corpus",
+    "fetch_recipe",
+    "fetched_sources",
     "import_corpus",
+    "load_recipe",
     "merge_batches",
     "mine_corpus",
     "mine_sources",
+    "open_pairs",
     "paraphrase",
     "plant",
     "python_environment",
     "read_codesearchnet",
+    "read_cosqa",
+    "read_graphcodebert",
+    "read_judgements",
+    "read_table",
+    "recipe_names",
     "renamed",
     "source_folder",
+    "source_languages",
+    "source_sets",
 ]

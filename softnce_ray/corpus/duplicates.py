@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,17 @@ from scipy import sparse
 
 SHINGLE_TOKENS = 5
 NEAR_DUPLICATE = 0.8
-_EVALUATION_BLOCK = 256
-_TRAIN_BLOCK = 50_000
+HASH_BYTES = 16
+_EVALUATION_BLOCK = 4_096
+_TRAIN_BLOCK = 8_192
+_CHECKED = 8_192
+_KNOWN_TOKENS = 2**17  # some 20 MB of the tokens that come again and again
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _WORD = re.compile(r"\w+")
+
+Hashes = npt.NDArray[np.uint64]
+"""(n, 2): 128 bits of each of n normalised texts."""
 
 
 def normalise_query(query: str) -> str:
@@ -30,89 +39,193 @@ def normalise_code(code: str) -> str:
     return " ".join(_TOKEN.findall(code))
 
 
-@cache
+def text_hash(normalised: str) -> bytes:
+    """128 bits that stand for a text: among a billion texts, two are taken for equal once in 10^20 times."""
+    return hashlib.blake2b(normalised.encode(), digest_size=HASH_BYTES).digest()
+
+
+def as_hashes(joined: bytes | bytearray) -> Hashes:
+    """Results of `text_hash`, end to end, as an array."""
+    return np.frombuffer(bytes(joined), np.uint64).reshape(-1, HASH_BYTES // 8)
+
+
+def first_equal(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """For each row of a (n, k) array the number of the first row that is equal to it."""
+    if not len(hashes):
+        return np.zeros(0, np.int64)
+    order = np.lexsort(hashes.T[::-1])  # stable: of equal rows the first stays the first
+    in_order = hashes[order]
+    starts = np.concatenate([[True], (in_order[1:] != in_order[:-1]).any(axis=1)])
+    first = np.empty(len(hashes), np.int64)
+    first[order] = order[starts][np.cumsum(starts) - 1]
+    return first
+
+
+def occur_in(hashes: Hashes, others: Hashes) -> npt.NDArray[np.bool_]:
+    """Which of `hashes` are among `others`."""
+    return first_equal(np.concatenate([others, hashes]))[len(others) :] < len(others)
+
+
+@lru_cache(_KNOWN_TOKENS)
 def _token_hash(token: str) -> int:
     # Not Python's own hash: that one differs between processes.
     return int.from_bytes(hashlib.blake2b(token.encode(), digest_size=8).digest(), "little")
 
 
-def _shingles(normalised: str) -> npt.NDArray[np.uint64]:
-    """Hashes of the different runs of five tokens, sorted; a shorter text is one shingle."""
-    tokens = np.array([_token_hash(token) for token in normalised.split(" ")], dtype=np.uint64)
-    width = min(SHINGLE_TOKENS, len(tokens))
-    hashes = np.zeros(len(tokens) - width + 1, dtype=np.uint64)
-    for offset in range(width):
-        # Wrapping multiplication by an odd number mixes the order of the tokens into the sum.
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + tokens[offset : offset + len(hashes)]
-    return np.unique(hashes)
+def _shingles(codes: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """(code, hash) of the different runs of five tokens of normalised codes, by code; a shorter code is one run."""
+    split = [code.split(" ") for code in codes]
+    lengths = np.fromiter(map(len, split), np.int64, len(split))
+    tokens = np.fromiter(map(_token_hash, chain.from_iterable(split)), np.uint64, int(lengths.sum()))
+    rows, hashes = [], []
+    for width in range(1, SHINGLE_TOKENS + 1):
+        short = np.flatnonzero(lengths == width if width < SHINGLE_TOKENS else lengths >= width)
+        if not len(short):
+            continue
+        counts = lengths[short] - width + 1
+        starts = np.cumsum(lengths)[short] - lengths[short]
+        places = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        mixed = np.zeros(len(places), np.uint64)
+        for offset in range(width):
+            # Wrapping multiplication by an odd number mixes the order of the tokens into the sum.
+            mixed = mixed * _MIX + tokens[places + offset]
+        rows.append(np.repeat(short, counts))
+        hashes.append(mixed)
+    if not rows:
+        return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    row, value = np.concatenate(rows), np.concatenate(hashes)
+    order = np.lexsort((value, row))
+    row, value = row[order], value[order]
+    different = np.concatenate([[True], (row[1:] != row[:-1]) | (value[1:] != value[:-1])])
+    return row[different], value[different]
 
 
-def _matrix(shingles: Sequence[npt.NDArray[np.uint64]], columns: npt.NDArray[np.uint64]) -> sparse.csr_matrix:
-    """(documents, columns) ones where a document has the shingle; shingles that are no column are left
-    out."""
-    sizes = np.array([len(each) for each in shingles], dtype=np.int64)
-    rows = np.repeat(np.arange(len(shingles)), sizes)
-    values = np.concatenate(shingles) if shingles else np.zeros(0, dtype=np.uint64)
-    places = np.minimum(np.searchsorted(columns, values), len(columns) - 1)
-    known = columns[places] == values
-    ones = np.ones(int(known.sum()), dtype=np.int32)
-    return sparse.csr_matrix((ones, (rows[known], places[known])), shape=(len(shingles), len(columns)))
+@dataclass(frozen=True)
+class _Columns:
+    """The shingles that count, each with a column: the rarest has the first."""
+
+    values: npt.NDArray[np.uint64]
+    numbers: npt.NDArray[np.int32]
+
+    @staticmethod
+    def of(shingles: npt.NDArray[np.uint64]) -> _Columns:
+        values, counts = np.unique(shingles, return_counts=True)
+        numbers = np.empty(len(values), np.int32)
+        numbers[np.argsort(counts, kind="stable")] = np.arange(len(values), dtype=np.int32)
+        return _Columns(values, numbers)
 
 
-def _near(
-    left: sparse.csr_matrix,
-    left_sizes: npt.NDArray[np.int64],
-    right: sparse.csr_matrix,
-    right_sizes: npt.NDArray[np.int64],
-    threshold: float,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(left row, right row) of the documents with a Jaccard index of at least `threshold`."""
-    shared = (left @ right.T).tocoo()
-    union = left_sizes[shared.row] + right_sizes[shared.col] - shared.data
-    near = shared.data >= threshold * union
-    return shared.row[near].astype(np.int64), shared.col[near].astype(np.int64)
+@dataclass(frozen=True)
+class _Shingled:
+    """Codes as sets: (codes, columns) ones in `matrix`, in `prefixes` only those of each code's rarest shingles.
+
+    Two sets with a Jaccard index of t or more share at least t times the larger one's size; so they also share one of
+    the ⌊(1 - t) size⌋ + 1 first shingles of each, in any one order (Chaudhuri et al. 2006, Bayardo et al. 2007). With
+    the rarest first that is hardly ever so by chance.
+    """
+
+    matrix: sparse.csr_array
+    prefixes: sparse.csr_array
+    sizes: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(
+        count: int, rows: npt.NDArray[np.int64], hashes: npt.NDArray[np.uint64], columns: _Columns, threshold: float
+    ) -> _Shingled:
+        """Shingles that have no column count in the sizes alone, and are rarer than all that have."""
+        sizes = np.bincount(rows, minlength=count)
+        places = np.minimum(np.searchsorted(columns.values, hashes), len(columns.values) - 1)
+        known = columns.values[places] == hashes
+        rows, numbers = rows[known], columns.numbers[places[known]]
+        order = np.lexsort((numbers, rows))
+        rows, numbers = rows[order], numbers[order]
+        found = np.bincount(rows, minlength=count)
+        starts = np.concatenate([[0], np.cumsum(found)])
+        # A hair less than the threshold: rounding may let in a candidate too many, never leave one out.
+        prefix = sizes - np.ceil(threshold * sizes - 1e-6).astype(np.int64) + 1 - (sizes - found)
+        first = np.arange(len(rows)) - starts[rows] < prefix[rows]
+        shape = (count, len(columns.values))
+        kept = np.concatenate([[0], np.cumsum(np.bincount(rows[first], minlength=count))])
+        return _Shingled(_ones(numbers, starts, shape), _ones(numbers[first], kept, shape), sizes)
+
+
+def _ones(columns: npt.NDArray[np.int32], starts: npt.NDArray[np.int64], shape: tuple[int, int]) -> sparse.csr_array:
+    return sparse.csr_array((np.ones(len(columns), np.int32), columns, starts), shape)
+
+
+def _near(left: _Shingled, right: _Shingled, threshold: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(left row, right row) of the codes with a Jaccard index of at least `threshold`; the index is exact."""
+    rows, others = [], []
+    turned = right.prefixes.T.tocsr()
+    for start in range(0, left.prefixes.shape[0], _EVALUATION_BLOCK):
+        candidates = (left.prefixes[start : start + _EVALUATION_BLOCK] @ turned).tocoo()
+        one, other = candidates.row.astype(np.int64) + start, candidates.col.astype(np.int64)
+        for part in range(0, len(one), _CHECKED):
+            a, b = one[part : part + _CHECKED], other[part : part + _CHECKED]
+            shared = np.asarray(left.matrix[a].multiply(right.matrix[b]).sum(axis=1)).ravel()
+            near = shared >= threshold * (left.sizes[a] + right.sizes[b] - shared)
+            rows.append(a[near])
+            others.append(b[near])
+    none = np.zeros(0, np.int64)
+    return np.concatenate([none, *rows]), np.concatenate([none, *others])
+
+
+def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    rest = iter(texts)
+    while block := list(islice(rest, size)):
+        yield block
 
 
 def evaluation_duplicates(
-    evaluation: Sequence[str], train: Sequence[str], *, threshold: float | None = NEAR_DUPLICATE
+    evaluation: Iterable[str], train: Iterable[str], *, threshold: float | None = NEAR_DUPLICATE
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which evaluation codes repeat a training code, and which repeat an earlier evaluation code that
     stays.
 
     Codes are given normalised. Equal ones repeat each other, and so do those whose sets of 5-token shingles
-    have a Jaccard index of at least `threshold` (in (0, 1]; None: only equal ones). The index is exact, a
-    sparse product in blocks, with memory bounded by a block: MinHash would be needed only to compare
-    everything with everything. Returns two boolean arrays of length `len(evaluation)`; no code is marked in
+    have a Jaccard index of at least `threshold` (in (0, 1]; None: only equal ones). The index is exact: codes
+    that share none of their rarest shingles cannot reach it and are passed over, which leaves so few that
+    nothing is left for MinHash to save. Training codes are read once, in blocks, and not kept; the time is
+    that of reading them. Returns two boolean arrays of as many elements as `evaluation`; no code is marked in
     both.
     """
-    known = set(train)
-    of_train = np.array([code in known for code in evaluation], dtype=bool)
-    of_earlier = np.zeros(len(evaluation), dtype=bool)
+    digests: list[bytes] = []
+    parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]] = []
+    for block in _blocks(evaluation, _EVALUATION_BLOCK):
+        if threshold is not None:
+            rows, hashes = _shingles(block)
+            parts.append((rows + len(digests), hashes))
+        digests.extend(map(text_hash, block))
+    count = len(digests)
+    first: dict[bytes, int] = {}
+    for index, digest in enumerate(digests):
+        first.setdefault(digest, index)
+    repeated = np.zeros(count, dtype=bool)  # of equal codes, the first stands for all
+    near_train = np.zeros(count, dtype=bool)
     pairs: dict[int, list[int]] = {}
-    if threshold is not None and evaluation:
-        shingles = [_shingles(code) for code in evaluation]
-        sizes = np.array([len(each) for each in shingles], dtype=np.int64)
-        columns = np.unique(np.concatenate(shingles))
-        matrix = _matrix(shingles, columns)
-        for start in range(0, len(train), _TRAIN_BLOCK):
-            others = [_shingles(code) for code in train[start : start + _TRAIN_BLOCK]]
-            other_sizes = np.array([len(each) for each in others], dtype=np.int64)
-            other_matrix = _matrix(others, columns)
-            for row in range(0, len(evaluation), _EVALUATION_BLOCK):
-                block = slice(row, row + _EVALUATION_BLOCK)
-                rows, _ = _near(matrix[block], sizes[block], other_matrix, other_sizes, threshold)
-                of_train[rows + row] = True
-        for row in range(0, len(evaluation), _EVALUATION_BLOCK):
-            block = slice(row, row + _EVALUATION_BLOCK)
-            rows, columns_near = _near(matrix[block], sizes[block], matrix, sizes, threshold)
-            for one, other in zip((rows + row).tolist(), columns_near.tolist(), strict=True):
-                if other < one:
-                    pairs.setdefault(one, []).append(other)
-    first: dict[str, int] = {}
-    for index, code in enumerate(evaluation):
-        if of_train[index]:
-            continue
+    if count and threshold is None:
+        for code in train:
+            if (number := first.get(text_hash(code))) is not None:
+                repeated[number] = True
+    elif count and threshold is not None:
+        hashes = np.concatenate([part[1] for part in parts])
+        columns = _Columns.of(hashes)
+        asked = _Shingled.of(count, np.concatenate([part[0] for part in parts]), hashes, columns, threshold)
+        del parts, hashes
+        for block in _blocks(train, _TRAIN_BLOCK):
+            for digest in map(text_hash, block):
+                if (number := first.get(digest)) is not None:
+                    repeated[number] = True
+            others = _Shingled.of(len(block), *_shingles(block), columns, threshold)
+            near_train[_near(asked, others, threshold)[0]] = True
+        for one, other in zip(*(side.tolist() for side in _near(asked, asked, threshold)), strict=True):
+            if other < one:
+                pairs.setdefault(one, []).append(other)
+    stand_ins = np.fromiter((first[digest] for digest in digests), np.int64, count)
+    of_train = repeated[stand_ins] | near_train
+    of_earlier = np.zeros(count, dtype=bool)
+    for index in np.flatnonzero(~of_train).tolist():
         stays = [other for other in pairs.get(index, ()) if not of_train[other] and not of_earlier[other]]
-        of_earlier[index] = bool(stays) or code in first
-        first.setdefault(code, index)
+        # Equal codes are marked alike in `of_train`, so the first of them is no training code either.
+        of_earlier[index] = bool(stays) or stand_ins[index] < index
     return of_train, of_earlier

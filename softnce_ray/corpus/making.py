@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softnce_ray.corpus.build import build_corpus, check_output
-from softnce_ray.corpus.formats import read_codesearchnet
-from softnce_ray.corpus.languages import Language
-from softnce_ray.corpus.mining import Progress, merge_batches, mine_sources
+from softnce_ray.corpus.formats import open_pairs
+from softnce_ray.corpus.languages import LANGUAGES
+from softnce_ray.corpus.mining import MapChunks, Progress, Tally, mine_sources
 from softnce_ray.corpus.sources import SourceSet
+from softnce_ray.corpus.spool import Spool
 from softnce_ray.corpus.store import Manifest
 
 
 def mine_corpus(
-    sources: SourceSet,
-    language: Language,
+    sources: Mapping[str, SourceSet],
     out: str | Path,
     *,
     limit: int | None = None,
@@ -25,71 +26,114 @@ def mine_corpus(
     codebase: int = 0,
     seed: int = 0,
     workers: int = 2,
+    map_chunks: MapChunks | None = None,
+    strip_names: bool = True,
     overwrite: bool = False,
+    drop_repeated_queries: bool = False,
     recipe: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Manifest:
-    """Mine at most `limit` pairs from `sources` and build the corpus `out` of them.
+    """Mine at most `limit` pairs of each language from its `sources` and build the corpus `out` of them. Pairs go to
+    disk as they are mined: however many there are, memory holds a few files' worth.
 
-    The other options are those of `mine_sources` and `build_corpus`; `recipe` is added to what they were
-    given.
+    The other options are those of `mine_sources` and `build_corpus`; `recipe` and `notes` are added to what they were
+    given. `progress` counts the files of all languages.
 
     Raises:
         CorpusError: `out` is taken, or the sources have no pairs or too few to split.
     """
     check_output(out, overwrite=overwrite)
-    batches = mine_sources(sources.sources, language, limit=limit, seed=seed, workers=workers, progress=progress)
-    mined = merge_batches(batches)
     asked = {"limit": limit, "valid": valid, "test": test, "codebase": codebase, "seed": seed}
-    return build_corpus(
-        mined.pairs,
-        out,
-        valid=valid,
-        test=test,
-        codebase=codebase,
-        seed=seed,
-        overwrite=overwrite,
-        recipe={**asked, "files": len(sources.sources), "files_read": mined.files, **(recipe or {})},
-        dropped={"files": sources.skipped + mined.dropped_files, "functions": mined.dropped_functions},
-        examples=mined.examples,
-        notes=sources.notes,
-    )
+    if any(LANGUAGES[language].without_name for language in sources):
+        asked["strip_names"] = strip_names
+    tally = Tally()
+    skipped: Counter[str] = Counter()
+    total = sum(len(each.sources) for each in sources.values())
+    files = pairs = 0
+
+    def advance(done: int, _: int, kept: int) -> None:
+        if progress is not None:
+            progress(files + done, total, pairs + kept)
+
+    with Spool(out) as spool:
+        for language, found in sources.items():
+            kept = 0
+            for batch in mine_sources(
+                found.sources,
+                LANGUAGES[language],
+                limit=limit,
+                seed=seed,
+                workers=workers,
+                map_chunks=map_chunks,
+                strip_names=strip_names,
+                progress=advance,
+            ):
+                tally.add(batch)
+                spool.add(batch.pairs)
+                kept += len(batch.pairs)
+            files, pairs = files + len(found.sources), pairs + kept
+            skipped += found.skipped
+        said = dict.fromkeys(note for each in sources.values() for note in each.notes)
+        return build_corpus(
+            spool,
+            out,
+            valid=valid,
+            test=test,
+            codebase=codebase,
+            seed=seed,
+            overwrite=overwrite,
+            drop_repeated_queries=drop_repeated_queries,
+            recipe={**asked, "files": total, "files_read": tally.files, **(recipe or {})},
+            dropped={"files": skipped + tally.dropped_files, "functions": tally.dropped_functions},
+            examples=tally.examples,
+            notes=(*notes, *said),
+        )
 
 
 def import_corpus(
     path: str | Path,
     out: str | Path,
     *,
+    format: str | None = None,
     language: str | None = None,
-    clean: bool = True,
+    clean: bool | None = None,
+    columns: Mapping[str, str] | None = None,
     max_bad_share: float = 0.01,
     valid: int = 1000,
     test: int = 1000,
     codebase: int = 0,
     seed: int = 0,
     overwrite: bool = False,
+    drop_repeated_queries: bool = False,
     recipe: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Build the corpus `out` from CodeSearchNet files at `path`, keeping their splits where they have them.
+    """Build the corpus `out` from files of pairs at `path`, keeping their splits where they have them. Pairs go to
+    disk as they are read.
 
-    The options are those of `read_codesearchnet` and `build_corpus`; `recipe` is added to what they were
-    given.
+    The options are those of `open_pairs` and `build_corpus`; `recipe` is added to what they were given.
 
     Raises:
         CorpusError: `out` is taken, or the input cannot be read, has too many bad lines, or too few pairs.
     """
     check_output(out, overwrite=overwrite)
-    reading = read_codesearchnet(path, language=language, clean=clean, max_bad_share=max_bad_share)
-    asked = {"valid": valid, "test": test, "codebase": codebase, "seed": seed, "clean": clean}
-    return build_corpus(
-        reading.pairs,
-        out,
-        valid=valid,
-        test=test,
-        codebase=codebase,
-        seed=seed,
-        overwrite=overwrite,
-        recipe={**asked, "lines": reading.lines, **(recipe or {})},
-        dropped={"lines": reading.bad, "records": reading.dropped},
-        examples=reading.examples,
+    stream = open_pairs(
+        path, format=format, language=language, clean=clean, columns=columns, max_bad_share=max_bad_share
     )
+    asked = {"valid": valid, "test": test, "codebase": codebase, "seed": seed, "clean": clean}
+    with Spool(out) as spool:
+        for split, pair in stream:
+            spool.add((pair,), split)
+        return build_corpus(
+            spool,
+            out,
+            valid=valid,
+            test=test,
+            codebase=codebase,
+            seed=seed,
+            overwrite=overwrite,
+            drop_repeated_queries=drop_repeated_queries,
+            recipe={**asked, **stream.recipe, "lines": stream.lines, **(recipe or {})},
+            dropped={"lines": stream.bad, "records": stream.dropped},
+            examples=stream.examples,
+        )

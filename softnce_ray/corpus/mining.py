@@ -10,10 +10,11 @@ import re
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 
 from softnce_ray.corpus.cleaning import Drop, check_code, clean_query
 from softnce_ray.corpus.languages import LANGUAGES, Language, functions_in
@@ -24,13 +25,17 @@ MAX_FILE_BYTES = 1_000_000
 MAX_MEAN_LINE = 200
 MAX_EXAMPLES = 3
 _CHUNK_FILES = 32
+_AHEAD = 4
+"""Chunks that each worker may be ahead of what is read."""
 _HEADER_BYTES = 1_000
-_MARK = rb"^(?:#|//|/?\*|--|;|\"\"\"|''').{0,200}?"
+_COMMENT = rb"^[ \t]*(?:#|//+|/?\*+|--|;+|\"\"\"|''')[!\s]*"
+_MARK = _COMMENT + rb".{0,200}?"
 _GENERATED = re.compile(
     _MARK
     + rb"(?:do not (?:edit|modify)|@generated|auto-?generated|(?:automatically|machine)[- ]generated)|"
-    + _MARK
-    + rb"\bgenerated (?:by|from|with|using)\b|"
+    + _COMMENT
+    + rb"(?:(?:this|the) (?:file|module|code|script|class|source)?\W*)?(?:(?:is|was|has been|were) )?(?:\w+ ){0,2}?"
+    rb"generated (?:by|from|with|using|on)\b|"
     rb"^this (?:file|module|code|script) (?:is|was|has been) (?:auto\S* |machine )?generated\b",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -75,8 +80,11 @@ def file_exclusion(source: bytes) -> str | None:
     return None
 
 
-def mine_file(source: Source, language: Language) -> Batch:
-    """The pairs of one file. Whatever is wrong with the file is counted, never raised."""
+def mine_file(source: Source, language: Language, *, strip_names: bool = True) -> Batch:
+    """The pairs of one file. Whatever is wrong with the file is counted, never raised.
+
+    `strip_names` takes the function's name out of its documentation in languages where it stands there by habit.
+    """
     try:
         if not os.path.isfile(source.file):  # opening a pipe would wait for ever
             raise FileNotFoundError(source.file)
@@ -95,7 +103,10 @@ def mine_file(source: Source, language: Language) -> Batch:
         reason = function.reason
         query: str | Drop = ""
         if reason is None:
-            query = clean_query(function.documentation)
+            text = function.documentation
+            if strip_names and language.without_name is not None:
+                text = language.without_name(text, function.name)
+            query = clean_query(text)
             drop = query if isinstance(query, Drop) else check_code(function.code)
             reason = drop.reason if drop else None
         if reason is None and isinstance(query, str):
@@ -117,8 +128,16 @@ def mine_file(source: Source, language: Language) -> Batch:
     return Batch(1, tuple(pairs), dropped_functions=dropped, examples=tuple(examples))
 
 
-def _mine_chunk(chunk: Sequence[Source], language: str) -> list[Batch]:
-    return [mine_file(source, LANGUAGES[language]) for source in chunk]
+Work = Callable[[Sequence[Source]], "list[Batch]"]
+"""The batches of some files, in their order; it can be pickled."""
+
+MapChunks = Callable[[Work, Iterable[Sequence[Source]]], "Iterator[list[Batch]]"]
+"""Does the work for every chunk and gives the results in the chunks' order, as they come. Chunks are to be taken, and
+results kept, only some way ahead of the one that is asked for: they are all that mining has in memory."""
+
+
+def _mine_chunk(chunk: Sequence[Source], *, language: str, strip_names: bool) -> list[Batch]:
+    return [mine_file(source, LANGUAGES[language], strip_names=strip_names) for source in chunk]
 
 
 def _start_worker() -> None:
@@ -132,33 +151,39 @@ def _context() -> multiprocessing.context.BaseContext:
     return multiprocessing.get_context("fork" if can_fork else "spawn")
 
 
-def _results(chunks: list[Sequence[Source]], language: str, workers: int) -> Iterator[list[Batch]]:
-    """The chunks' results in their order; what a broken pool leaves behind is done in this process."""
-    if workers <= 1 or len(chunks) <= 1:
-        yield from (_mine_chunk(chunk, language) for chunk in chunks)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
-    waiting: deque[tuple[Sequence[Source], Future[list[Batch]] | None]] = deque()
-    ahead = 4 * workers
-    try:
-        for position in range(len(chunks) + ahead):
-            if position < len(chunks):
+def process_pool(workers: int) -> MapChunks:
+    """Work in processes of this machine; what a broken pool leaves behind is done in this process, and with one
+    worker all is."""
+
+    def map_chunks(work: Work, chunks: Iterable[Sequence[Source]]) -> Iterator[list[Batch]]:
+        if workers <= 1:
+            yield from map(work, chunks)
+            return
+        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
+        waiting: deque[tuple[Sequence[Source], Future[list[Batch]] | None]] = deque()
+        try:
+            for chunk in chunks:
                 future: Future[list[Batch]] | None
                 try:
-                    future = pool.submit(_mine_chunk, chunks[position], language)
+                    future = pool.submit(work, chunk)
                 except BrokenProcessPool:
                     future = None
-                waiting.append((chunks[position], future))
-            if position < ahead - 1 or not waiting:
-                continue
-            chunk, future = waiting.popleft()
-            try:
-                result = future.result() if future is not None else None
-            except BrokenProcessPool:
-                result = None
-            yield _mine_chunk(chunk, language) if result is None else result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+                waiting.append((chunk, future))
+                if len(waiting) == _AHEAD * workers:
+                    yield _result(work, *waiting.popleft())
+            while waiting:
+                yield _result(work, *waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    return map_chunks
+
+
+def _result(work: Work, chunk: Sequence[Source], future: Future[list[Batch]] | None) -> list[Batch]:
+    try:
+        return work(chunk) if future is None else future.result()
+    except BrokenProcessPool:
+        return work(chunk)
 
 
 def mine_sources(
@@ -168,19 +193,24 @@ def mine_sources(
     limit: int | None = None,
     seed: int = 0,
     workers: int = 2,
+    map_chunks: MapChunks | None = None,
+    strip_names: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
     """Mine files in a seeded shuffled order, one batch per file, until `limit` pairs are kept.
 
-    The batches are the same for any number of `workers` (processes; 1 stays in this one). `progress` is
-    called with (files done, files in all, pairs so far). The last batch is cut to the limit and its rest is
-    counted as `over_limit`.
+    The batches are the same for any number of `workers` (processes; 1 stays in this one), and wherever the work is
+    done: `map_chunks` does it elsewhere, on a cluster say, instead of in `workers` processes. `strip_names` is that of
+    `mine_file`. `progress` is called with (files done, files in all, pairs so far). The last batch is cut to the limit
+    and its rest is counted as `over_limit`.
     """
     order = list(sources)
     random.Random(seed).shuffle(order)
-    chunks = [order[start : start + _CHUNK_FILES] for start in range(0, len(order), _CHUNK_FILES)]
+    chunks = (order[start : start + _CHUNK_FILES] for start in range(0, len(order), _CHUNK_FILES))
     done = kept = 0
-    results = _results(list(chunks), language.name, workers)
+    if map_chunks is None:
+        map_chunks = process_pool(workers if len(order) > _CHUNK_FILES else 1)
+    results = map_chunks(partial(_mine_chunk, language=language.name, strip_names=strip_names), chunks)
     try:
         for batches in results:
             for batch in batches:
@@ -199,24 +229,35 @@ def mine_sources(
             if progress is not None:
                 progress(done, len(order), kept)
     finally:
-        results.close()  # type: ignore[attr-defined]
+        if isinstance(results, Generator):  # nothing more is wanted of a pool
+            results.close()
+
+
+class Tally:
+    """What batches left out: counts by reason, and of each reason the first `MAX_EXAMPLES` examples."""
+
+    def __init__(self) -> None:
+        self.files = 0
+        self.dropped_files: Counter[str] = Counter()
+        self.dropped_functions: Counter[str] = Counter()
+        self.examples: list[Example] = []
+        self._seen: Counter[str] = Counter()
+
+    def add(self, batch: Batch) -> None:
+        self.files += batch.files
+        self.dropped_files.update(batch.dropped_files)
+        self.dropped_functions.update(batch.dropped_functions)
+        for example in batch.examples:
+            self._seen[example.reason] += 1
+            if self._seen[example.reason] <= MAX_EXAMPLES:
+                self.examples.append(example)
 
 
 def merge_batches(batches: Iterable[Batch]) -> Batch:
-    """One batch of all: at most `MAX_EXAMPLES` examples of each reason are kept, the first ones."""
-    files = 0
+    """One batch of all, in memory: for what is no whole corpus. See `Tally` for the examples."""
+    tally = Tally()
     pairs: list[Pair] = []
-    dropped_files: Counter[str] = Counter()
-    dropped_functions: Counter[str] = Counter()
-    examples: list[Example] = []
-    seen: Counter[str] = Counter()
     for batch in batches:
-        files += batch.files
+        tally.add(batch)
         pairs.extend(batch.pairs)
-        dropped_files.update(batch.dropped_files)
-        dropped_functions.update(batch.dropped_functions)
-        for example in batch.examples:
-            seen[example.reason] += 1
-            if seen[example.reason] <= MAX_EXAMPLES:
-                examples.append(example)
-    return Batch(files, tuple(pairs), dropped_files, dropped_functions, tuple(examples))
+    return Batch(tally.files, tuple(pairs), tally.dropped_files, tally.dropped_functions, tuple(tally.examples))

@@ -18,26 +18,56 @@ def evaluation_size(asked: int, total: int) -> int:
 
 
 def assign_units(sizes: Mapping[str, int], targets: Mapping[str, int], *, seed: int) -> dict[str, str]:
-    """The split of every unit (a package, or a file where there are too few packages).
+    """The split of every unit (a package, or a file where there are too few packages) of one language; see
+    `assign_everywhere`."""
+    return assign_everywhere({"": sizes}, {"": targets}, seed=seed)
 
-    `sizes` counts the pairs of each unit, `targets` the pairs each evaluation split should get. Units are
-    taken in a seeded order, small ones first, for the split that is furthest from its target; the rest, and
-    always the largest, is `train`. A unit is never divided, so a split may get more than its target.
+
+def assign_everywhere(
+    sizes: Mapping[str, Mapping[str, int]], targets: Mapping[str, Mapping[str, int]], *, seed: int
+) -> dict[str, str]:
+    """The split of every unit, the same in all languages that it has pairs of.
+
+    `sizes` counts the pairs of each unit, by language, `targets` the pairs each evaluation split of a language
+    should get. Units are taken in a seeded order, small ones first, for the split that is furthest from its target
+    in the unit's language; where it has several, in that with the fewest units, which has the least choice. The rest,
+    and always the largest of each language, is `train`. A unit is never divided, so a split may get more than its
+    target.
     """
-    order = sorted(sizes)
-    largest = max(order, key=lambda unit: sizes[unit], default="")
-    order = [unit for unit in order if unit != largest]
+    largest = {max(sorted(units), key=lambda unit: units[unit], default="") for units in sizes.values()}
+    languages_of: dict[str, list[str]] = {}
+    for language in sorted(sizes, key=lambda name: (len(sizes[name]), name)):
+        for unit in sizes[language]:
+            languages_of.setdefault(unit, []).append(language)
+    order = [unit for unit in sorted(languages_of) if unit not in largest]
     random.Random(seed).shuffle(order)
-    wanted = {split: target * _RESERVE for split, target in targets.items() if target > 0}
-    share = max(1.0, _PACKAGE_SHARE * min(targets.values(), default=0))
-    order.sort(key=lambda unit: sizes[unit] if sizes[unit] > share else 0)
-    filled = dict.fromkeys(wanted, 0)
-    assigned = dict.fromkeys(sizes, "train")
+    wanted = {
+        language: {split: target * _RESERVE for split, target in targets[language].items() if target > 0}
+        for language in sizes
+    }
+    share = {name: max(1.0, _PACKAGE_SHARE * min(targets[name].values(), default=0)) for name in sizes}
+
+    def large(unit: str) -> int:
+        of_languages = [(sizes[language][unit], share[language]) for language in languages_of[unit]]
+        return max(size if size > most else 0 for size, most in of_languages)
+
+    order.sort(key=large)
+    filled = {language: dict.fromkeys(wanted[language], 0) for language in sizes}
+    assigned = dict.fromkeys(languages_of, "train")
     for unit in order:
-        open_splits = [split for split in wanted if filled[split] < wanted[split]]
-        if not open_splits:
-            break
-        split = min(open_splits, key=lambda name: filled[name] / wanted[name])
+        needs: dict[str, tuple[float, ...]] = {}
+        for split in dict.fromkeys(name for language in languages_of[unit] for name in wanted[language]):
+            shares = [
+                filled[language][split] / wanted[language][split] if split in wanted[language] else 1.0
+                for language in languages_of[unit]
+            ]
+            if min(shares) < 1:
+                needs[split] = tuple(min(each, 1.0) for each in shares)
+        if not needs:
+            continue
+        split = min(needs, key=lambda name: needs[name])
         assigned[unit] = split
-        filled[split] += sizes[unit]
+        for language in languages_of[unit]:
+            if split in filled[language]:
+                filled[language][split] += sizes[language][unit]
     return assigned

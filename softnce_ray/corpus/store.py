@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,25 @@ class LanguageCounts(BaseModel):
     meanings: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
 
 
+class Findings(BaseModel):
+    """What a check of a corpus' rows found.
+
+    `problems` are what makes its figures worthless, each a line for the user. `same_query_other_code` counts, per
+    language and split, the pairs whose normalised query another pair of the split has with another code.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    version: int
+    problems: tuple[str, ...] = ()
+    same_query_other_code: dict[str, dict[str, int]] = Field(default_factory=dict)
+
+
 class Manifest(BaseModel):
     """What a corpus holds, how it was made and what was left out.
 
     `dropped` counts reasons by stage: `files` and `functions` (mining), `lines` and `records` (reading),
-    `pairs` (building). `fingerprint` is a hash of the rows alone: not of `created`, of parquet's bytes, or
-    of where the folder lies.
+    `pairs` (building). `findings` are those of the check when it was built; older ones have none.
+    `fingerprint` is a hash of the rows alone: not of `created`, of parquet's bytes, or of where the folder lies.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,20 +83,25 @@ class Manifest(BaseModel):
     rules: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     licence: str = UNKNOWN_LICENCE
+    findings: Findings | None = Field(default=None, exclude_if=lambda findings: findings is None)
 
 
-def table_digest(table: pa.Table) -> str:
-    """64 hexadecimal digits of the rows' contents in their order; file bytes and versions do not matter."""
-    digest = hashlib.sha256()
-    for name in PAIR_SCHEMA.names:
-        column = hashlib.sha256()
-        for chunk in table.column(name).chunks:
-            for value in chunk.to_pylist():
+class RowsDigest:
+    """64 hexadecimal digits of rows' contents in their order; file bytes and versions do not matter, nor how many
+    rows come at a time."""
+
+    def __init__(self) -> None:
+        self._columns = {name: hashlib.sha256() for name in PAIR_SCHEMA.names}
+
+    def update(self, rows: pa.Table | pa.RecordBatch) -> None:
+        """Rows that come next, with all columns of `PAIR_SCHEMA`."""
+        for name, column in self._columns.items():
+            for value in rows.column(name).to_pylist():
                 data = str(value).encode()
-                column.update(len(data).to_bytes(8, "little"))
-                column.update(data)
-        digest.update(column.digest())
-    return digest.hexdigest()
+                column.update(len(data).to_bytes(8, "little") + data)
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(b"".join(column.digest() for column in self._columns.values())).hexdigest()
 
 
 def meanings_to_table(meanings: Mapping[str, int]) -> pa.Table:
@@ -166,7 +184,7 @@ class Corpus:
         for language, counts in corpus.manifest.languages.items():
             for split, rows in counts.pairs.items():
                 corpus._check_table(language, split, rows)
-                if verify and table_digest(corpus.table(language, split)) != counts.digests.get(split):
+                if verify and corpus._digest(language, split) != counts.digests.get(split):
                     raise corpus._changed(language, split, "the rows of the manifest", "other rows")
             if counts.meanings is not None:
                 found = corpus.meanings(language)
@@ -206,6 +224,27 @@ class Corpus:
         except (OSError, pa.ArrowException) as error:
             raise self._changed(language, split, "a parquet table", str(error)) from error
 
+    def batches(
+        self, language: str, split: str, columns: Sequence[str] | None = None, *, rows: int = 2_000
+    ) -> Iterator[pa.RecordBatch]:
+        """What `table` gives, at most `rows` rows at a time: only these are in memory.
+
+        Raises:
+            CorpusError: unknown language, split or column, or the table cannot be read.
+        """
+        self._expect("language", language, self.languages)
+        self._expect("split", split, SPLITS)
+        for column in columns or ():
+            self._expect("column", column, PAIR_SCHEMA.names)
+        if split not in self.manifest.languages[language].pairs:
+            return
+        try:
+            # Pages are read as they are needed: mapped, or read ahead, a whole file would be in memory.
+            with pq.ParquetFile(self._path(language, split), buffer_size=2**20) as file:
+                yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise self._changed(language, split, "a parquet table", str(error)) from error
+
     def meanings(self, language: str) -> dict[str, int] | None:
         """The group of each pair of valid, test and codebase that shares its meaning with others, by pair id.
 
@@ -229,6 +268,12 @@ class Corpus:
             expected, got = MEANING_SCHEMA.names, table.schema.names
             raise self._changed(language, MEANINGS, f"columns {expected}", f"columns {got}")
         return dict(zip(table["id"].to_pylist(), table["meaning"].to_pylist(), strict=True))
+
+    def _digest(self, language: str, split: str) -> str:
+        digest = RowsDigest()
+        for rows in self.batches(language, split):
+            digest.update(rows)
+        return digest.hexdigest()
 
     def _path(self, language: str, split: str) -> Path:
         return self.folder / language / f"{split}.parquet"

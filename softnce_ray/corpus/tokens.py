@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress, product
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from softnce_ray.config import TokenSettings
-from softnce_ray.corpus.duplicates import normalise_code, normalise_query
+from softnce_ray.corpus.arrays import GrowingArray
+from softnce_ray.corpus.duplicates import as_hashes, first_equal, normalise_code, normalise_query, text_hash
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.folders import made_once
@@ -28,6 +28,9 @@ TOKENS_VERSION = 3
 SIDES = ("query", "code")
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """RoBERTa's special tokens in RoBERTa's order: padding is id 1."""
+
+TOKENIZER_TEXTS = 300_000
+"""Texts that a tokenizer is trained on at most: its trainer holds every different word, some kilobytes each."""
 
 _CHUNK = 2_000
 
@@ -85,6 +88,9 @@ def token_key(corpus: Corpus, settings: TokenSettings, tokenizer: str | None, sp
     """Name of the folder for this corpus and these settings; equal keys mean equal tokens."""
     named = _folder_digest(Path(tokenizer)) if tokenizer and Path(tokenizer).is_dir() else tokenizer
     content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), named, special]
+    if tokenizer is None and _training_text_count(corpus) > TOKENIZER_TEXTS:
+        # Smaller corpora have the names that they had before there was a sample.
+        content.append({"tokenizer_texts": TOKENIZER_TEXTS})
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -113,7 +119,8 @@ def prepare_tokens(
       settings: lengths, vocabulary and identifiers.
       root: the token folder is made below it, under its key.
       tokenizer: name or folder of a model whose tokenizer is used; None trains a BPE tokenizer on the
-        training split.
+        training split, or a sample of `TOKENIZER_TEXTS` of its queries and codes where there are more, which is
+        always the same one.
       special: wrap each text in the special tokens that a transformer expects.
       progress: called with (texts done, texts in all).
 
@@ -137,36 +144,41 @@ def _write_tokens(
 ) -> None:
     tokenizer = _named_tokenizer(named) if named else train_tokenizer(_training_texts(corpus), settings, special)
     tokenizer.save(str(folder / "tokenizer.json"))
-    tables = [(language, split) for language in corpus.languages for split in SPLITS]
-    total = sum(len(corpus.table(*key, columns=["line"])) for key in tables) * len(SIDES)
+    total = sum(sum(counts.pairs.values()) for counts in corpus.manifest.languages.values()) * len(SIDES)
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     done = 0
-    for language, split in tables:
+    for language, split, side in product(corpus.languages, SPLITS, SIDES):
         (folder / language).mkdir(exist_ok=True)
-        table = corpus.table(language, split, columns=list(SIDES))
-        if split == "train":
-            np.save(folder / language / "train.groups.npy", _groups(table))
-        for side in SIDES:
-            tokenizer.enable_truncation(settings.query_length if side == "query" else settings.code_length)
-            parts, lengths = [np.empty(0, kind)], [0]
-            for chunk in _chunks(table, side):
-                encodings = tokenizer.encode_batch_fast(chunk, add_special_tokens=special)
-                parts.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), kind))
-                lengths.extend(map(len, encodings))
-                done += len(chunk)
+        tokenizer.enable_truncation(settings.query_length if side == "query" else settings.code_length)
+        stem = folder / language / f"{split}.{side}"
+        end = 0
+        with (
+            GrowingArray(Path(f"{stem}.ids.npy"), kind) as ids,
+            GrowingArray(Path(f"{stem}.offsets.npy"), np.int64) as offsets,
+        ):
+            offsets.append(np.zeros(1, np.int64))
+            for texts in _texts(corpus, language, split, side):
+                encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+                ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), kind))
+                ends = end + np.cumsum([len(encoding) for encoding in encodings])
+                offsets.append(ends)
+                end = int(ends[-1])
+                done += len(texts)
                 if progress:
                     progress(done, total)
-            np.save(folder / language / f"{split}.{side}.ids.npy", np.concatenate(parts))
-            np.save(folder / language / f"{split}.{side}.offsets.npy", np.cumsum(lengths))
+    for language in corpus.languages:
+        np.save(folder / language / "train.groups.npy", text_groups(corpus, [language]))
 
 
-def _groups(table: pa.Table) -> np.ndarray:
-    """See `TokenStore.groups`."""
+def text_groups(corpus: Corpus, languages: Sequence[str]) -> np.ndarray:
+    """(2, n) int32 for the training pairs of `languages`, one language after another: see `TokenStore.groups`."""
     numbers = []
     for side, normalise in (("query", normalise_query), ("code", normalise_code)):
-        known: dict[str, int] = {}
-        texts = chain.from_iterable(_chunks(table, side))
-        numbers.append(np.fromiter((known.setdefault(normalise(text), len(known)) for text in texts), np.int32))
+        hashes = bytearray()
+        for language in languages:
+            for texts in _texts(corpus, language, "train", side):
+                hashes += b"".join(text_hash(normalise(text)) for text in texts)
+        numbers.append(np.unique(first_equal(as_hashes(hashes)), return_inverse=True)[1].astype(np.int32))
     return np.stack(numbers)
 
 
@@ -247,13 +259,26 @@ def _named_tokenizer(name: str) -> Tokenizer:
     return only_text(tokenizer)
 
 
+def _training_text_count(corpus: Corpus) -> int:
+    return sum(counts.pairs.get("train", 0) for counts in corpus.manifest.languages.values()) * len(SIDES)
+
+
 def _training_texts(corpus: Corpus) -> Iterator[list[str]]:
-    for language in corpus.languages:
-        table = corpus.table(language, "train", columns=list(SIDES))
-        for side in SIDES:
-            yield from _chunks(table, side)
+    """Queries and codes of training, or a seeded sample of them where there are more than `TOKENIZER_TEXTS`."""
+    total = _training_text_count(corpus)
+    sample = None
+    if total > TOKENIZER_TEXTS:
+        sample = np.zeros(total, bool)
+        sample[np.random.default_rng(0).choice(total, TOKENIZER_TEXTS, replace=False)] = True
+    start = 0
+    for language, side in product(corpus.languages, SIDES):
+        for texts in _texts(corpus, language, "train", side):
+            part = slice(start, start + len(texts))
+            start += len(texts)
+            yield texts if sample is None else list(compress(texts, sample[part].tolist()))
 
 
-def _chunks(table: pa.Table, side: str) -> Iterator[list[str]]:
-    for start in range(0, len(table), _CHUNK):
-        yield table.column(side).slice(start, _CHUNK).to_pylist()
+def _texts(corpus: Corpus, language: str, split: str, side: str) -> Iterator[list[str]]:
+    for rows in corpus.batches(language, split, [side], rows=_CHUNK):
+        if len(rows):
+            yield rows.column(side).to_pylist()

@@ -7,12 +7,15 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
 
 from softnce_ray.config import Resources
+from softnce_ray.corpus.mining import Batch, MapChunks, Work
+from softnce_ray.corpus.sources import Source
 from softnce_ray.errors import UserError
 
 _OBJECT_STORE = 200_000_000
@@ -60,6 +63,30 @@ def _slots(resources: Resources, available: Mapping[str, float]) -> int:
             "resources.cpus or resources.gpus in the study"
         )
     return min([*fitting, resources.max_concurrent or min(fitting)])
+
+
+@contextlib.contextmanager
+def chunk_mapper() -> Iterator[MapChunks]:
+    """Mining as Ray tasks: on the caller's session, the cluster of RAY_ADDRESS, or a session of its own.
+
+    All nodes must see the source files under the same paths. As many chunks are on their way as twice the CPUs.
+
+    Raises:
+      LaunchError: Ray cannot be started or reached.
+    """
+    with session(Resources(cpus=1)) as slots:
+
+        def map_chunks(work: Work, chunks: Iterable[Sequence[Source]]) -> Iterator[list[Batch]]:
+            task = ray.remote(num_cpus=1)(lambda chunk: work(chunk))  # Ray takes functions, and `work` may be a partial
+            waiting: deque[ray.ObjectRef] = deque()
+            for chunk in chunks:
+                waiting.append(task.remote(chunk))
+                if len(waiting) == 2 * slots:
+                    yield ray.get(waiting.popleft())
+            while waiting:
+                yield ray.get(waiting.popleft())
+
+        yield map_chunks
 
 
 def start_all(function: Callable[..., Any], calls: Mapping[Any, tuple[Any, ...]]) -> dict[Any, ray.ObjectRef]:

@@ -248,7 +248,7 @@ def test_a_failure_leaves_the_old_corpus_and_no_rubbish(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(building, "_write_language", fail)
+    monkeypatch.setattr(building, "write_language", fail)
     with pytest.raises(KeyboardInterrupt):
         build_corpus({"train": [pair(2)]}, out, overwrite=True)
     assert Corpus.open(out, verify=True).fingerprint == first.fingerprint

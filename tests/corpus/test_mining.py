@@ -1,5 +1,7 @@
+import gc
 import json
 import os
+import pickle
 import subprocess
 import sys
 import sysconfig
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from softnce_ray.corpus import Spool, build_corpus, mine_corpus
+from softnce_ray.corpus import spool as spooling
 from softnce_ray.corpus.languages import LANGUAGES
 from softnce_ray.corpus.mining import MAX_FILE_BYTES, file_exclusion, merge_batches, mine_file, mine_sources
 from softnce_ray.corpus.pairs import CorpusError, Pair
@@ -182,6 +186,57 @@ def test_the_number_of_workers_does_not_change_what_is_mined(limit):
     two = list(mine_sources(sources, PYTHON, limit=limit, seed=1, workers=2))
     assert one == two
     assert limit is None or sum(len(batch.pairs) for batch in one) == limit
+
+
+def test_the_work_can_be_done_elsewhere_and_is_asked_for_chunk_by_chunk(tmp_path):
+    write(tmp_path, {f"{number}.py": FUNCTION.format(number) for number in range(100)})
+    sources = source_folder(tmp_path, PYTHON).sources
+    sizes = []
+
+    def elsewhere(work, chunks):
+        for chunk in chunks:
+            sizes.append(len(chunk))
+            yield pickle.loads(pickle.dumps(work))(chunk)
+
+    here = list(mine_sources(sources, PYTHON, workers=1))
+    assert list(mine_sources(sources, PYTHON, map_chunks=elsewhere)) == here
+    assert sizes == [32, 32, 32, 4]
+    sizes.clear()
+    assert len(list(mine_sources(sources, PYTHON, limit=3, map_chunks=elsewhere))) == 3
+    assert sizes == [32]
+
+
+def test_a_mined_corpus_is_that_of_the_mined_pairs(tmp_path):
+    write(tmp_path, {f"p{number % 9}/{number}.py": FUNCTION.format(number) for number in range(90)})
+    sources = source_folder(tmp_path, PYTHON)
+    merged = merge_batches(mine_sources(sources.sources, PYTHON, limit=60, seed=2, workers=1))
+    built = build_corpus(merged.pairs, tmp_path / "built", valid=5, test=5, seed=2, near_duplicate=0.8)
+    mined = mine_corpus({"python": sources}, tmp_path / "mined", limit=60, valid=5, test=5, seed=2)
+    assert mined.fingerprint == built.fingerprint
+    assert mined.recipe["files_read"] == merged.files == 60
+    assert mined.dropped["files"] == {}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_pairs_are_on_disk_and_not_in_memory_while_mining(tmp_path, monkeypatch):
+    write(tmp_path, {f"p{number % 9}/{number}.py": FUNCTION.format(number) for number in range(200)})
+    monkeypatch.setattr(spooling, "_GROUP_ROWS", 8)
+    gc.collect()
+    alive: list[int] = []
+    calls: list[str | None] = []
+    original = Spool.add
+
+    def add(self, pairs, split=None):
+        original(self, pairs, split)
+        calls.append(split)
+        if len(calls) % 50 == 0:
+            alive.append(sum(type(each) is Pair for each in gc.get_objects()))
+
+    monkeypatch.setattr(Spool, "add", add)
+    before = sum(type(each) is Pair for each in gc.get_objects())
+    mine_corpus({"python": source_folder(tmp_path, PYTHON)}, tmp_path / "c", valid=5, test=5, workers=1)
+    assert len(alive) == 4
+    assert max(alive) - before <= 32 + 8  # a chunk of files and a group of rows
 
 
 def test_the_seed_changes_the_order():

@@ -22,7 +22,7 @@ from tokenizers import (
 )
 
 from softnce_ray.config import TokenSettings
-from softnce_ray.corpus import SPLITS, Corpus, CorpusError, Pair, build_corpus
+from softnce_ray.corpus import SPLITS, Corpus, CorpusError, Pair, build_corpus, tokens
 from softnce_ray.corpus.tokens import (
     SPECIAL,
     Ragged,
@@ -30,6 +30,7 @@ from softnce_ray.corpus.tokens import (
     concatenate,
     only_text,
     prepare_tokens,
+    text_groups,
     token_key,
     train_tokenizer,
 )
@@ -318,6 +319,47 @@ def test_training_pairs_with_the_same_normalised_query_or_code_have_equal_number
     found = [{line: int(number) for line, number in zip(lines, row, strict=True)} for row in groups]
     same = [{(a, b) for a in lines for b in lines if a < b and row[a] == row[b]} for row in found]
     assert same == [{(1, 3), (4, 5)}, {(1, 4)}]
+
+
+def test_a_large_corpus_trains_its_tokenizer_on_a_sample_and_has_a_name_of_its_own(
+    tiny_corpus, store, tmp_path, monkeypatch
+):
+    corpus = Corpus.open(tiny_corpus)
+    texts = 2 * len(corpus.table("python", "train"))
+    whole = token_key(corpus, SETTINGS, None, False)
+    monkeypatch.setattr(tokens, "TOKENIZER_TEXTS", texts)
+    assert token_key(corpus, SETTINGS, None, False) == whole == store.folder.name
+    seen: list[str] = []
+    original = tokens.train_tokenizer
+
+    def spying(given, *rest):
+        seen.extend(text for part in given for text in part)
+        return original(iter([seen[:]]), *rest)
+
+    monkeypatch.setattr(tokens, "train_tokenizer", spying)
+    monkeypatch.setattr(tokens, "TOKENIZER_TEXTS", 100)
+    assert token_key(corpus, SETTINGS, None, False) != whole
+    assert token_key(corpus, SETTINGS, "name", False) not in (whole, token_key(corpus, SETTINGS, None, False))
+    sampled = prepare_tokens(corpus, SETTINGS, tmp_path / "a")
+    first = seen[:]
+    assert len(first) == 100
+    assert any(text.startswith("def ") for text in first)  # codes
+    assert not all(text.startswith("def ") for text in first)  # and queries
+    seen.clear()
+    again = prepare_tokens(corpus, SETTINGS, tmp_path / "b")
+    assert seen == first
+    assert (again.folder / "tokenizer.json").read_bytes() == (sampled.folder / "tokenizer.json").read_bytes()
+    assert len(sampled.texts("python", "train", "code")) == texts // 2
+
+
+def test_groups_go_across_languages(tmp_path):
+    code = "def f(a):\n    value = a\n    return value"
+    rows = [("python", "Give it back", code), ("python", "Take it away", code + " + 1"), ("go", "give it BACK!", code)]
+    pairs = [Pair(query, text, language, "p", "a", 1, "f") for language, query, text in rows]
+    build_corpus({"train": pairs}, tmp_path / "c", near_duplicate=None)
+    corpus = Corpus.open(tmp_path / "c")
+    assert text_groups(corpus, ["python", "go"]).tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert text_groups(corpus, ["go"]).tolist() == [[0], [0]]
 
 
 def test_groups_are_in_the_order_of_the_training_table(tiny_corpus, store):
