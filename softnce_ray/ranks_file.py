@@ -17,32 +17,47 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 """What is kept of every query; graded nDCG only where the corpus knows which codes share a meaning."""
 
 
+def place(name: str, language: str | None) -> str:
+    """A split or metric of one of several languages: `test/ruby`, `test_mrr/ruby`; of one language, the name itself."""
+    return name if language is None else f"{name}/{language}"
+
+
 def write_ranks(
     path: Path, ids: Mapping[str, Sequence[str]], measures: Mapping[Measure, Mapping[str, np.ndarray]]
 ) -> None:
-    """Write one row a query: columns id, split, and one for each measure.
+    """Write one row a query: columns id, split, of several languages (see `place`) language, and one for each measure.
 
     `ids` is split → ids of the queries' pairs, `measures` is measure → split → (Q,) values; a measure without any
     split is left out.
     """
     tables = []
-    for split, names in ids.items():
+    for key, names in ids.items():
+        split, _, language = key.partition("/")
         columns = {"id": pa.array(names, pa.string()), "split": pa.array([split] * len(names), pa.string())}
-        columns |= {measure: pa.array(values[split], pa.float64()) for measure, values in measures.items() if values}
+        if language:
+            columns["language"] = pa.array([language] * len(names), pa.string())
+        columns |= {
+            measure: pa.array(values[key], pa.float64()) for measure, values in measures.items() if key in values
+        }
         tables.append(pa.table(columns))
-    pq.write_table(pa.concat_tables(tables), path)
+    pq.write_table(pa.concat_tables(tables, promote_options="default"), path)
 
 
 def read_ranks(path: str | Path) -> dict[Measure, dict[str, np.ndarray]]:
-    """Measure → split → (Q,) float64, in the order in which they were written: the corpus'.
+    """Measure → split → (Q,) float64, in the order in which they were written: the corpus'. Splits of several languages
+    as `place` names them.
 
     Raises:
       OSError, pyarrow.ArrowException: the file is missing or damaged.
     """
     table = pq.read_table(path)
-    splits = np.array(table.column("split").to_pylist())
-    return {
-        measure: {str(split): table.column(measure).to_numpy()[splits == split] for split in np.unique(splits)}
-        for measure in MEASURES
-        if measure in table.column_names
-    }
+    keys = table.column("split").to_pylist()
+    if "language" in table.column_names:
+        keys = [place(*each) for each in zip(keys, table.column("language").to_pylist(), strict=True)]
+    rows, found = np.array(keys), {}
+    for measure in MEASURES:
+        if measure in table.column_names:
+            column = table.column(measure)
+            known = ~column.is_null().to_numpy()  # a measure that only some languages have
+            found[measure] = {key: column.to_numpy()[rows == key] for key in map(str, np.unique(rows[known]))}
+    return found

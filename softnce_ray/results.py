@@ -12,6 +12,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from softnce_ray.config import TrainingSet
+
 Phase = Literal["search", "confirm"]
 Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 
@@ -45,7 +47,9 @@ class KnownTrial:
 @dataclass(frozen=True)
 class StudyRecord:
     """What the parent run says of a study; all but the name may change with a later launch. `text` is the whole
-    study as YAML; `definitions` says by a hash what each arm means now: trials of another meaning no longer count."""
+    study as YAML; `definitions` says by a hash what each arm means now: trials of another meaning no longer count.
+    `languages` are names, of languages and of training sets; `training_sets` says what the latter are, and
+    `definitions` has for each of them, as `arm/name`, a meaning of its own."""
 
     study: str
     question: str
@@ -57,6 +61,12 @@ class StudyRecord:
     corpus_fingerprint: str
     text: str
     definitions: Mapping[str, str] = field(default_factory=dict)
+    training_sets: Mapping[str, TrainingSet] = field(default_factory=dict)
+
+
+def definition_of(definitions: Mapping[str, str], arm: str, language: str) -> str | None:
+    """What an arm means in a language or training set; None where the record does not say. See `StudyRecord`."""
+    return definitions.get(f"{arm}/{language}", definitions.get(arm))
 
 
 # Compared by identity: a generated == would compare arrays, which has no single truth value.
@@ -66,7 +76,8 @@ class TrialResult:
 
     Attributes:
         run_id: the run's identifier in the tracking store; errors and reports name trials by it.
-        arm, language, seed: which trial of the study it is.
+        arm, language, seed: which trial of the study it is; `language` is that of the study, a language or the name
+            of a training set.
         phase: ``"search"`` (tuning; never compared) or ``"confirm"`` (full budget; the only kind that is
             compared).
         status: ``"FINISHED"``, ``"FAILED"``, ``"KILLED"`` or ``"RUNNING"``.
@@ -74,9 +85,11 @@ class TrialResult:
         settings: flat dotted key -> value as text, e.g. ``{"loss.alpha": "1.5"}``.
         metrics: final values, e.g. ``valid_mrr``, ``test_mrr``, ``test_recall@1``, ``train_seconds``,
             ``pairs_per_second``. ``<split>_codebase``, where present, is the number of codes that every query
-            of the split was ranked against.
+            of the split was ranked against. A trial that was tested on several languages has means over them, and
+            beside those what each has: ``test_mrr/ruby``.
         reciprocal_ranks: split -> (Q,) float64 in [0, 1], one entry per query, in the corpus' order of
-            queries, so that entry i means the same query in every trial of a language. May be empty.
+            queries, so that entry i means the same query in every trial of a language. May be empty. Of several
+            languages: ``test/ruby``.
         graded_ndcg: the same of the graded nDCG; empty where the corpus does not know which codes share a meaning.
         failure: one line saying why the trial has no result, or "".
 
@@ -124,7 +137,8 @@ class StudyResults:
     Attributes:
         study, question: its name and what it asks.
         baseline: the arm that the others are compared with.
-        arms, languages: in the order of the study file.
+        arms, languages: in the order of the study file; languages are names, of languages and training sets.
+        training_sets: by name, what is not just a language.
         seeds: the seeds asked for in the ``confirm`` phase of every arm and language.
         corpus_fingerprint: of the data that all trials used.
         trials: every run, of whatever phase and status.
@@ -143,6 +157,11 @@ class StudyResults:
     corpus_fingerprint: str
     trials: tuple[TrialResult, ...]
     status: str
+    training_sets: Mapping[str, TrainingSet] = field(default_factory=dict)
+
+    def training_set(self, name: str) -> TrainingSet:
+        """What a language or training set of the study is trained and tested on."""
+        return self.training_sets.get(name) or TrainingSet.of(name)
 
     def __post_init__(self) -> None:
         for name in ("arms", "languages", "seeds"):

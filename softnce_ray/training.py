@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,8 @@ from softnce_ray.evaluation import graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.model import Model, encode
 from softnce_ray.objective import Batch, batch_loss, observe, prepared
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
-from softnce_ray.training_data import TrainingData
+from softnce_ray.ranks_file import place
+from softnce_ray.training_data import EvaluationData, TrainingData
 
 Report = Callable[[dict[str, float], Checkpoint], None]
 """Called after each epoch with its metrics and a checkpoint; may raise to stop the run. The checkpoint's tensors
@@ -39,7 +40,8 @@ class TrainingError(UserError, RuntimeError):
 @dataclass(frozen=True)
 class TrainResult:
     """What a run leaves: `reciprocal_ranks` has (Q,) arrays for `valid` and, where it was read, `test`; so has
-    `graded_ndcg` where the corpus knows which codes share a meaning."""
+    `graded_ndcg` where the corpus knows which codes share a meaning. A run that is tested on several languages has them
+    for each, as `valid/ruby`, and beside each metric, then a mean over languages, those of each."""
 
     model: Model
     metrics: dict[str, float]
@@ -57,7 +59,8 @@ def train(
     resume: Checkpoint | None = None,
     read_test: bool = False,
 ) -> TrainResult:
-    """Train one encoder and keep the weights of its best epoch by validation MRR.
+    """Train one encoder and keep the weights of its best epoch by validation MRR, with several languages by the mean of
+    theirs. Each batch is drawn from the pairs of all training languages.
 
     The same configuration and data give the same numbers on the same machine and number of threads, whether
     or not the run was interrupted after an epoch and resumed: every random choice of an epoch comes from
@@ -90,8 +93,12 @@ def train(
         raise TrainingError(f"expected a checkpoint of trial {identity}, got one of {resume.progress.identity}")
     splits = ("valid", "test") if read_test else ("valid",)
     for split in splits:
-        if not len(data.split(split).queries):
-            raise TrainingError(f"expected {split} pairs to evaluate on, got none: build a corpus with a {split} split")
+        empty = [language for language, texts in data.evaluated.items() if not len(texts.split(split).queries)]
+        if empty:
+            raise TrainingError(
+                f"expected {split} pairs to evaluate on, got none of {', '.join(empty)}: build a corpus with a "
+                f"{split} split"
+            )
 
     torch.manual_seed(config.seed)
     encoder = build_encoder(config, data.tokenizer.get_vocab_size()).to(device)
@@ -125,8 +132,9 @@ def train(
             )
         seconds = time.perf_counter() - started
 
-        valid = _evaluate(encoder, data, "valid")
-        mrr = float(np.mean(1 / valid.ranks))
+        valid = _evaluate_all(encoder, data, "valid")
+        measured = _metrics(valid, "valid")
+        mrr = measured["valid_mrr"]
         improved = mrr > progress.best_valid_mrr
         if improved:
             best = {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
@@ -142,9 +150,9 @@ def train(
                 "train_loss": mean_loss,
                 "train_seconds": seconds,
                 "pairs_per_second": batches * settings.batch_size / seconds,
-                **_metrics(valid, "valid"),
+                **measured,
                 **{name: float(torch.stack([each[name] for each in observed]).mean()) for name in observed[0]},
-                **space_diagnostics(valid.queries, valid.codes),
+                **_mean([space_diagnostics(found.queries, found.codes) for found in valid.values()]),
                 "best_valid_mrr": progress.best_valid_mrr,
                 "best_epoch": progress.best_epoch,
             },
@@ -157,12 +165,14 @@ def train(
     result = {"epoch": settings.epochs, "best_epoch": progress.best_epoch, "best_valid_mrr": progress.best_valid_mrr}
     reciprocal_ranks, graded = {}, {}
     for split in splits:
-        found = _evaluate(encoder, data, split)
-        reciprocal_ranks[split] = reciprocal(found.ranks)
-        if found.graded is not None:
-            graded[split] = found.graded
+        found = _evaluate_all(encoder, data, split)
         result |= _metrics(found, split)
-        result[f"{split}_codebase"] = sum(map(len, data.codebase))
+        for language, texts in data.evaluated.items():
+            several = language if len(found) > 1 else None
+            reciprocal_ranks[place(split, several)] = reciprocal(found[language].ranks)
+            if (values := found[language].graded) is not None:
+                graded[place(split, several)] = values
+            result[place(f"{split}_codebase", several)] = sum(map(len, texts.codebase))
     return TrainResult(Model(encoder.cpu().eval(), data.tokenizer, config), result, reciprocal_ranks, graded)
 
 
@@ -215,7 +225,12 @@ class _Evaluation:
     graded: np.ndarray | None
 
 
-def _evaluate(encoder: DualEncoder, data: TrainingData, split: str) -> _Evaluation:
+def _evaluate_all(encoder: DualEncoder, data: TrainingData, split: str) -> dict[str, _Evaluation]:
+    """The evaluation of each language, among its own codebase."""
+    return {language: _evaluate(encoder, texts, split) for language, texts in data.evaluated.items()}
+
+
+def _evaluate(encoder: DualEncoder, data: EvaluationData, split: str) -> _Evaluation:
     """Each query of a split against the whole codebase."""
     codes = encode(encoder, concatenate(data.codebase))
     queries = encode(encoder, data.split(split).queries)
@@ -229,9 +244,23 @@ def _evaluate(encoder: DualEncoder, data: TrainingData, split: str) -> _Evaluati
     )
 
 
-def _metrics(found: _Evaluation, split: str) -> dict[str, float]:
-    graded = {} if found.graded is None else {"graded_ndcg": float(np.mean(found.graded))}
-    return {f"{split}_{name}": value for name, value in {**metrics(found.ranks), **graded}.items()}
+def _metrics(found: Mapping[str, _Evaluation], split: str) -> dict[str, float]:
+    """Means over languages and, of several, those of each."""
+    languages = {}
+    for language, each in found.items():
+        graded = {} if each.graded is None else {"graded_ndcg": float(np.mean(each.graded))}
+        languages[language] = {f"{split}_{name}": value for name, value in {**metrics(each.ranks), **graded}.items()}
+    means = _mean(list(languages.values()))
+    if len(languages) == 1:
+        return means
+    return means | {place(name, language): languages[language][name] for language in languages for name in means}
+
+
+def _mean(dictionaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each entry that all have."""
+    first, *others = dictionaries
+    names = [name for name in first if all(name in each for each in others)]
+    return {name: float(np.mean([each[name] for each in dictionaries])) for name in names}
 
 
 def _to(array: np.ndarray, device: str) -> Tensor:

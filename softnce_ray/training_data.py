@@ -21,27 +21,17 @@ class PairTexts:
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What a run reads. The codebase of every evaluation is valid + test codes + distractors.
+class EvaluationData:
+    """What a language is evaluated on. The codebase of every query is valid + test codes + distractors.
 
-    `groups` is (2, n): equal numbers in row 0 mean equal normalised queries of training pairs, in row 1 codes.
     `partners` has, for `valid` and `test` of a corpus that knows which of its codes share a meaning, for each query
     the rows of the codebase that do, its own code left out.
     """
 
-    train: PairTexts
     valid: PairTexts
     test: PairTexts
     distractors: Ragged
-    tokenizer: Tokenizer
-    groups: np.ndarray
-    estimator: Estimator | None = None
     partners: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
-
-    def same(self, rows: np.ndarray) -> np.ndarray:
-        """(B, B) bool: which training pairs share their normalised query or code; True on the diagonal."""
-        groups = self.groups[:, rows]
-        return (groups[:, :, None] == groups[:, None, :]).any(axis=0)
 
     @property
     def codebase(self) -> list[Ragged]:
@@ -55,3 +45,23 @@ class TrainingData:
     def first(self, name: str) -> int:
         """Row of the codebase where the codes of `valid` or `test` begin."""
         return {"valid": 0, "test": len(self.valid.codes)}[name]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run reads: the pairs of all languages that it is trained on, and what each language that it is tested on
+    is evaluated on.
+
+    `groups` is (2, n): equal numbers in row 0 mean equal normalised queries of training pairs, in row 1 codes.
+    """
+
+    train: PairTexts
+    evaluated: Mapping[str, EvaluationData]
+    tokenizer: Tokenizer
+    groups: np.ndarray
+    estimator: Estimator | None = None
+
+    def same(self, rows: np.ndarray) -> np.ndarray:
+        """(B, B) bool: which training pairs share their normalised query or code; True on the diagonal."""
+        groups = self.groups[:, rows]
+        return (groups[:, :, None] == groups[:, None, :]).any(axis=0)

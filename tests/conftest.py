@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from pathlib import Path
@@ -100,4 +101,13 @@ def tiny_corpus(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory
     """Folder of a corpus of `tiny_pairs`, language python: 30 valid and 30 test pairs, some distractors."""
     folder = tmp_path_factory.mktemp("corpora") / "tiny"
     build_corpus(tiny_pairs, folder, valid=30, test=30, codebase=20)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_languages(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a corpus of two languages: python has `tiny_pairs`, ruby the last 220 of them."""
+    ruby = [dataclasses.replace(pair, language="ruby") for pair in tiny_pairs[80:]]
+    folder = tmp_path_factory.mktemp("corpora") / "two"
+    build_corpus([*tiny_pairs, *ruby], folder, valid=22, test=22, codebase=20)
     return folder

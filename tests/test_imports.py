@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"simcse"},
     {"training"},
     {"objective"},
-    {"training_data"},
+    {"training_data", "judgements"},
     {"model", "checkpoint", "optimisers", "losses", "estimators", "encoders", "evaluation", "diagnostics"},
     {"corpus", "results", "store"},
     {"config", "folders", "ranks_file", "progress", "named"},

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from softnce_ray.config import TrainingSet
+from softnce_ray.ranks_file import place
 from softnce_ray.report import Report, ReportError, Row, build_report, to_json, to_markdown, to_terminal
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import holm, mean_interval, paired_difference, paired_randomisation_test
@@ -464,3 +466,176 @@ def test_a_trial_without_the_measure_is_named_beside_the_table():
     assert [(p.arm, p.kind, p.reason) for p in report.problems if p.arm == "soft" and p.kind == "unusable"] == [
         ("soft", "unusable", "no values of the queries of split 'test' were stored")
     ]
+
+
+# --- models of several languages ---------------------------------------------------------------------------
+
+BOTH = TrainingSet.of_all(["python", "ruby"])
+TO_RUBY = TrainingSet(name="to_ruby", train=("python",), test=("ruby",))
+
+
+def ranked(arm: str, training: str | TrainingSet, **ranks: list[float]) -> TrialResult:
+    """A finished trial of these reciprocal ranks of each language's queries."""
+    several = len(ranks) > 1
+    means = {language: float(np.mean(values)) for language, values in ranks.items()}
+    name = training if isinstance(training, str) else training.name
+    of_each = {f"test_mrr/{language}": mean for language, mean in means.items()} if several else {}
+    return replace(
+        trial(arm, 1),
+        run_id=f"{arm}-{name}",
+        identity=f"{arm}-{name}",
+        language=name,
+        metrics={"test_mrr": sum(means.values()) / len(means), "best_valid_mrr": 0.5, **of_each},
+        settings={"loss.name": arm, "train_languages": name},
+        reciprocal_ranks={
+            place("test", language if several else None): np.array(values) for language, values in ranks.items()
+        },
+    )
+
+
+def tongues(*trials: TrialResult, languages=("python", "ruby", "all", "to_ruby"), **changes) -> StudyResults:
+    sets = {each.name: each for each in (BOTH, TO_RUBY) if each.name in languages}
+    values = {"arms": ("infonce", "soft"), "languages": languages, "seeds": (1,), "training_sets": sets, **changes}
+    return study(*trials, **values)
+
+
+TONGUES = [
+    ranked("infonce", "python", python=[0.5, 0.5, 0.5, 0.5]),
+    ranked("soft", "python", python=[0.6, 0.6, 0.6, 0.6]),
+    ranked("infonce", "ruby", ruby=[0.2, 0.4]),
+    ranked("soft", "ruby", ruby=[0.4, 0.4]),
+    ranked("infonce", BOTH, python=[0.7, 0.7, 0.7, 0.7], ruby=[0.3, 0.5]),
+    ranked("soft", BOTH, python=[0.4, 0.8, 0.8, 0.4], ruby=[0.9, 0.5]),
+    ranked("infonce", TO_RUBY, ruby=[0.1, 0.1]),
+    ranked("soft", TO_RUBY, ruby=[0.2, 0.4]),
+]
+
+
+def test_a_model_of_several_languages_stands_beside_those_of_each_language():
+    report = build(tongues(*TONGUES))
+    found = [(row.name, row.language, row.mean and round(row.mean.mean, 6)) for row in report.rows]
+    assert found == [
+        ("infonce", "python", 0.5),
+        ("soft", "python", 0.6),
+        ("infonce [all]", "python", 0.7),
+        ("soft [all]", "python", 0.6),
+        ("infonce", "ruby", 0.3),
+        ("soft", "ruby", 0.4),
+        ("infonce [all]", "ruby", 0.4),
+        ("soft [all]", "ruby", 0.7),
+        ("infonce [to_ruby]", "ruby", 0.1),
+        ("soft [to_ruby]", "ruby", 0.3),
+        ("infonce", None, 0.4),
+        ("soft", None, 0.5),
+        ("infonce [all]", None, 0.55),
+        ("soft [all]", None, 0.65),
+    ]
+    assert report.queries == {"python": 4, "ruby": 2}
+
+
+def test_a_difference_is_from_the_baseline_with_the_same_training_set():
+    report = build(tongues(*TONGUES))
+    differences = {(row.name, row.language): row.difference for row in report.rows if row.arm == "soft"}
+    means = {key: each.mean for key, each in differences.items() if each}
+    expected = {
+        ("soft", "python"): 0.1,
+        ("soft [all]", "python"): -0.1,
+        ("soft", "ruby"): 0.1,
+        ("soft [all]", "ruby"): 0.3,
+        ("soft [to_ruby]", "ruby"): 0.2,
+        ("soft", None): 0.1,
+        ("soft [all]", None): 0.1,
+    }
+    assert means == pytest.approx(expected)
+    assert all(row.difference is None and row.p_value is None for row in report.rows if row.arm == "infonce")
+
+
+def test_p_is_corrected_over_all_rows_of_a_language():
+    """All 2^n flips are enumerated. Python: 0.1 four times has p 2/16; -0.3, 0.1, 0.1, -0.3 of `all` has sums of the
+    four signs as far out as -0.4 in 8 of 16. Holm over two: 2 × 0.125, and 0.5. Ruby: of two queries that differ
+    alike p is 2/4, of one alone 2/2."""
+    report = build(tongues(*TONGUES))
+    found = {(row.name, row.language): (row.p_value, row.p_holm) for row in report.rows if row.p_value is not None}
+    assert found["soft", "python"] == pytest.approx((2 / 16, 2 * 2 / 16))
+    assert found["soft [all]", "python"] == pytest.approx((8 / 16, 8 / 16))
+    assert found["soft", "ruby"] == pytest.approx((1, 1))
+    assert found["soft [all]", "ruby"] == pytest.approx((1, 1))
+    assert found["soft [to_ruby]", "ruby"] == pytest.approx((0.5, 1))
+    assert [row.label for row in report.rows if row.is_best] == [
+        "infonce [all], python",
+        "soft [all], ruby",
+        "soft [all], overall",
+    ]
+
+
+def test_the_numbers_of_one_training_set_do_not_depend_on_those_beside_it():
+    alone, beside = build(tongues(*TONGUES[:4], languages=("python", "ruby"))), build(tongues(*TONGUES))
+    for row in alone.rows:
+        (same,) = [each for each in beside.rows if (each.name, each.language) == (row.name, row.language)]
+        assert (same.mean, same.difference, same.p_value) == (row.mean, row.difference, row.p_value)
+
+
+def test_means_over_some_of_the_languages_say_which():
+    php = TrainingSet(name="few", train=("php",), test=("python", "ruby"))
+    results = tongues(
+        TONGUES[0],
+        TONGUES[2],
+        ranked("infonce", "php", php=[0.6]),
+        ranked("infonce", php, python=[0.5, 0.5, 0.5, 0.5], ruby=[0.1, 0.1]),
+        languages=("python", "ruby", "php", "few"),
+        training_sets={"few": php},
+        arms=("infonce",),
+    )
+    report = build(results)
+    overall = [(row.name, row.languages, row.mean and round(row.mean.mean, 6)) for row in report.rows[-2:]]
+    assert overall == [
+        ("infonce", ("python", "ruby", "php"), round((0.5 + 0.3 + 0.6) / 3, 6)),
+        ("infonce [few]", ("python", "ruby"), 0.3),
+    ]
+    cells = [row[:2] for row in markdown_rows(to_markdown(report))]
+    assert cells[-2:] == [["infonce", "overall"], ["infonce [few]", "overall (python, ruby)"]]
+
+
+def test_a_failed_trial_of_several_languages_is_named_once_and_counted_in_each():
+    failed = trial("soft", 1, run_id="broken", status="FAILED", failure="no disk", reciprocal_ranks={})
+    failed = replace(failed, language="all")
+    report = build(tongues(*(each for each in TONGUES if each.run_id != "soft-all"), failed))
+    assert [row.failures for row in report.rows if row.name == "soft [all]"] == [1, 1, 1]
+    assert to_markdown(report).count("no disk") == 1
+    assert "soft, all: failed, seed 1 (run broken): no disk" in to_markdown(report)
+    assert "No overall row for soft [all]" in to_markdown(report)
+    assert "missing" not in to_markdown(report)
+
+
+def test_a_trial_that_lacks_one_of_its_languages_is_no_result():
+    half = replace(TONGUES[5], reciprocal_ranks={"test/python": np.full(4, 0.5)})
+    report = build(tongues(*TONGUES[:5], half, *TONGUES[6:]))
+    assert [(p.arm, p.language, p.kind) for p in report.problems] == [("soft", "all", "unusable")]
+    assert not any(row.mean for row in report.rows if row.name == "soft [all]")
+
+
+def test_queries_of_a_language_agree_across_training_sets():
+    other = ranked("soft", BOTH, python=[0.5, 0.5, 0.5, 0.5], ruby=[0.5, 0.5, 0.5])
+    with pytest.raises(ReportError, match=r"ruby: .* 2 queries in run .*; 3 queries in run soft-all"):
+        build(tongues(*TONGUES[:5], other))
+
+
+def test_metrics_of_a_row_are_those_of_its_language():
+    report = build(tongues(*TONGUES))
+    rows = {(row.name, row.language): row.metrics for row in report.rows}
+    assert rows["soft [all]", "ruby"] == pytest.approx({"test_mrr": 0.7, "best_valid_mrr": 0.5})
+    assert rows["soft", "ruby"] == pytest.approx({"test_mrr": 0.4, "best_valid_mrr": 0.5})
+
+
+def test_renderings_say_what_the_training_sets_are():
+    report = build(tongues(*TONGUES))
+    for text in (to_markdown(report), " ".join(terminal(report).split())):
+        assert "[all] on python, ruby, [to_ruby] on python; they are compared with infonce trained on the same" in text
+        assert "train_languages" not in text
+    lines = terminal(report, 120).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert len([line for line in lines if line.startswith("  soft [all]: ")]) == 1  # its settings are told once
+    value = json.loads(to_json(report))
+    assert value["training_sets"] == {"all": ["python", "ruby"], "to_ruby": ["python"]}
+    assert {row["training_set"] for row in value["rows"]} == {None, "all", "to_ruby"}
+    assert "brackets" not in to_markdown(build(study(*complete())))

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
@@ -212,6 +213,36 @@ def test_a_trial_that_an_arm_comes_to_by_another_search_counts_as_it_is(open_tra
     second.supersede("one", "python", [key().identity])
     second.wait()
     assert len(load_results(store, study).trials) == 1
+
+
+def test_training_sets_are_read_as_they_were_written_and_their_trials_count_by_a_meaning_of_their_own(
+    open_tracker, store, study, ranks
+) -> None:
+    def changes(meaning: str, **languages: TrainingSet) -> dict[str, Any]:
+        names = ("python", *languages)
+        return {
+            "languages": names,
+            "training_sets": languages,
+            "definitions": {"one": "plain", "two": "plain", "one/all": meaning},
+        }
+
+    both = TrainingSet.of_all(["python", "ruby"])
+    several = TrialKey("one", "all", "confirm", 1, "b" * 16)
+    first = open_tracker(**changes("of both", all=both))
+    finish(first, key(), ranks)
+    finish(first, several, ranks, **{"test_mrr/ruby": 0.5, "test_recall@1/ruby": 0.25})
+    first.wait()
+    results = load_results(store, study)
+    assert (results.languages, dict(results.training_sets)) == (("python", "all"), {"all": both})
+    (trial,) = [trial for trial in results.trials if trial.language == "all"]
+    assert (trial.metrics["test_mrr/ruby"], trial.metrics["test_recall@1/ruby"]) == (0.5, 0.25)
+    more = TrainingSet.of_all(["go", "python", "ruby"])
+    open_tracker(**changes("of three", all=more)).wait()
+    assert [trial.language for trial in load_results(store, study).trials] == ["python"]
+    open_tracker(**changes("of both", all=both)).wait()
+    assert sorted(trial.language for trial in load_results(store, study).trials) == ["all", "python"]
+    open_tracker(**changes("of none")).wait()
+    assert dict(load_results(store, study).training_sets) == {}
 
 
 def test_reading_a_study_leaves_no_copies_of_its_files(

@@ -211,12 +211,13 @@ def test_fewer_pairs_than_a_batch_are_refused(prepared):
 def test_a_split_that_will_be_missing_is_refused_before_any_epoch(split, prepared):
     config = trial(BAG)
     data = prepared(config)
-    empty = replace(data.valid, queries=data.valid.queries.take(np.empty(0, int)))
+    texts = data.evaluated["python"]
+    empty = replace(texts.valid, queries=texts.valid.queries.take(np.empty(0, int)))
     reports: list[dict[str, float]] = []
     with pytest.raises(TrainingError, match=f"expected {split} pairs to evaluate on, got none"):
         train(
             config,
-            replace(data, **{split: empty}),
+            replace(data, evaluated={"python": replace(texts, **{split: empty})}),
             lambda metrics, checkpoint: reports.append(metrics),
             read_test=True,
         )
@@ -317,8 +318,8 @@ def test_without_read_test_there_are_no_test_numbers(prepared, monkeypatch):
 
 def test_the_result_is_the_ranking_of_its_own_model_among_the_whole_codebase(prepared):
     config = trial(BAG, epochs=2)
-    data = prepared(config)
-    result = train(config, data, read_test=True)
+    data = prepared(config).evaluated["python"]
+    result = train(config, prepared(config), read_test=True)
     codes = encode(result.model.encoder, concatenate([data.valid.codes, data.test.codes, data.distractors]))
     assert len(codes) == result.metrics["test_codebase"] == 30 + 30 + 20
     for split, first in (("valid", 0), ("test", 30)):
@@ -335,7 +336,9 @@ def test_the_result_encodes_texts_as_training_did(prepared, tiny_corpus):
         result = train(config, data)
         texts = Corpus.open(tiny_corpus).table("python", "valid").column("code").to_pylist()
         np.testing.assert_allclose(
-            result.model.encode_codes(texts), encode(result.model.encoder, data.valid.codes).numpy(), atol=1e-6
+            result.model.encode_codes(texts),
+            encode(result.model.encoder, data.evaluated["python"].valid.codes).numpy(),
+            atol=1e-6,
         )
 
 
@@ -738,12 +741,14 @@ def test_partners_are_ranked_with_their_query(prepared):
     data = prepared(config)
     distractors = tuple(np.array([60 + row % 20, 60 + (row + 7) % 20, 60 + (row + 9) % 20]) for row in range(30))
     partners = {"valid": distractors, "test": distractors}
-    plain, graded = train(config, data, read_test=True), train(config, replace(data, partners=partners), read_test=True)
+    texts = data.evaluated["python"]
+    known = replace(data, evaluated={"python": replace(texts, partners=partners)})
+    plain, graded = train(config, data, read_test=True), train(config, known, read_test=True)
     assert same_weights(plain, graded)
     assert plain.graded_ndcg == {}
     assert {name: graded.metrics[name] for name in plain.metrics} == plain.metrics
-    vectors = encode(graded.model.encoder, concatenate(data.codebase)).double()
-    queries = encode(graded.model.encoder, data.test.queries).double()
+    vectors = encode(graded.model.encoder, concatenate(texts.codebase)).double()
+    queries = encode(graded.model.encoder, texts.test.queries).double()
     for row in range(30):
         order = (vectors @ queries[row]).argsort(descending=True).tolist()
         gains = {30 + row: 3.0, **dict.fromkeys(partners["test"][row].tolist(), 1.0)}

@@ -15,6 +15,7 @@ from softnce_ray.config.arm import (
     TrialConfig,
     identity,
     resolved,
+    trial_languages,
 )
 from softnce_ray.config.estimators import (
     BM25CodeEstimator,
@@ -25,6 +26,7 @@ from softnce_ray.config.estimators import (
     TrainedEstimator,
     UniformEstimator,
 )
+from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.losses import InfoNCE, Loss, SoftInfoNCE
 from softnce_ray.config.settings import Name, Settings, flatten, with_values
 from softnce_ray.config.study import (
@@ -41,6 +43,7 @@ from softnce_ray.config.study import (
 )
 
 __all__ = [
+    "ALL",
     "METHOD_VERSION",
     "ArmConfig",
     "BM25CodeEstimator",
@@ -66,6 +69,7 @@ __all__ = [
     "StudyConfig",
     "TokenSettings",
     "TrainedEstimator",
+    "TrainingSet",
     "TrainingSettings",
     "TransformerEncoder",
     "TrialConfig",
@@ -74,5 +78,6 @@ __all__ = [
     "flatten",
     "identity",
     "resolved",
+    "trial_languages",
     "with_values",
 ]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from softnce_ray.config.estimators import BM25Estimator, Estimator, MixEstimator
+from softnce_ray.config.languages import TrainingSet
 from softnce_ray.config.losses import (
     UNIT_VECTORS,
     USES_ESTIMATOR,
@@ -162,8 +163,35 @@ class ArmConfig(Settings):
 class TrialConfig(ArmConfig):
     """One training run, fully resolved."""
 
-    language: Name
+    language: Name = Field(description="a language, or the name of the training set")
     seed: int = Field(ge=0, lt=2**31)
+
+    # Left out for a language alone: its identity is the one that it had before there was anything else.
+    train_languages: tuple[Name, ...] | None = Field(None, min_length=1, exclude_if=lambda names: names is None)
+    test_languages: tuple[Name, ...] | None = Field(None, min_length=1, exclude_if=lambda names: names is None)
+
+    @model_validator(mode="after")
+    def _check_languages(self) -> TrialConfig:
+        if (self.train_languages is None) != (self.test_languages is None):
+            raise wrong("train_languages", "expected train_languages and test_languages together, got one of them")
+        return self
+
+    @property
+    def training_set(self) -> TrainingSet:
+        if self.train_languages is None or self.test_languages is None:
+            return TrainingSet.of(self.language)
+        return TrainingSet(name=self.language, train=self.train_languages, test=self.test_languages)
+
+
+def trial_languages(training_set: TrainingSet) -> dict[str, Any]:
+    """The settings of a trial that say what it is trained on and tested on."""
+    if training_set.is_language:
+        return {"language": training_set.name}
+    return {
+        "language": training_set.name,
+        "train_languages": training_set.train,
+        "test_languages": training_set.test,
+    }
 
 
 def resolved(config: ArmConfig) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from softnce_ray.config.arm import ArmConfig
+from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.presets import PAPER
 from softnce_ray.config.settings import Name, Settings, wrong
 
@@ -167,13 +168,27 @@ class Failures(Settings):
     retries: int = Field(1, ge=0, le=100, description="restarts from the last checkpoint")
 
 
+def _kind_of_entry(value: Any) -> str:
+    return "trainingset" if isinstance(value, dict | TrainingSet) else "name"
+
+
+LanguageEntry = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[TrainingSet, Tag("trainingset")], Discriminator(_kind_of_entry)
+]
+"""A language by its name, `all`, or a training set."""
+
+
 class StudyConfig(Settings):
     """A whole study: arms × languages × seeds, searched first where `search` says so."""
 
     study: Name
     question: str = Field("", description="what the study asks; shown with its results")
     corpus: str = Field(description="folder of a built corpus, from the working directory")
-    languages: tuple[Name, ...] = Field(min_length=1)
+    languages: tuple[LanguageEntry, ...] = Field(
+        min_length=1,
+        description="each a language (a model of its own), all (one model for all languages of the corpus, tested on "
+        "each), or a name with the languages to train on together and those to test on",
+    )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
     baseline: str = Field("infonce", description="the arm that the others are compared with")
     arms: dict[Name, StudyArm] = Field(min_length=1)
@@ -184,7 +199,8 @@ class StudyConfig(Settings):
     @field_validator("languages", "seeds")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        twice = sorted({value for value in values if values.count(value) > 1})
+        names = [value.name if isinstance(value, TrainingSet) else value for value in values]
+        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"expected each once, got more than one {', '.join(map(str, twice))}")
         return values
@@ -202,6 +218,24 @@ class StudyConfig(Settings):
                 "configuration tuned on a seed looks better on it",
             )
         return self
+
+    @property
+    def language_names(self) -> tuple[str, ...]:
+        """What runs, folders and reports call the languages and training sets."""
+        return tuple(entry.name if isinstance(entry, TrainingSet) else entry for entry in self.languages)
+
+    def training_set(self, name: str) -> TrainingSet:
+        """What the language or training set of this name is trained and tested on; see `with_all` for `all`."""
+        return TrainingSet.of(self.languages[self.language_names.index(name)])
+
+    def with_all(self, languages: Iterable[str]) -> StudyConfig:
+        """The study with the languages of its corpus in the place of `all`. A corpus that has a language of that name
+        means the language."""
+        every = tuple(languages)
+        if ALL in every:
+            return self
+        entries = tuple(TrainingSet.of_all(every) if entry == ALL else entry for entry in self.languages)
+        return self.model_copy(update={"languages": entries})
 
     def space(self, arm: str) -> SearchSpace:
         """The search space of an arm: the study's, and the arm's own."""

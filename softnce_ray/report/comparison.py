@@ -7,26 +7,27 @@ upward.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from softnce_ray.errors import UserError
-from softnce_ray.ranks_file import Measure
+from softnce_ray.ranks_file import Measure, place
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.statistics import Difference, Interval, compare_arms
+from softnce_ray.statistics import ArmComparison, Difference, Interval, compare_arms, holm
 
 ProblemKind = Literal["failed", "killed", "running", "missing", "unusable"]
 
 OVERALL = "overall"
 """What stands in place of a language for the mean over languages."""
 
-# Settings that a row's own columns already say.
-_COLUMN_SETTINGS = {"arm", "language", "seed"}
+# Settings that a row's own columns, or the line beneath the table, already say.
+_COLUMN_SETTINGS = {"arm", "language", "seed", "train_languages", "test_languages"}
 
 
 class ReportError(UserError, ValueError):
@@ -38,6 +39,7 @@ class Problem:
     """Trials of one arm and language that have no place in the table, and why.
 
     Attributes:
+        language: as the study has it: a language, or the name of a training set.
         kind: ``failed``, ``killed`` or ``running`` as the run says; ``missing``: asked for, never started;
             ``unusable``: finished, but not comparable.
         seeds, run_ids: of these trials, in the same order; ``run_ids`` is empty for missing ones.
@@ -56,17 +58,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm in one language, or in all of them.
+    """One arm evaluated in one language, or in several.
 
     Attributes:
-        language: None for the mean over languages.
+        language: the queries' language; None for the mean over languages.
+        training_set: name of what it was trained on; None where that is the language itself, by a model of its own.
+        languages: those whose queries count: one, or those of the mean.
         seeds_done, seeds_asked: seeds that entered, and that should have; over languages: of the one with
             fewest.
         mean: of the measure, with its interval; None when nothing finished (over languages: not in all of them).
         spread: standard deviation (n - 1) of the seeds' means; None for one seed, and over languages unless the
             same seeds finished in all of them.
-        difference: from the baseline; None for the baseline, and where either has no mean.
-        p_value, p_holm: of that difference, as computed and corrected over the arms of this language.
+        difference: from the baseline with the same training set; None for the baseline, and where either has no mean.
+        p_value, p_holm: of that difference, as computed and corrected over all rows of this language.
         is_best: highest mean of its language, among two or more.
         ties_best: not the best, and not significantly different from it (Holm's p over the arms >= 1 -
             level).
@@ -78,6 +82,8 @@ class Row:
 
     arm: str
     language: str | None
+    training_set: str | None
+    languages: tuple[str, ...]
     seeds_done: int
     seeds_asked: int
     mean: Interval | None
@@ -92,9 +98,14 @@ class Row:
     metrics: Mapping[str, float]
 
     @property
+    def name(self) -> str:
+        """The arm, with what it was trained on where that is not the language itself: `soft_bm25 [all]`."""
+        return _name(self.arm, self.training_set)
+
+    @property
     def label(self) -> str:
         """The row's name in a sentence."""
-        return f"{self.arm}, {self.language or OVERALL}"
+        return f"{self.name}, {self.language or OVERALL}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,9 @@ class Report:
     """Everything that a rendering needs.
 
     Attributes:
-        rows: language by language in the study's order, then over languages (where there are several).
+        rows: language by language in the study's order, then over languages (where there are several); within a
+            language training set by training set.
+        training_sets: name -> languages that it is trained on, of those that are not just a language.
         common_settings: full key -> value, of the settings on which all ``confirm`` trials agree.
         key_names: full key -> shortest ending that is unambiguous among the settings.
         queries, codebase: language -> number of queries, and of codes that each was ranked against (if
@@ -125,6 +138,7 @@ class Report:
     permutations: int
     random_seed: int
     rows: tuple[Row, ...]
+    training_sets: Mapping[str, tuple[str, ...]]
     common_settings: Mapping[str, str]
     key_names: Mapping[str, str]
     queries: Mapping[str, int]
@@ -133,7 +147,29 @@ class Report:
     notes: tuple[str, ...]
 
 
-Cells = Mapping[tuple[str, str], tuple[TrialResult, ...]]  # (arm, language) -> finished trials, one a seed
+Cells = Mapping[tuple[str, str], tuple[TrialResult, ...]]  # (arm, language of the study) -> finished trials, one a seed
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What is compared as one: `sets` has, for each training set (None: a model for each language), the cells'
+    languages, one for each of `languages`."""
+
+    languages: tuple[str, ...]
+    sets: Mapping[str | None, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class _Contestant:
+    """An arm with what it was trained on: the cells of one row."""
+
+    arm: str
+    training_set: str | None
+    cells: tuple[tuple[TrialResult, ...], ...]
+
+    @property
+    def name(self) -> str:
+        return _name(self.arm, self.training_set)
 
 
 def build_report(
@@ -159,6 +195,8 @@ def build_report(
     Raises:
         ReportError: an unknown baseline; a measure that no trial has; arms of a language with different numbers of
             queries or different codebases; several different finished runs of one arm, language and seed.
+
+    Differences are taken from the baseline with the same training set, corrected over all of a language's rows.
     """
     baseline = results.baseline if baseline is None else baseline
     if baseline not in results.arms:
@@ -168,48 +206,46 @@ def build_report(
         )
     results = _measured(results, measure)
     cells, unusable = _finished_cells(results, split)
-    queries = _agreed(results, cells, "queries", lambda t: len(t.reciprocal_ranks[split]))
-    codebase = _agreed(results, cells, "codes", lambda t: _codebase(t, split))
+    queries = _agreed(results, cells, "queries", lambda t, language: len(_values(t, split, language)))
+    codebase = _agreed(results, cells, "codes", lambda t, language: _codebase(t, split, language))
     problems = _problems(results, cells, unusable)
     settings, common = _settings(results)
 
-    scopes: list[tuple[str, ...]] = [(language,) for language in results.languages]
-    if len(results.languages) > 1:
-        scopes.append(results.languages)
+    options = {"level": level, "resamples": resamples, "permutations": permutations, "seed": seed}
     rows: list[Row] = []
-    for languages in scopes:
-        arms = [arm for arm in results.arms if all(cells[arm, language] for language in languages)]
-        comparisons = compare_arms(
-            {arm: [_ranks(cells[arm, language], split) for language in languages] for arm in arms},
-            {arm: [[t.seed for t in cells[arm, language]] for language in languages] for arm in arms},
-            baseline if baseline in arms else None,
-            level=level,
-            resamples=resamples,
-            permutations=permutations,
-            seed=seed,
-        )
-        for arm in results.arms:
-            trials = [cells[arm, language] for language in languages]
-            compared = comparisons.get(arm)
+    for table in _tables(results):
+        contestants = [
+            _Contestant(arm, training_set, tuple(cells[arm, name] for name in names))
+            for training_set, names in table.sets.items()
+            for arm in results.arms
+        ]
+        finished = [each for each in contestants if all(each.cells)]
+        comparisons = _compared(finished, table.languages, baseline, split, options)
+        single = table.languages[0] if len(table.languages) == 1 else None
+        for each in contestants:
+            names = table.sets[each.training_set]
+            compared = comparisons.get(each.name)
             rows.append(
                 Row(
-                    arm=arm,
-                    language=languages[0] if len(languages) == 1 else None,
-                    seeds_done=min(len(t) for t in trials),
+                    arm=each.arm,
+                    language=single,
+                    training_set=each.training_set,
+                    languages=table.languages,
+                    seeds_done=min(map(len, each.cells)),
                     seeds_asked=len(results.seeds),
                     mean=compared.mean if compared else None,
-                    spread=_spread(trials, split),
+                    spread=_spread(each.cells, split, table.languages),
                     difference=compared.difference if compared else None,
                     p_value=compared.p_value if compared else None,
                     p_holm=compared.p_holm if compared else None,
-                    is_best=compared is not None and compared.p_best is None and len(arms) > 1,
+                    is_best=compared is not None and compared.p_best is None and len(finished) > 1,
                     ties_best=compared is not None and (compared.p_best or 0.0) >= 1 - level,
                     failures=sum(
-                        t.status in ("FAILED", "KILLED") and t.arm == arm and t.language in languages
+                        t.status in ("FAILED", "KILLED") and t.arm == each.arm and t.language in names
                         for t in results.trials
                     ),
-                    settings=settings.get((arm, languages[0]), {}) if len(languages) == 1 else {},
-                    metrics=_mean_metrics(trials[0]) if len(languages) == 1 else {},
+                    settings={} if single is None else settings.get((each.arm, names[0]), {}),
+                    metrics={} if single is None else _mean_metrics(each.cells[0], single),
                 )
             )
     keys = set(common).union(*settings.values())
@@ -227,6 +263,7 @@ def build_report(
         permutations=permutations,
         random_seed=seed,
         rows=tuple(rows),
+        training_sets={name: each.train for name, each in results.training_sets.items()},
         common_settings=common,
         key_names=_short_names(keys),
         queries=queries,
@@ -234,6 +271,63 @@ def build_report(
         problems=problems,
         notes=_notes(rows, baseline, results),
     )
+
+
+def _name(arm: str, training_set: str | None) -> str:
+    return arm if training_set is None else f"{arm} [{training_set}]"
+
+
+def _tables(results: StudyResults) -> list[_Table]:
+    """A table for each language that anything is tested on, then one for each selection of languages over which there
+    are means. Languages in the order in which the study comes to them."""
+    tested = {name: results.training_set(name).test for name in results.languages}
+    alone = [name for name in results.languages if results.training_set(name).is_language]
+    tables = [
+        _Table((language,), {None if name in alone else name: (name,) for name in tested if language in tested[name]})
+        for language in dict.fromkeys(language for languages in tested.values() for language in languages)
+    ]
+    means: dict[frozenset[str], dict[str | None, tuple[str, ...]]] = {}
+    if len(alone) > 1:
+        means[frozenset(alone)] = {None: tuple(alone)}
+    for name, languages in tested.items():
+        if name not in alone and len(languages) > 1:
+            means.setdefault(frozenset(languages), {})[name] = (name,) * len(languages)
+    order = [table.languages[0] for table in tables]
+    for selection, sets in means.items():
+        ordered = tuple(language for language in order if language in selection)
+        tables.append(_Table(ordered, {name: ordered if name is None else names for name, names in sets.items()}))
+    return tables
+
+
+def _compared(
+    contestants: Sequence[_Contestant], languages: Sequence[str], baseline: str, split: str, options: Mapping[str, Any]
+) -> dict[str, ArmComparison]:
+    """The comparison of each, by name: means and ties with the best among all, differences from the baseline with the
+    same training set, p corrected over all of them."""
+
+    def compare(these: Sequence[_Contestant], reference: str | None) -> dict[str, ArmComparison]:
+        return compare_arms(
+            {
+                each.name: [_ranks(c, split, lang) for c, lang in zip(each.cells, languages, strict=True)]
+                for each in these
+            },
+            {each.name: [[trial.seed for trial in cell] for cell in each.cells] for each in these},
+            reference,
+            **options,
+        )
+
+    by_set: dict[str | None, list[_Contestant]] = {}
+    for each in contestants:
+        by_set.setdefault(each.training_set, []).append(each)
+    parts: dict[str, ArmComparison] = {}
+    for these in by_set.values():
+        parts |= compare(these, next((each.name for each in these if each.arm == baseline), None))
+    if len(by_set) < 2:
+        return parts
+    p_values = {name: part.p_value for name, part in parts.items() if part.p_value is not None}
+    p_holm = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+    whole = compare(contestants, None)
+    return {name: replace(part, p_holm=p_holm.get(name), p_best=whole[name].p_best) for name, part in parts.items()}
 
 
 def _measured(results: StudyResults, measure: Measure) -> StudyResults:
@@ -264,7 +358,7 @@ def _finished_cells(results: StudyResults, split: str) -> tuple[Cells, dict[str,
         twin = cell.get(trial.seed)
         if trial.seed not in results.seeds:
             unusable[trial.run_id] = "the study does not ask for this seed"
-        elif not len(trial.reciprocal_ranks.get(split, ())):
+        elif not all(len(_values(trial, split, each)) for each in results.training_set(trial.language).test):
             unusable[trial.run_id] = f"no values of the queries of split {split!r} were stored"
         elif twin is None:
             cell[trial.seed] = trial
@@ -275,20 +369,23 @@ def _finished_cells(results: StudyResults, split: str) -> tuple[Cells, dict[str,
                 f"{trial.arm}, {trial.language}, seed {trial.seed} must be one trial, got two with different "
                 f"configurations: runs {twin.run_id} and {trial.run_id}; delete the one that is out of date"
             )
-    ordered = {place: tuple(cell[seed] for seed in results.seeds if seed in cell) for place, cell in cells.items()}
+    ordered = {key: tuple(cell[seed] for seed in results.seeds if seed in cell) for key, cell in cells.items()}
     return ordered, unusable
 
 
 def _agreed(
-    results: StudyResults, cells: Cells, what: str, size: Callable[[TrialResult], int | None]
+    results: StudyResults, cells: Cells, what: str, size: Callable[[TrialResult, str], int | None]
 ) -> dict[str, int]:
     """Language -> the size on which all compared trials agree; left out where none knows it."""
     agreed = {}
-    for language in results.languages:
+    for table in _tables(results):
+        if len(table.languages) > 1:
+            continue
+        (language,) = table.languages
         runs: dict[int, list[str]] = {}
-        for arm in results.arms:
-            for trial in cells[arm, language]:
-                if (n := size(trial)) is not None:
+        for arm, (name,) in itertools.product(results.arms, table.sets.values()):
+            for trial in cells[arm, name]:
+                if (n := size(trial, language)) is not None:
                     runs.setdefault(n, []).append(f"{trial.run_id} ({arm}, seed {trial.seed})")
         if len(runs) > 1:
             found = "; ".join(f"{n} {what} in run {', '.join(names)}" for n, names in runs.items())
@@ -301,8 +398,20 @@ def _agreed(
     return agreed
 
 
-def _codebase(trial: TrialResult, split: str) -> int | None:
-    size = trial.metrics.get(f"{split}_codebase", math.nan)
+def _values(trial: TrialResult, split: str, language: str) -> np.ndarray:
+    """(Q,) of the queries of a language; empty where there are none."""
+    ranks = trial.reciprocal_ranks
+    return ranks.get(place(split, language), ranks.get(split, np.empty(0)))
+
+
+def _of_language(metrics: Mapping[str, float], language: str) -> dict[str, float]:
+    """A trial's metrics as those of one of its languages: by their plain names, those of the others left out."""
+    own = {name.removesuffix(f"/{language}"): value for name, value in metrics.items() if name.endswith(f"/{language}")}
+    return {name: value for name, value in metrics.items() if "/" not in name} | own
+
+
+def _codebase(trial: TrialResult, split: str, language: str) -> int | None:
+    size = _of_language(trial.metrics, language).get(f"{split}_codebase", math.nan)
     return int(size) if math.isfinite(size) else None
 
 
@@ -337,8 +446,8 @@ def _problems(results: StudyResults, cells: Cells, unusable: Mapping[str, str]) 
         )
         for (arm, language, kind, phase, reason), trials in found.items()
     ]
-    place = {key: i for i, key in enumerate(cells)}
-    return tuple(sorted(problems, key=lambda p: place[p.arm, p.language]))
+    order = {key: i for i, key in enumerate(cells)}
+    return tuple(sorted(problems, key=lambda p: order[p.arm, p.language]))
 
 
 def _settings(results: StudyResults) -> tuple[dict[tuple[str, str], dict[str, str]], dict[str, str]]:
@@ -357,8 +466,7 @@ def _settings(results: StudyResults) -> tuple[dict[tuple[str, str], dict[str, st
         if count == len(trials) and key.rpartition(".")[2] not in _COLUMN_SETTINGS
     }
     differing = {
-        place: {key: " | ".join(found) for key, found in cell.items() if key not in common}
-        for place, cell in values.items()
+        at: {key: " | ".join(found) for key, found in cell.items() if key not in common} for at, cell in values.items()
     }
     return differing, common
 
@@ -369,21 +477,22 @@ def _short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: next((e for e in endings[key] if uses[e] == 1), key) for key in sorted(endings)}
 
 
-def _ranks(trials: Sequence[TrialResult], split: str) -> np.ndarray:
-    return np.stack([t.reciprocal_ranks[split] for t in trials])
+def _ranks(trials: Sequence[TrialResult], split: str, language: str) -> np.ndarray:
+    return np.stack([_values(t, split, language) for t in trials])
 
 
-def _spread(trials: Sequence[Sequence[TrialResult]], split: str) -> float | None:
+def _spread(trials: Sequence[Sequence[TrialResult]], split: str, languages: Sequence[str]) -> float | None:
     seeds = {tuple(t.seed for t in cell) for cell in trials}
     if len(seeds) > 1 or len(trials[0]) < 2:
         return None
-    means = [_ranks(cell, split).mean(axis=1) for cell in trials]
+    means = [_ranks(cell, split, each).mean(axis=1) for cell, each in zip(trials, languages, strict=True)]
     return float(np.mean(means, axis=0).std(ddof=1))
 
 
-def _mean_metrics(trials: Sequence[TrialResult]) -> dict[str, float]:
-    shared = set.intersection(*(set(t.metrics) for t in trials)) if trials else set()
-    return {name: float(np.mean([t.metrics[name] for t in trials])) for name in sorted(shared)}
+def _mean_metrics(trials: Sequence[TrialResult], language: str) -> dict[str, float]:
+    metrics = [_of_language(trial.metrics, language) for trial in trials]
+    shared = set.intersection(*map(set, metrics)) if metrics else set()
+    return {name: float(np.mean([each[name] for each in metrics])) for name in sorted(shared)}
 
 
 def _title(results: StudyResults, cells: Cells) -> str:
@@ -410,9 +519,11 @@ def _notes(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple[s
             f"Not the same seeds as the baseline's finished ({_listed(own)}): the seeds of the two arms "
             "were resampled each on their own."
         )
-    if bare := [str(row.language) for row in single if row.arm == baseline and not row.mean and done]:
+    if bare := [
+        _name(str(row.language), row.training_set) for row in single if row.arm == baseline and not row.mean and done
+    ]:
         notes.append(f"Without a finished trial of the baseline, no differences: {_listed(bare)}.")
-    if part := [row.arm for row in rows if row.language is None and not row.mean]:
+    if part := [row.name for row in rows if row.language is None and not row.mean]:
         notes.append(f"No overall row for {_listed(part)}: nothing finished in at least one language.")
     searched = Counter(t.status for t in results.trials if t.phase == "search")
     if searched:

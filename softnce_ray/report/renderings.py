@@ -39,6 +39,18 @@ def method_line(report: Report) -> str:
         f"{report.permutations:,} permutations (the trained models taken as given), Holm-corrected over the "
         f"arms compared with {report.baseline} within each language"
         + (", and overall (mean over languages)." if overall else ".")
+        + _training_sets_text(report)
+    )
+
+
+def _training_sets_text(report: Report) -> str:
+    """What the rows of training sets are, after another sentence; nothing where there are none."""
+    if not report.training_sets:
+        return ""
+    names = ", ".join(f"[{name}] on {', '.join(languages)}" for name, languages in report.training_sets.items())
+    return (
+        f" Rows with brackets are of one model trained on all of these together: {names}; they are compared with "
+        f"{report.baseline} trained on the same, and corrected with all rows of their language."
     )
 
 
@@ -54,12 +66,12 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
     for name in shown:
         heading = headings[name].replace(" ", "\n") if narrow else headings[name]
         if name in ("arm", "language"):
-            texts = [row.arm if name == "arm" else row.language or OVERALL for row in report.rows]
+            texts = [row.name if name == "arm" else _language(report, row) for row in report.rows]
             longest = max(map(len, texts), default=0)
             table.add_column(heading, overflow="fold", min_width=min(longest, 24))
         else:
             table.add_column(heading, justify="right", no_wrap=True)
-    last_of_language = {row.language: row for row in report.rows}
+    last_of_table = {row.languages: row for row in report.rows}
     for row in report.rows:
         cells = dict(zip(_COLUMNS, _cells(report, row), strict=True))
         if row.is_best:
@@ -69,7 +81,7 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
             cells["difference"] = cells["difference"].replace(" [", "\n[").replace(", ", ",")
         styles = ["bold" if row.is_best and name in ("MRR", "interval") else "" for name in shown]
         table.add_row(*(Text(cells[name], style) for name, style in zip(shown, styles, strict=True)))
-        if row is last_of_language[row.language] and row is not report.rows[-1]:
+        if row is last_of_table[row.languages] and row is not report.rows[-1]:
             table.add_row()
     parts: list[Text | Table] = [Text(report.title, "bold"), Text(report.question), Text(), table, Text()]
     if any(row.is_best for row in report.rows):
@@ -118,11 +130,11 @@ def _differing(report: Report) -> list[str]:
     languages: dict[tuple[str, str], list[str]] = {}
     for row in report.rows:
         if row.language is not None and row.settings:
-            languages.setdefault((row.arm, _settings_text(report, row.settings)), []).append(row.language)
-    arms = [arm for arm, _ in languages]
+            languages.setdefault((row.name, _settings_text(report, row.settings)), []).append(row.language)
+    names = [name for name, _ in languages]
     return [
-        f"{arm}: {text}" if arms.count(arm) == 1 else f"{arm}, {', '.join(names)}: {text}"
-        for (arm, text), names in languages.items()
+        f"{name}: {text}" if names.count(name) == 1 else f"{name}, {', '.join(found)}: {text}"
+        for (name, text), found in languages.items()
     ]
 
 
@@ -142,8 +154,8 @@ def _headings(report: Report) -> list[str]:
 def _cells(report: Report, row: Row) -> list[str]:
     difference = row.difference and f"{_signed(row.difference.mean)} {_bounds(row.difference, _signed)}"
     return [
-        row.arm,
-        row.language or OVERALL,
+        row.name,
+        _language(report, row),
         f"{row.seeds_done}/{row.seeds_asked}",
         f"{'≈' if row.ties_best else ''}{row.mean.mean:.4f}" if row.mean else _NOTHING,
         _bounds(row.mean, "{:.4f}".format) if row.mean else _NOTHING,
@@ -152,6 +164,14 @@ def _cells(report: Report, row: Row) -> list[str]:
         _NOTHING if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}",
         str(row.failures),
     ]
+
+
+def _language(report: Report, row: Row) -> str:
+    """The row's language; of a mean over some of the languages, which."""
+    if row.language is not None:
+        return row.language
+    every = {row.language for row in report.rows} - {None}
+    return OVERALL if set(row.languages) == every else f"{OVERALL} ({', '.join(row.languages)})"
 
 
 def _bounds(interval: Interval, number: Callable[[float], str]) -> str:

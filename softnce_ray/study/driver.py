@@ -56,6 +56,7 @@ class StudyRun:
             corpus=str(Path(self._study.corpus).absolute()),
             tokens=str(prepared.tokens),
             estimators={name: str(folder) for name, folder in prepared.estimators.items()},
+            groups=None if prepared.groups is None else str(prepared.groups),
             checkpoints=str(self._store.ray(self._study.study)),
             threads=resources.threads,
             device=device_for(resources.device, resources.gpus),

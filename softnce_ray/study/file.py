@@ -132,7 +132,7 @@ def _validated(whole: dict[str, Any]) -> tuple[StudyConfig | None, list[Any], fr
         except ValidationError as error:
             new = error.errors()
         # pydantic does not count wrong items, and then finds the list too short
-        inner = {item["loc"][:-1] for item in new}
+        inner = {item["loc"][:length] for item in new for length in range(len(item["loc"]))}
         new = [item for item in new if item["type"] != "too_short" or item["loc"] not in inner]
         found += new
         mended = dict(whole)

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from softnce_ray.config import (
+    ALL,
     ArmConfig,
     Choices,
     Range,
     SearchSpace,
     StudyConfig,
+    TrainingSet,
     arm_settings,
     resolved,
     with_values,
 )
+from softnce_ray.config.settings import NAME
 from softnce_ray.config.study import in_order, is_among, searched
+from softnce_ray.corpus.checking import check_corpus
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.study.problems import Key, suggestion, text_of
@@ -228,7 +233,7 @@ def corpus_problems(
     raw: dict[str, Any], study: StudyConfig | None = None, aside: frozenset[str] = frozenset()
 ) -> Iterator[tuple[Key, str]]:
     """What does not fit the corpus: of the file's `raw` keys, and of `study`, where there is one to check."""
-    folder, languages = raw.get("corpus"), raw.get("languages")
+    folder, entries = raw.get("corpus"), raw.get("languages")
     if not isinstance(folder, str):
         return
     try:
@@ -239,19 +244,88 @@ def corpus_problems(
     except (OSError, ValueError) as error:  # a name that no folder can have, or one that may not be read
         yield ("corpus",), f"expected the folder of a corpus, got {folder!r}: {error}"
         return
+    yield from ((("corpus",), problem) for problem in check_corpus(corpus.folder))
     pairs: dict[str, int] = {}
-    for number, language in enumerate(languages if isinstance(languages, list | tuple) else ()):
-        if language not in corpus.languages:
+    equal: dict[tuple[tuple[str, ...], ...], str] = {}
+    for number, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
+        found = [(("languages", number, *key), message) for key, message in _language_problems(entry, corpus)]
+        yield from found
+        training_set = None if found else _training_set(entry, corpus)
+        if training_set is None:
+            continue
+        name = training_set.name
+        pairs[name] = sum(_pairs(corpus, language, "train") for language in training_set.train)
+        same = equal.setdefault((training_set.train, training_set.test), name)
+        if same != name:
             yield (
                 ("languages", number),
-                (f"the corpus {folder} has no language {language!r}; possible: {', '.join(corpus.languages)}"),
+                f"{name} is trained and tested on the same languages as {same}: they would be trained twice; "
+                "remove one",
             )
-        else:
-            pairs[language] = corpus.manifest.languages[language].pairs.get("train", 0)
     if study is not None and "search" not in aside:  # without the search, who knows which sizes there are
         for arm in study.arms:
             if arm not in aside:
                 yield from _batch_problems(study, arm, pairs)
+
+
+def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
+    """What of an entry of `languages`, as the file has it, the corpus does not have; keys within the entry."""
+    if not isinstance(entry, dict):
+        if entry != ALL and entry not in corpus.languages:
+            yield (), _no_language(corpus, entry) + (f", {ALL}" if len(corpus.languages) > 1 else "")
+            return
+        nameless = [language for language in corpus.languages if not re.search(NAME, language)]
+        if entry not in corpus.languages and nameless:
+            yield (
+                (),
+                f"expected languages whose names MLflow can take, got {', '.join(nameless)}: give the others as "
+                "{name: …, train: […], test: […]}",
+            )
+            return
+        for language in (entry,) if entry in corpus.languages else corpus.languages:
+            yield from (((), text) for text in _untested(corpus, language))
+        return
+    if entry.get("name") in corpus.languages:
+        yield (
+            ("name",),
+            f"{entry['name']} is a language of the corpus: expected another name for what is trained and tested on "
+            "several",
+        )
+    for side in ("train", "test"):
+        languages = entry.get(side)
+        for number, language in enumerate(languages if isinstance(languages, list | tuple) else ()):
+            if language not in corpus.languages:
+                yield (side, number), _no_language(corpus, language)
+            elif side == "test":
+                yield from (((side, number), text) for text in _untested(corpus, language))
+
+
+def _no_language(corpus: Corpus, got: Any) -> str:
+    return f"the corpus {corpus.folder} has no language {got!r}; possible: {', '.join(corpus.languages)}"
+
+
+def _untested(corpus: Corpus, language: str) -> Iterator[str]:
+    """Why a language cannot be tested on."""
+    for split in ("valid", "test"):
+        if not _pairs(corpus, language, split):
+            yield (
+                f"expected languages with valid and test pairs to test on, got {language}, which has no {split} pairs: "
+                "test on others, or build a corpus with both"
+            )
+
+
+def _pairs(corpus: Corpus, language: str, split: str) -> int:
+    return corpus.manifest.languages[language].pairs.get(split, 0)
+
+
+def _training_set(entry: Any, corpus: Corpus) -> TrainingSet | None:
+    """An entry of `languages` that the corpus has; None for one that is wrong in itself, which is said elsewhere."""
+    if not isinstance(entry, dict):
+        return TrainingSet.of(entry) if entry in corpus.languages else TrainingSet.of_all(corpus.languages)
+    try:
+        return TrainingSet.model_validate(entry)
+    except ValidationError:
+        return None
 
 
 def _batch_problems(study: StudyConfig, arm: str, pairs: dict[str, int]) -> Iterator[tuple[Key, str]]:

@@ -1,7 +1,7 @@
 """What to train next: every decision of a study, in plain Python.
 
-A cell (arm × language) is searched first where the study says so; as soon as its search has ended, its best
-configuration is run anew on the study's seeds. Cells take turns, so that no slot waits while any has work.
+A cell (arm × language or training set) is searched first where the study says so; as soon as its search has ended, its
+best configuration is run anew on the study's seeds. Cells take turns, so that no slot waits while any has work.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from softnce_ray.config import (
     TrialConfig,
     arm_settings,
     identity,
+    trial_languages,
     with_values,
 )
 from softnce_ray.results import KnownTrial, TrialKey
@@ -212,31 +213,35 @@ class Planner:
 
     def _trial(self, cell: Cell, phase: str, seed: int, values: dict[str, Any]) -> Trial:
         settings = with_values(arm_settings(self._study.arms[cell.arm]), values)
-        config = TrialConfig.model_validate({**settings, "language": cell.language, "seed": seed})
+        languages = trial_languages(self._study.training_set(cell.language))
+        config = TrialConfig.model_validate({**settings, **languages, "seed": seed})
         return Trial(TrialKey(cell.arm, cell.language, phase, seed, identity(config, self._fingerprint)), config)
 
 
 def cells(study: StudyConfig) -> list[Cell]:
     """All cells of a study, languages within arms."""
-    return [Cell(arm, language) for arm in study.arms for language in study.languages]
+    return [Cell(arm, language) for arm in study.arms for language in study.language_names]
 
 
 def search_name(study: StudyConfig, cell: Cell, corpus_fingerprint: str) -> str:
     """Name of a cell's search in the store. It says all that the answers depend on besides the values searched:
     another arm, space (conditions included), seed or corpus is another search; more trials are the same one."""
-    return f"{study.study}/{cell.arm}/{cell.language}/{definition(study, cell.arm, corpus_fingerprint)}"
+    return f"{study.study}/{cell.arm}/{cell.language}/{definition(study, cell.arm, corpus_fingerprint, cell.language)}"
 
 
-def definition(study: StudyConfig, arm: str, corpus_fingerprint: str) -> str:
-    """Hash of what an arm means in this study: its settings, what is searched and how, and the corpus. Trials of
-    another definition say nothing of it. Languages, seeds and the number of search trials may grow within one."""
+def definition(study: StudyConfig, arm: str, corpus_fingerprint: str, language: str) -> str:
+    """Hash of what an arm means in this study: its settings, what is searched and how, the corpus and, where it is
+    trained or tested on several languages, which. Trials of another definition say nothing of it. Languages, seeds
+    and the number of search trials may grow within one."""
     space = study.space(arm)
     # The arm's own value of a setting says nothing where the setting is searched in every trial.
     always = [path for path, each in space.items() if not each.when]
     fixed = with_values(arm_settings(study.arms[arm]), dict.fromkeys(always))
     spaces = {path: values.model_dump(mode="json") for path, values in space.items()}
     rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"}) if study.search and space else None
-    content = json.dumps([METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules], sort_keys=True)
+    several = study.training_set(language)
+    languages = [] if several.is_language else [several.train, several.test]
+    content = json.dumps([METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules, *languages], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

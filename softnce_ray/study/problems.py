@@ -26,6 +26,7 @@ _UNIONS: tuple[Key, ...] = (
     *(("defaults", group) for group in ("encoder", "loss", "estimator")),
     ("arms", "*", "search", "*"),
     ("search", "space", "*"),
+    ("languages", "*"),
 )
 """Where pydantic adds the name of the member of a union that it tried."""
 

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from softnce_ray import __version__
-from softnce_ray.config import StudyConfig, arm_settings, flatten
+from softnce_ray.config import StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.preparation import Prepared, prepare
 from softnce_ray.report import build_report, to_markdown
@@ -76,7 +76,7 @@ def launch(
     show = display or display_for(Console(stderr=True))
     corpus = Corpus.open(config.corpus)
     with only_launch(place, config.study):
-        return _launch(config, corpus, place, show)
+        return _launch(config.with_all(corpus.languages), corpus, place, show)
 
 
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> Launch:
@@ -126,7 +126,7 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store) -> dict[Cell,
     """Tokens and estimators of all cells. Of cells with the same tokens one goes first, so that no corpus is
     tokenised twice at the same time."""
     folder, root = corpus.folder.absolute(), store.prepared.absolute()
-    calls = {cell: (study.arms[cell.arm], folder, cell.language, root) for cell in cells(study)}
+    calls = {cell: (study.arms[cell.arm], folder, study.training_set(cell.language), root) for cell in cells(study)}
     first: dict[Any, Cell] = {}
     for cell, (arm, *_) in calls.items():
         first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
@@ -219,7 +219,8 @@ def _nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
         question=study.question,
         baseline=study.baseline,
         arms=tuple(study.arms),
-        languages=study.languages,
+        languages=study.language_names,
+        training_sets=_training_sets(study),
         seeds=study.seeds,
         corpus_fingerprint=corpus.fingerprint,
         trials=(),
@@ -234,13 +235,30 @@ def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
         study.question,
         study.baseline,
         tuple(study.arms),
-        study.languages,
+        study.language_names,
         study.seeds,
         study.corpus,
         corpus.fingerprint,
         text,
-        {arm: definition(study, arm, corpus.fingerprint) for arm in study.arms},
+        _definitions(study, corpus.fingerprint),
+        _training_sets(study),
     )
+
+
+def _definitions(study: StudyConfig, corpus_fingerprint: str) -> dict[str, str]:
+    """What each arm means now; see `StudyRecord`."""
+    sets = _training_sets(study)
+    found = {}
+    for cell in cells(study):
+        name = f"{cell.arm}/{cell.language}" if cell.language in sets else cell.arm
+        found[name] = definition(study, cell.arm, corpus_fingerprint, cell.language)
+    return found
+
+
+def _training_sets(study: StudyConfig) -> dict[str, TrainingSet]:
+    """What is not just a language, by name."""
+    sets = {name: study.training_set(name) for name in study.language_names}
+    return {name: each for name, each in sets.items() if not each.is_language}
 
 
 def _versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.model import save_model
 from softnce_ray.preparation import Prepared, open_data, partners
-from softnce_ray.ranks_file import RANKS_FILE, Measure, write_ranks
+from softnce_ray.ranks_file import RANKS_FILE, Measure, place, write_ranks
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.training import TrainResult, train
 
@@ -36,6 +36,7 @@ class TrialSpec:
     corpus: str
     tokens: str
     estimators: dict[str, str]
+    groups: str | None
     checkpoints: str
     threads: int
     device: str
@@ -57,9 +58,17 @@ def run_trial(spec: dict[str, Any]) -> None:
 
 def _run(trial: TrialSpec) -> None:
     config = TrialConfig.model_validate(trial.config)
-    prepared = Prepared(Path(trial.tokens), {name: Path(folder) for name, folder in trial.estimators.items()})
+    prepared = Prepared(
+        Path(trial.tokens),
+        {name: Path(folder) for name, folder in trial.estimators.items()},
+        None if trial.groups is None else Path(trial.groups),
+    )
+    corpus, data = Corpus.open(trial.corpus), open_data(prepared, config, config.training_set)
     data = replace(
-        open_data(prepared, config, config.language), partners=partners(Corpus.open(trial.corpus), config.language)
+        data,
+        evaluated={
+            language: replace(texts, partners=partners(corpus, language)) for language, texts in data.evaluated.items()
+        },
     )
 
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
@@ -77,16 +86,19 @@ def _run(trial: TrialSpec) -> None:
         read_test=trial.phase == "confirm",
     )
     with tempfile.TemporaryDirectory() as folder:
-        _save_result(result, trial, config.language, Path(folder))
+        _save_result(result, trial, config.training_set.test, Path(folder))
         tune.report({**result.metrics, "ended": True}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _save_result(result: TrainResult, trial: TrialSpec, language: str, folder: Path) -> None:
+def _save_result(result: TrainResult, trial: TrialSpec, languages: tuple[str, ...], folder: Path) -> None:
     corpus = Corpus.open(trial.corpus)
-    ids = {
-        split: corpus.table(language, split, columns=["id"]).column("id").to_pylist()
-        for split in result.reciprocal_ranks
+    several = len(languages) > 1
+    places = {
+        place(split, language if several else None): (language, split)
+        for split in ("valid", "test")
+        for language in languages
     }
+    ids = {key: corpus.table(*places[key], columns=["id"]).column("id").to_pylist() for key in result.reciprocal_ranks}
     measures: dict[Measure, dict[str, np.ndarray]] = {
         "reciprocal_rank": result.reciprocal_ranks,
         "graded_ndcg": result.graded_ndcg,

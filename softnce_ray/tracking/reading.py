@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks
-from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
+from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
 
@@ -44,7 +45,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
         if run.data.tags["arm"] in arms
         and run.data.tags["language"] in languages
         and "superseded" not in run.data.tags
-        and meanings.get(run.data.tags["arm"]) == run.data.tags.get("definition")
+        and definition_of(meanings, run.data.tags["arm"], run.data.tags["language"]) == run.data.tags.get("definition")
     )
     return StudyResults(
         study=study,
@@ -56,6 +57,9 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
         corpus_fingerprint=tags["corpus_fingerprint"],
         trials=trials,
         status=parents[0].info.status,
+        training_sets={
+            name: TrainingSet.model_validate(each) for name, each in json.loads(tags.get("training_sets", "{}")).items()
+        },
     )
 
 

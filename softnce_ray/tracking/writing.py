@@ -13,7 +13,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from softnce_ray.results import MODEL_FOLDER, KnownTrial, StudyRecord, TrialKey
+from softnce_ray.results import MODEL_FOLDER, KnownTrial, StudyRecord, TrialKey, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, experiment_of, first_line, search_runs
 
@@ -166,7 +166,7 @@ class Tracker:
         if key in self._runs:
             run_id = self._runs[key]
             self._client.update_run(run_id, status="RUNNING")
-            self._client.log_batch(run_id, tags=self._definition(key.arm))
+            self._client.log_batch(run_id, tags=self._definition(key.arm, key.language))
             if "failure" in self._client.get_run(run_id).data.tags:
                 self._client.delete_tag(run_id, "failure")
             return
@@ -185,11 +185,12 @@ class Tracker:
         name = f"{key.arm}/{key.language}/{key.phase}-{key.seed if key.phase == 'confirm' else key.identity[:6]}"
         run_id = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
         self._runs[key] = run_id
-        self._client.log_batch(run_id, params=_params(settings), tags=self._definition(key.arm))
+        self._client.log_batch(run_id, params=_params(settings), tags=self._definition(key.arm, key.language))
 
-    def _definition(self, arm: str) -> list[RunTag]:
+    def _definition(self, arm: str, language: str) -> list[RunTag]:
         """What the arm means in this launch, as a tag of a trial; none where the record does not say."""
-        return [RunTag("definition", text) for name, text in self._record.definitions.items() if name == arm]
+        text = definition_of(self._record.definitions, arm, language)
+        return [] if text is None else [RunTag("definition", text)]
 
     def _log_epoch(self, key: TrialKey, metrics: dict[str, float], now: int) -> None:
         run_id, epoch = self._runs[key], int(metrics["epoch"])
@@ -239,8 +240,8 @@ class Tracker:
                 self._client.set_tag(run_id, "superseded", "yes")
                 self._superseded.add(key)
                 continue
-            if self._definition(arm):  # the same trial, though the arm may have come to it by another search
-                self._client.log_batch(run_id, tags=self._definition(arm))
+            if self._definition(arm, language):  # the same trial, though the arm may have come to it by another search
+                self._client.log_batch(run_id, tags=self._definition(arm, language))
             if key in self._superseded:
                 self._client.delete_tag(run_id, "superseded")
                 self._superseded.remove(key)
@@ -317,6 +318,9 @@ def _record_tags(record: StudyRecord) -> dict[str, str]:
         "corpus": record.corpus,
         "corpus_fingerprint": record.corpus_fingerprint,
         "definitions": json.dumps(dict(record.definitions)),
+        "training_sets": json.dumps(
+            {name: each.model_dump(mode="json") for name, each in record.training_sets.items()}
+        ),
     }
 
 

@@ -41,12 +41,12 @@ def main(corpus: str) -> None:
                 def note(epoch: dict[str, float], checkpoint: object, speeds: list[float] = speeds) -> None:
                     speeds.append(epoch["pairs_per_second"])
 
-                result = train(config, data, note)
+                result, test = train(config, data, note), data.evaluated[language].test
                 rates[batch_size] += speeds[1:] if repeat == 0 else speeds
-                queries, codes = (encode(result.model.encoder, side) for side in (data.test.queries, data.test.codes))
+                queries, codes = (encode(result.model.encoder, side) for side in (test.queries, test.codes))
                 rank = ranks(queries, codes, torch.arange(len(queries)))
                 scores[batch_size].append(metrics(rank)["mrr"])
-        pairs, codebase = len(data.train.queries), len(data.test.codes)
+        pairs, codebase = len(data.train.queries), len(test.codes)
     print(f"{pairs:,} training pairs, {codebase:,} held-out functions, 1 thread, {REPEATS} seeds, 3 epochs")
     for batch_size in rates:
         rate, score = rates[batch_size], scores[batch_size]

@@ -599,3 +599,19 @@ def test_a_preset_without_published_settings_is_refused_where_it_stands(plain_st
     }
     with pytest.raises(StudyError, match=r"arms\.odd\.preset: expected an estimator of bm25, simcse, trained"):
         parse_study(yaml.safe_dump(study))
+
+
+def test_a_corpus_that_trains_on_what_it_tests_is_refused(tmp_path, tiny_pairs) -> None:
+    from softnce_ray.corpus import build_corpus
+    from softnce_ray.corpus.store import read_manifest
+
+    corpus = tmp_path / "leaky"
+    build_corpus({"train": tiny_pairs[:200], "valid": tiny_pairs[200:220], "test": tiny_pairs[220:240]}, corpus)
+    manifest = read_manifest(corpus)
+    assert manifest.findings is not None
+    leak = "python: expected no function of test in train, got 3 whose code, but for layout, is also trained on"
+    leaky = manifest.model_copy(update={"findings": manifest.findings.model_copy(update={"problems": (leak,)})})
+    (corpus / "manifest.json").write_text(leaky.model_dump_json())
+    text = f"study: s\ncorpus: {corpus}\nlanguages: [python]\nseeds: [1]\narms:\n  infonce: {{}}\n"
+    with pytest.raises(StudyError, match="corpus: python: expected no function of test in train, got 3"):
+        parse_study(text)

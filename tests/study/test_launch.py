@@ -18,13 +18,13 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.corpus import LANGUAGES, CorpusError, mine_corpus, source_folder
 from softnce_ray.errors import UserError
 from softnce_ray.report import build_report, to_markdown
 from softnce_ray.results import MODEL_FOLDER, TrialResult
 from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
-from softnce_ray.study.cluster import LaunchError, interruptible, start_all, wait_all
+from softnce_ray.study.cluster import LaunchError, chunk_mapper, interruptible, start_all, wait_all
 from softnce_ray.study.run import Launch, launch
 from softnce_ray.tracking import load_results
 
@@ -353,6 +353,21 @@ def test_sigterm_interrupts_also_where_interrupts_are_ignored(handler: Any) -> N
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_mining_as_ray_tasks_gives_the_same_corpus(tmp_path) -> None:
+    source = tmp_path / "source"
+    for number in range(100):
+        folder = source / f"package{number % 7}"
+        folder.mkdir(parents=True, exist_ok=True)
+        code = f'def f{number}(x):\n    """Add the number {number} to a value."""\n    y = x + {number}\n    return y\n'
+        (folder / f"m{number}.py").write_text(code)
+    sources = {"python": source_folder(source, LANGUAGES["python"])}
+    here = mine_corpus(sources, tmp_path / "here", valid=5, test=5)
+    with chunk_mapper() as map_chunks:
+        there = mine_corpus(sources, tmp_path / "there", valid=5, test=5, map_chunks=map_chunks)
+    assert there.fingerprint == here.fingerprint
+    assert there.languages["python"].pairs["train"] > 50
 
 
 def test_results_of_tasks_come_by_key_and_a_failure_names_its_key() -> None:
