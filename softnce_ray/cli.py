@@ -10,14 +10,16 @@ import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from softnce_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from softnce_ray.corpus import Manifest
+    from collections.abc import Mapping
+
+    from softnce_ray.corpus import Manifest, SourceSet
     from softnce_ray.corpus.mining import MapChunks
     from softnce_ray.store import Store
 
@@ -83,12 +85,25 @@ StripNames = Annotated[
 ]
 
 
-def _chunk_mapper(on_ray: bool) -> AbstractContextManager[MapChunks | None]:
-    if not on_ray:
-        return nullcontext()
-    from softnce_ray.study.cluster import chunk_mapper
+def _mine(sets: Mapping[str, SourceSet], out: Path, on_ray: bool, **options: Any) -> None:
+    """Mine and build with a progress display, in processes or as Ray tasks, and say what came of it."""
+    from softnce_ray.corpus import mine_corpus
+    from softnce_ray.progress import progress
 
-    return chunk_mapper()
+    tasks: AbstractContextManager[MapChunks | None] = nullcontext()
+    if on_ray:
+        from softnce_ray.study.cluster import chunk_mapper
+
+        tasks = chunk_mapper()
+    with tasks as map_chunks, progress("mining", "files") as advance:
+        manifest = mine_corpus(
+            sets,
+            out,
+            map_chunks=map_chunks,
+            progress=lambda done, total, pairs: advance(done, total, f"{pairs:,} pairs"),
+            **options,
+        )
+    _say_corpus(out, manifest)
 
 
 @corpus_app.command("mine")
@@ -113,9 +128,8 @@ def corpus_mine(
     drop_repeated_queries: DropRepeatedQueries = False,
 ) -> None:
     """Mine documented functions from source code into a corpus, split by package."""
-    from softnce_ray.corpus import LANGUAGES, check_output, mine_corpus, source_sets
+    from softnce_ray.corpus import LANGUAGES, check_output, source_sets
     from softnce_ray.corpus import python_environment as environment
-    from softnce_ray.progress import progress
 
     if bool(source) == python_environment:
         raise UserError("expected one of --source PATH and --python-environment")
@@ -126,23 +140,20 @@ def corpus_mine(
     check_output(out, overwrite=overwrite)
     asked = None if language == "auto" else [language]
     sets = source_sets(source, cache, languages=asked) if source else {"python": environment(LANGUAGES["python"])}
-    with _chunk_mapper(on_ray) as map_chunks, progress("mining", "files") as advance:
-        manifest = mine_corpus(
-            sets,
-            out,
-            limit=limit,
-            valid=valid,
-            test=test,
-            seed=seed,
-            workers=workers,
-            map_chunks=map_chunks,
-            strip_names=strip_names,
-            overwrite=overwrite,
-            drop_repeated_queries=drop_repeated_queries,
-            recipe={"source": [str(each) for each in source] if source else "python environment", "language": language},
-            progress=lambda done, total, pairs: advance(done, total, f"{pairs:,} pairs"),
-        )
-    _say_corpus(out, manifest)
+    _mine(
+        sets,
+        out,
+        on_ray,
+        limit=limit,
+        valid=valid,
+        test=test,
+        seed=seed,
+        workers=workers,
+        strip_names=strip_names,
+        overwrite=overwrite,
+        drop_repeated_queries=drop_repeated_queries,
+        recipe={"source": [str(each) for each in source] if source else "python environment", "language": language},
+    )
 
 
 @corpus_app.command("recipe")
@@ -164,7 +175,7 @@ def corpus_recipe(
     drop_repeated_queries: DropRepeatedQueries = False,
 ) -> None:
     """Fetch well documented packages with the ordinary clients and mine them: a corpus without a hub."""
-    from softnce_ray.corpus import check_output, fetch_recipe, fetched_sources, mine_corpus
+    from softnce_ray.corpus import check_output, fetch_recipe, fetched_sources
     from softnce_ray.progress import progress
 
     check_output(out, overwrite=overwrite)
@@ -172,25 +183,21 @@ def corpus_recipe(
         fetched = fetch_recipe(name.replace("-", "_"), cache, languages=language, progress=advance)
     for line in fetched.problems:
         print(f"note: {line}", file=sys.stderr)
-    sets = fetched_sources(fetched, cache / "unpacked")
-    with _chunk_mapper(on_ray) as map_chunks, progress("mining", "files") as advance:
-        manifest = mine_corpus(
-            sets,
-            out,
-            limit=limit,
-            valid=valid,
-            test=test,
-            seed=seed,
-            workers=workers,
-            map_chunks=map_chunks,
-            strip_names=strip_names,
-            overwrite=overwrite,
-            drop_repeated_queries=drop_repeated_queries,
-            recipe={"recipe": fetched.recipe, "packages": fetched.packages},
-            notes=fetched.problems,
-            progress=lambda done, total, pairs: advance(done, total, f"{pairs:,} pairs"),
-        )
-    _say_corpus(out, manifest)
+    _mine(
+        fetched_sources(fetched, cache / "unpacked"),
+        out,
+        on_ray,
+        limit=limit,
+        valid=valid,
+        test=test,
+        seed=seed,
+        workers=workers,
+        strip_names=strip_names,
+        overwrite=overwrite,
+        drop_repeated_queries=drop_repeated_queries,
+        recipe={"recipe": fetched.recipe, "packages": fetched.packages},
+        notes=fetched.problems,
+    )
 
 
 @corpus_app.command("import")

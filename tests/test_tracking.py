@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -17,6 +19,7 @@ from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
 from softnce_ray.tracking import Tracker, TrackingError, download_model, load_results, studies
+from softnce_ray.tracking.long_tags import LONGEST, from_pieces, in_pieces
 
 _numbers = itertools.count()
 
@@ -100,6 +103,32 @@ def test_measures_of_queries_are_kept_beside_one_another(tmp_path) -> None:
         assert {name: {split: values.tolist() for split, values in each.items()} for name, each in found.items()} == {
             name: {split: values.tolist() for split, values in each.items()} for name, each in measures.items()
         }
+
+
+def test_what_is_longer_than_a_tag_of_mlflow_comes_back_whole(open_tracker, client, study, store, ranks) -> None:
+    """Hundreds of arms and languages: the definitions alone are some 40,000 characters."""
+    definitions = {f"arm {number}/python": f"{number:016x}" for number in range(1000)} | {"one/python": "meaning"}
+    tracker = open_tracker(definitions=definitions)
+    finish(tracker, key(), ranks)
+    tracker.study_ended("FINISHED", {}, "a line of the report\n" * 1000)
+    assert tracker.close() == []
+    (parent,) = runs(client, study, "study")
+    note = parent.data.tags["mlflow.note.content"]
+    assert len(note) <= 8000
+    assert note.endswith("a line of the report\n\n(softnce-ray report has the rest)")
+    assert [trial.arm for trial in load_results(store, study).trials] == ["one"]
+    shorter = open_tracker(definitions={"one/python": "meaning"})  # pieces of before are left over
+    assert shorter.close() == []
+    assert [trial.arm for trial in load_results(store, study).trials] == ["one"]
+
+
+@given(st.text(max_size=30), st.integers(0, 2000))
+def test_pieces_make_the_value_again(text, times) -> None:
+    value = text * times
+    assert from_pieces("x", {**in_pieces("x", "z" * 20_000), **in_pieces("x", value)}, "none") == value
+    assert from_pieces("x", {"x": value}, "none") == value  # of an earlier version
+    assert from_pieces("x", {}, "none") == "none"
+    assert all(len(piece) < LONGEST for piece in in_pieces("x", value).values())
 
 
 def finish(tracker: Tracker, which: TrialKey, ranks: Path, **more: float) -> None:

@@ -77,7 +77,10 @@ def chunk_mapper() -> Iterator[MapChunks]:
     with session(Resources(cpus=1)) as slots:
 
         def map_chunks(work: Work, chunks: Iterable[Sequence[Source]]) -> Iterator[list[Batch]]:
-            task = ray.remote(num_cpus=1)(lambda chunk: work(chunk))  # Ray takes functions, and `work` may be a partial
+            def mine(chunk: Sequence[Source]) -> list[Batch]:  # Ray takes functions only, and `work` may be a partial
+                return work(chunk)
+
+            task: Any = ray.remote(num_cpus=1)(mine)
             waiting: deque[ray.ObjectRef] = deque()
             for chunk in chunks:
                 waiting.append(task.remote(chunk))

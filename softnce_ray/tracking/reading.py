@@ -16,6 +16,7 @@ from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
+from softnce_ray.tracking.long_tags import from_pieces
 
 
 def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResults:
@@ -37,7 +38,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
         )
     tags = parents[0].data.tags
     arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
-    meanings = json.loads(tags.get("definitions", "{}"))
+    meanings = json.loads(from_pieces("definitions", tags, "{}"))
     runs = search_runs(client, experiment.experiment_id, "tags.role = 'trial'")
     trials = tuple(
         _trial(client, run, ranks)
@@ -58,7 +59,8 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
         trials=trials,
         status=parents[0].info.status,
         training_sets={
-            name: TrainingSet.model_validate(each) for name, each in json.loads(tags.get("training_sets", "{}")).items()
+            name: TrainingSet.model_validate(each)
+            for name, each in json.loads(from_pieces("training_sets", tags, "{}")).items()
         },
     )
 

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from softnce_ray.results import MODEL_FOLDER, KnownTrial, StudyRecord, TrialKey, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, experiment_of, first_line, search_runs
+from softnce_ray.tracking.long_tags import cut, in_pieces
 
 
 class Tracker:
@@ -268,9 +269,8 @@ class Tracker:
     def _end_study(self, status: str, metrics: dict[str, float], note: str) -> None:
         for run_id in self._arm_runs.values():  # whose end was not told
             self._client.set_terminated(run_id, status)
-        self._client.log_batch(
-            self._parent, metrics=_metrics(metrics, 0, _now()), tags=[RunTag("mlflow.note.content", note)]
-        )
+        shown = RunTag("mlflow.note.content", cut(note, "(softnce-ray report has the rest)"))
+        self._client.log_batch(self._parent, metrics=_metrics(metrics, 0, _now()), tags=[shown])
         self._client.set_terminated(self._parent, status)
 
 
@@ -317,9 +317,10 @@ def _record_tags(record: StudyRecord) -> dict[str, str]:
         "seeds": json.dumps(record.seeds),
         "corpus": record.corpus,
         "corpus_fingerprint": record.corpus_fingerprint,
-        "definitions": json.dumps(dict(record.definitions)),
-        "training_sets": json.dumps(
-            {name: each.model_dump(mode="json") for name, each in record.training_sets.items()}
+        **in_pieces("definitions", json.dumps(dict(record.definitions))),
+        **in_pieces(
+            "training_sets",
+            json.dumps({name: each.model_dump(mode="json") for name, each in record.training_sets.items()}),
         ),
     }
 
