@@ -88,8 +88,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> 
             for arm, settings in study.arms.items():
                 tracker.arm_started(arm, flatten(arm_settings(settings)))
             show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
-            prepared = _prepare_all(study, corpus, store)
-            show.say("prepared")
+            prepared = _prepare_all(study, corpus, store, show)
             run = StudyRun(study, store, _planner(study, corpus, store, tracker), tracker, prepared, show, slots=slots)
             run_tune(
                 run,
@@ -122,7 +121,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> 
     )
 
 
-def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store) -> dict[Cell, Prepared]:
+def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> dict[Cell, Prepared]:
     """Tokens and estimators of all cells. Of cells with the same tokens one goes first, so that no corpus is
     tokenised twice at the same time."""
     folder, root = corpus.folder.absolute(), store.prepared.absolute()
@@ -131,9 +130,15 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store) -> dict[Cell,
     for cell, (arm, *_) in calls.items():
         first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
     prepared: dict[Cell, Prepared] = {}
+    done: list[Cell] = []
+
+    def finished(cell: Cell) -> None:
+        done.append(cell)
+        show.say(f"prepared {cell.arm}/{cell.language} [{len(done)}/{len(calls)}]")
+
     for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
         prepared |= wait_all(
-            start_all(prepare, {cell: calls[cell] for cell in batch}), "preparing tokens and estimator"
+            start_all(prepare, {cell: calls[cell] for cell in batch}), "preparing tokens and estimator", finished
         )
     return prepared
 
