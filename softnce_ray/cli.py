@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import shlex
+import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -28,6 +29,7 @@ _PAGE = 130
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,  # boxes are for people
     pretty_exceptions_enable=False,
     help="Which way of treating negatives trains the best code search model? Launch ablations on Ray, compare "
     "them in MLflow, export the best.",
@@ -60,6 +62,7 @@ class Format(enum.StrEnum):
 
 def main() -> None:
     """Entry point: what a user can mend is a line on stderr and exit status 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except UserError as error:
@@ -67,6 +70,16 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"softnce-ray: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
+        sys.exit(2)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a command as Ctrl-C does: with what is half made put away."""
+    raise KeyboardInterrupt
 
 
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Keep at most so many pairs of a language, seeded.")]
@@ -212,6 +225,9 @@ def corpus_import(
         bool | None,
         typer.Option(help="Apply the cleaning rules of mined pairs (default: where it is no published benchmark)."),
     ] = None,
+    max_bad_share: Annotated[
+        float, typer.Option("--max-bad-share", min=0, max=1, help="Stop when more of the lines are broken.")
+    ] = 0.01,
     column: Annotated[
         list[str] | None, typer.Option("--column", help="For tables, what is where: query=docstring; repeatable.")
     ] = None,
@@ -231,6 +247,7 @@ def corpus_import(
         language=language,
         clean=clean,
         columns=columns or None,
+        max_bad_share=max_bad_share,
         overwrite=overwrite,
         drop_repeated_queries=drop_repeated_queries,
     )
@@ -241,6 +258,8 @@ def corpus_import(
 def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
     """Read all rows of a corpus and see that evaluation is clean of training: exit status 1 where it is not."""
     from softnce_ray.corpus import examine_corpus
+    from softnce_ray.corpus.checking import split_by_package
+    from softnce_ray.corpus.store import read_manifest
 
     findings = examine_corpus(folder)
     for language, splits in findings.same_query_other_code.items():
@@ -250,7 +269,10 @@ def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> N
         print(f"{folder}: {problem}", file=sys.stderr)
     if findings.problems:
         raise typer.Exit(1)
-    print(f"{folder}: no function of valid or test is in train, no package on both sides; the rows are the manifest's")
+    manifest = read_manifest(folder)
+    otherwise = ", ".join(sorted(manifest.languages.keys() - split_by_package(manifest)))
+    packages = f"not split by package: {otherwise}" if otherwise else "no package on both sides"
+    print(f"{folder}: no function of valid or test is in train; {packages}; the rows are the manifest's")
 
 
 @corpus_app.command("plant")
@@ -401,8 +423,10 @@ def search(
     """Find the functions of a corpus that answer a query, with an exported model alone."""
     from softnce_ray.retrieval import search as run
 
+    if not all(query.strip() for query in queries):
+        raise UserError("QUERY: expected words to look for, got an empty text")
     for query, hits in zip(queries, run(model, corpus, queries, top=top), strict=True):
-        print(f"# {query}")
+        print(f"# {' '.join(query.split())}")
         for hit in hits:
             print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{hit.documentation}")
             if show_code:

@@ -62,6 +62,8 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (["corpus", "mine", "--out", "c", "--source", "none"], "none"),
         (["corpus", "mine", "--out", "c", "--source", ".", "--language", "cobol"], "python"),
         (["corpus", "import", "none", "--out", "c"], "none"),
+        (["search", "none", "--corpus", "none", " "], "got an empty text"),
+        (["corpus", "mine", "--source", str(ROOT / "softnce_ray" / "corpus"), "--out", "/proc/c"], "give another path"),
     ],
 )
 def test_a_user_s_error_is_a_line_and_status_2(arguments: list[str], says: str, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def build_corpus(
         **({"drop_repeated_queries": True} if drop_repeated_queries else {}),
     }
     by_package = frozenset() if pairs.is_split else frozenset(choice.splits) - set(choice.by_file)
-    with _replacing(Path(out)) as folder:
+    with _replacing(Path(out), overwrite=overwrite) as folder:
         languages = {
             name: write_language(folder / name, splits, pairs.packages) for name, splits in choice.splits.items()
         }
@@ -151,7 +151,7 @@ def build_corpus(
             languages=languages,
             dropped=counts,
             examples=tuple(DroppedExample(reason=e.reason, path=e.path, line=e.line) for e in examples),
-            notes=(*notes, *choice.notes),
+            notes=(*notes, *choice.notes, *_shortfalls(choice.splits, valid, test, is_split=pairs.is_split)),
             rules=rules,
             recipe=dict(recipe or {}),
             licence=licence,
@@ -159,6 +159,22 @@ def build_corpus(
         )
         (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return manifest
+
+
+def _shortfalls(languages: Mapping[str, Splits], valid: int, test: int, *, is_split: bool) -> list[str]:
+    """A note for each evaluation split with fewer pairs than were asked, or with none as it was given."""
+    notes = []
+    for language, splits in languages.items():
+        for split, asked in (("valid", valid), ("test", test)):
+            pairs = len(splits[split].queries) if split in splits else 0
+            if asked and not pairs:
+                notes.append(f"{language}: no pair in {split}: no study can be run on this language")
+            elif pairs < asked and not is_split:
+                notes.append(
+                    f"{language}: {pairs:,} of {asked:,} asked pairs in {split}: it gets at most a tenth of all, "
+                    "in whole packages, without repeats of training"
+                )
+    return notes
 
 
 def _contents(languages: Mapping[str, Splits], packages: Sequence[str]) -> dict[str, dict[str, Contents]]:
@@ -197,7 +213,7 @@ def _digests(counts: LanguageCounts) -> dict[str, str]:
 
 
 @contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
+def _replacing(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """A temporary sibling that takes the place of `out` when the block ends well, and goes when it does
     not."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +223,7 @@ def _replacing(out: Path) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
+        check_output(out, overwrite=overwrite)  # again: another process may have been quicker
         if out.exists():
             out.rename(old)
         try:

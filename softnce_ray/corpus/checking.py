@@ -65,7 +65,7 @@ def examine_corpus(folder: str | Path, *, verify: bool = True) -> Findings:
         language: {split: _contents(corpus, language, split) for split in counts.pairs}
         for language, counts in corpus.manifest.languages.items()
     }
-    return examine(contents, by_package=_split_by_package(corpus.manifest))
+    return examine(contents, by_package=split_by_package(corpus.manifest))
 
 
 def examine(contents: Mapping[str, Mapping[str, Contents]], *, by_package: frozenset[str]) -> Findings:
@@ -125,7 +125,8 @@ def _contents(corpus: Corpus, language: str, split: str) -> Contents:
     return Contents(as_hashes(queries), as_hashes(codes), frozenset(packages))
 
 
-def _split_by_package(manifest: Manifest) -> frozenset[str]:
+def split_by_package(manifest: Manifest) -> frozenset[str]:
+    """The languages of which every package lies in one split."""
     if manifest.rules.get("split") != "by package":
         return frozenset()
     by_file = set(manifest.rules.get("split_by_file", ()))

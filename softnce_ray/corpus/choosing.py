@@ -200,7 +200,8 @@ def _note_sizes(language: str, splits: Splits, targets: Mapping[str, int], total
     if surplus > _MANY * total:
         notes.append(
             f"{language}: packages are few and large: {surplus} of {total} pairs belong to evaluation "
-            "packages but are more than was asked, and cannot be trained on"
+            "packages but are more than valid and test take (what was asked, at most a tenth of all), and cannot be "
+            "trained on"
         )
     for split in EVALUATION:
         if targets[split] and not len(splits[split]):

@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -140,9 +141,18 @@ def _mine_chunk(chunk: Sequence[Source], *, language: str, strip_names: bool) ->
     return [mine_file(source, LANGUAGES[language], strip_names=strip_names) for source in chunk]
 
 
-def _start_worker() -> None:
+def _start_worker(parent: int) -> None:
     # An interrupt on the terminal reaches every process; only the parent is to answer it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when the one that started it is gone: killed, it can tell nobody."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -159,7 +169,7 @@ def process_pool(workers: int) -> MapChunks:
         if workers <= 1:
             yield from map(work, chunks)
             return
-        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
+        pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker, initargs=(os.getpid(),))
         waiting: deque[tuple[Sequence[Source], Future[list[Batch]] | None]] = deque()
         try:
             for chunk in chunks:

@@ -96,7 +96,11 @@ def _files_below(
     root: Path, language: Language, skipped: Counter[str], without: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, str]]:
     """(relative path, file) of the language's files; those that are not mined are only counted."""
-    for folder, names, files in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        skipped["unreadable_folder"] += 1
+
+    for folder, names, files in os.walk(root, onerror=unreadable):
         names[:] = [name for name in names if not _HIDDEN.match(name) and name not in without]
         relative = os.path.relpath(folder, root).replace(os.sep, "/")
         for name in files:

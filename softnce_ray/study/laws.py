@@ -285,6 +285,8 @@ def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
         for language in (entry,) if entry in corpus.languages else corpus.languages:
             yield from (((), text) for text in _untested(corpus, language))
         return
+    if entry.get("name") == ALL:
+        yield ("name",), f"{ALL} means all languages of the corpus: expected another name, or the entry {ALL} itself"
     if entry.get("name") in corpus.languages:
         yield (
             ("name",),

@@ -262,3 +262,24 @@ def test_the_id_depends_on_every_field_but_the_line():
     assert replace(base, line=9).id == base.id
     assert len(base.id) == 16
     assert replace(base, query="ab", code="c").id != replace(base, query="a", code="bc").id
+
+
+def test_a_corpus_that_appeared_meanwhile_is_not_replaced(tmp_path, tiny_pairs):
+    """Two builds into one folder: the one that ends second says so, and what the first made stays."""
+
+    def slow():
+        yield from tiny_pairs
+        build_corpus(tiny_pairs[:200], tmp_path / "c", valid=10, test=10)
+
+    with pytest.raises(CorpusError, match="expected nothing at"):
+        build_corpus(slow(), tmp_path / "c", valid=20, test=20)
+    assert Corpus.open(tmp_path / "c").manifest.languages["python"].pairs["valid"] == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_split_that_falls_short_is_noted(tmp_path, tiny_pairs):
+    notes = build_corpus(tiny_pairs, tmp_path / "c", valid=10_000, test=10).notes
+    assert any("of 10,000 asked pairs in valid: it gets at most a tenth of all" in note for note in notes)
+    given = build_corpus({"train": tiny_pairs}, tmp_path / "d").notes
+    assert "python: no pair in test: no study can be run on this language" in given
+    assert not any("asked pairs" in note for note in build_corpus(tiny_pairs, tmp_path / "e", valid=5, test=5).notes)

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import sysconfig
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -279,3 +280,35 @@ print(json.dumps(len(merge_batches(mine_sources(found.sources, python, workers=2
         [sys.executable, "-"], input=script, capture_output=True, text=True, env=environment, check=True
     )
     assert json.loads(done.stdout) == 40
+
+
+def test_workers_end_when_the_process_that_mines_is_killed(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import sys, sysconfig\n"
+        "from softnce_ray.corpus import LANGUAGES, mine_sources, python_environment\n"
+        "if __name__ == '__main__':\n"
+        "    sources = python_environment(LANGUAGES['python']).sources\n"
+        "    for _ in mine_sources(sources, LANGUAGES['python'], workers=2):\n"
+        "        print('.', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # some file is mined, so the workers are there
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(_runs(int(child)) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [child for child in children if _runs(int(child))]
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there and has not ended (an ended one may wait for somebody to ask for its status)."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

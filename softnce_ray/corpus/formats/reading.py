@@ -146,7 +146,7 @@ def check_bad_share(path: Path, lines: int, bad: Counter[str], examples: list[Ex
     wrong = bad.total()
     if wrong > max_bad_share * lines:
         first = "; ".join(f"{e.path}:{e.line} {e.reason}" for e in examples if e.reason in bad)
+        advice = "give --language" if "no_language" in bad else "repair the input, or allow more with --max-bad-share"
         raise CorpusError(
-            f"expected at most {max_bad_share:.1%} bad lines in {path}, got {wrong} of {lines} ({first}): "
-            "repair the input, or allow a larger share"
+            f"expected at most {max_bad_share:.1%} bad lines in {path}, got {wrong} of {lines} ({first}): {advice}"
         )
