@@ -288,10 +288,26 @@ class _Unpacker:
                 out.write(block)
 
 
-class _Part:
-    """The next `size` bytes of a stream, as a stream."""
+class _Reading:
+    """What decompressors ask of a stream that is read forwards, beside its `read`."""
 
     closed = False
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class _Part(_Reading):
+    """The next `size` bytes of a stream, as a stream."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
         self.stream, self.left = stream, size
@@ -309,23 +325,9 @@ class _Part:
         while self.left:
             self.read(1 << 20)
 
-    def readable(self) -> bool:
-        return True
 
-    def writable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class _Peeked:
+class _Peeked(_Reading):
     """A stream whose first bytes were looked at."""
-
-    closed = False
 
     def __init__(self, start: bytes, stream: Any) -> None:
         self.start, self.stream = start, stream
@@ -338,18 +340,6 @@ class _Peeked:
             return data
         data, self.start = self.start[:size], self.start[size:]
         return data
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def _plain(stream: Any) -> Any:

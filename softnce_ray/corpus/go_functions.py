@@ -16,6 +16,7 @@ from softnce_ray.corpus.line_comments import (
     is_licence,
     without_directives,
 )
+from softnce_ray.corpus.nodes import name_of
 
 # Matched against a comment's text after its two slashes, with the space: tools want none there, people forget.
 _DIRECTIVE = re.compile(
@@ -80,8 +81,7 @@ def grammar() -> object:
 
 def function_name(node: Node) -> str:
     """The function's name; a method's without its receiver."""
-    name = node.child_by_field_name("name")
-    return name.text.decode(errors="replace") if name is not None and name.text is not None else ""
+    return name_of(node)
 
 
 def documentation(node: Node) -> str | None:

@@ -8,6 +8,7 @@ import tree_sitter_java
 from tree_sitter import Node
 
 from softnce_ray.corpus import docblocks
+from softnce_ray.corpus.nodes import name_of, text_of
 
 # Constructors are captured so that the classes inside them are not mined: they are a part of their code.
 FUNCTIONS = "[(method_declaration) (constructor_declaration) (compact_constructor_declaration)] @function"
@@ -46,12 +47,8 @@ def grammar() -> object:
     return tree_sitter_java.language()
 
 
-def _text(node: Node | None) -> str:
-    return node.text.decode(errors="replace") if node is not None and node.text is not None else ""
-
-
 def function_name(node: Node) -> str:
-    return _text(node.child_by_field_name("name"))
+    return name_of(node)
 
 
 def _modifiers(node: Node) -> list[Node]:
@@ -92,13 +89,13 @@ def _is_test(node: Node, name: str, parameters: int) -> bool:
         if modifier.type.endswith("annotation") and _TEST_ANNOTATION.match(function_name(modifier)):
             return True
     # JUnit 3 calls methods by their names; testBit(int) tests a bit.
-    if not parameters and _TEST_METHOD.match(name) and _text(node.child_by_field_name("type")) == "void":
+    if not parameters and _TEST_METHOD.match(name) and text_of(node.child_by_field_name("type")) == "void":
         return True
     outer = node.parent
     while outer is not None:
         if outer.type in _TYPES and _TEST_CLASS.match(function_name(outer)):
             return True
-        if _TEST_PARENT.search(_text(outer.child_by_field_name("superclass"))):
+        if _TEST_PARENT.search(text_of(outer.child_by_field_name("superclass"))):
             return True
         outer = outer.parent
     return False

@@ -9,6 +9,7 @@ import tree_sitter_javascript
 from tree_sitter import Node
 
 from softnce_ray.corpus.docblocks import is_docblock, parse_docblock, shown_text, source_without
+from softnce_ray.corpus.nodes import name_of, text_of
 
 FUNCTIONS = """
 [
@@ -66,10 +67,6 @@ def grammar() -> object:
     return tree_sitter_javascript.language()
 
 
-def _text(node: Node | None) -> str:
-    return node.text.decode(errors="replace") if node is not None and node.text is not None else ""
-
-
 def _places(node: Node) -> Iterator[Node]:
     """The function and all that holds only it, outwards: documentation may stand before each of them."""
     while True:
@@ -88,7 +85,7 @@ def _places(node: Node) -> Iterator[Node]:
             return
         if field is not None and parent.child_by_field_name(field) != node:
             return
-        if parent.type == "binary_expression" and _text(parent.child_by_field_name("operator")) not in ("||", "??"):
+        if parent.type == "binary_expression" and text_of(parent.child_by_field_name("operator")) not in ("||", "??"):
             return
         node = parent
 
@@ -146,7 +143,7 @@ def _docblock(node: Node) -> Node | None:
 
 
 def _description(comment: Node) -> str | None:
-    block = parse_docblock(_text(comment))
+    block = parse_docblock(text_of(comment))
     tags = [(name.lower(), text) for name, text in block.tags]
     if any(name in _OTHER_TAGS for name, _ in tags):
         return None
@@ -184,21 +181,21 @@ def _key(node: Node | None) -> str:
     if node is not None and node.type == "computed_property_name":
         node = node.named_children[0]
     if node is not None and node.type == "member_expression":
-        whole = _text(node)
-        return f"[{whole}]" if whole.startswith("Symbol.") else _text(node.child_by_field_name("property"))
+        whole = text_of(node)
+        return f"[{whole}]" if whole.startswith("Symbol.") else text_of(node.child_by_field_name("property"))
     if node is not None and node.type == "subscript_expression":
         node = node.child_by_field_name("index")
-    name = _text(node)
+    name = text_of(node)
     return name[1:-1] if node is not None and node.type == "string" else name
 
 
 def _bound_name(node: Node) -> str:
     for place in _places(node):
         if place.type == "variable_declarator":
-            return _text(place.child_by_field_name("name"))
+            return text_of(place.child_by_field_name("name"))
         if place.type in ("assignment_expression", "augmented_assignment_expression"):
             left = place.child_by_field_name("left")
-            if _text(left) != "module.exports":
+            if text_of(left) != "module.exports":
                 return _key(left)
         if place.type == "pair":
             return _key(place.child_by_field_name("key"))
@@ -211,7 +208,7 @@ def function_name(node: Node) -> str:
     """What the function is bound to, else its own name; empty for one that has neither."""
     if node.type == "method_definition":
         return _key(node.child_by_field_name("name"))
-    return _bound_name(node) or _text(node.child_by_field_name("name"))
+    return _bound_name(node) or name_of(node)
 
 
 def _statements(node: Node) -> list[Node] | None:
@@ -220,7 +217,7 @@ def _statements(node: Node) -> list[Node] | None:
     if body is None or body.type != "statement_block":
         return None
     statements = [child for child in body.named_children if child.type != "comment"]
-    while statements and _DIRECTIVE.match(_text(statements[0])):
+    while statements and _DIRECTIVE.match(text_of(statements[0])):
         del statements[0]
     return statements
 
@@ -235,14 +232,14 @@ def _is_constructor(node: Node, name: str, statements: list[Node]) -> bool:
     if node.type == "method_definition" and name == "constructor":
         return True
     comment = _docblock(node)
-    tags = parse_docblock(_text(comment)).tags if comment is not None else ()
+    tags = parse_docblock(text_of(comment)).tags if comment is not None else ()
     if any(tag.lower() in _CONSTRUCTOR_TAGS for tag, _ in tags):
         return True
     # function Point(x) { this.x = x; }
     return (
         name[:1].isupper()
         and node.type in ("function_declaration", "function_expression")
-        and any(re.match(r"this\.\w+\s*=[^=]|[\w.]+\.(?:call|apply)\(this\b", _text(each)) for each in statements)
+        and any(re.match(r"this\.\w+\s*=[^=]|[\w.]+\.(?:call|apply)\(this\b", text_of(each)) for each in statements)
     )
 
 

@@ -34,7 +34,8 @@ class Language:
     texts to try in turn around one function alone, in a language where it is no file by itself.
     `looks_inside` says whether functions inside one that gives no pair are looked at; those inside one that
     gives a pair never are. `built_file` matches the relative paths of what a build wrote. `project_files` are
-    the names that mark a folder as one project, beside those of `sources`. `without_name` gives, from
+    the names that mark a folder as one project, beside those of `sources`. `package_folders` are names of
+    folders that hold sources here and tests elsewhere. `without_name` gives, from
     documentation and a function's name, the documentation without the name at its beginning, in a language
     whose convention puts it there.
     """
@@ -53,6 +54,7 @@ class Language:
     looks_inside: bool = False
     built_file: re.Pattern[str] | None = None
     project_files: tuple[str, ...] = ()
+    package_folders: tuple[str, ...] = ()
     without_name: Callable[[str, str], str] | None = None
 
 
@@ -96,6 +98,7 @@ LANGUAGES: dict[str, Language] = {
         wraps=(("class C {\n", "\n}"),),
         built_file=re.compile(r"(^|/)(generated-[\w-]+|(target|build)/generated[\w-]*)/"),
         project_files=("pom.xml", "build.gradle", "build.gradle.kts", "build.xml"),
+        package_folders=("spec",),  # of parameters: java.security.spec
     ),
     "php": Language(
         name="php",

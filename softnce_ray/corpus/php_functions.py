@@ -8,6 +8,7 @@ import tree_sitter_php
 from tree_sitter import Node
 
 from softnce_ray.corpus import docblocks
+from softnce_ray.corpus.nodes import name_of, text_of
 
 FUNCTIONS = "[(function_definition) (method_declaration)] @function"
 
@@ -40,12 +41,8 @@ def grammar() -> object:
     return tree_sitter_php.language_php()
 
 
-def _text(node: Node | None) -> str:
-    return node.text.decode(errors="replace") if node is not None and node.text is not None else ""
-
-
 def function_name(node: Node) -> str:
-    return _text(node.child_by_field_name("name"))
+    return name_of(node)
 
 
 def _head_docblocks(node: Node) -> list[Node]:
@@ -83,7 +80,7 @@ def _is_test(node: Node, name: str, owner: Node | None) -> bool:
         if owner.type in _TYPES and _TEST_CLASS.match(function_name(owner)):
             return True
         parents = [child for child in owner.children if child.type == "base_clause"]
-        if any(_TEST_PARENT.search(_text(parent)) for parent in parents):
+        if any(_TEST_PARENT.search(text_of(parent)) for parent in parents):
             return True
         owner = owner.parent
     return False

@@ -9,6 +9,8 @@ import warnings
 import tree_sitter_python
 from tree_sitter import Node
 
+from softnce_ray.corpus.nodes import name_of
+
 _STRINGS = ("string", "concatenated_string")
 _CONSTRUCTORS = ("__init__", "__new__", "__post_init__", "__init_subclass__")
 _TEST_NAME = re.compile(r"test(_|[A-Z0-9]|$)|(setUp|tearDown)(Class|Module)?$|(setup|teardown)_(class|method|module)$")
@@ -20,8 +22,7 @@ def grammar() -> object:
 
 
 def function_name(node: Node) -> str:
-    name = node.child_by_field_name("name")
-    return name.text.decode(errors="replace") if name is not None and name.text is not None else ""
+    return name_of(node)
 
 
 def _statements(node: Node) -> list[Node]:

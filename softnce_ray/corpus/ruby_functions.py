@@ -16,6 +16,7 @@ from softnce_ray.corpus.line_comments import (
     is_licence,
     without_directives,
 )
+from softnce_ray.corpus.nodes import name_of
 
 _CONSTRUCTORS = ("initialize", "initialize_copy", "initialize_clone", "initialize_dup", "new", "allocate")
 _PROTOCOL = (
@@ -72,8 +73,7 @@ def grammar() -> object:
 
 def function_name(node: Node) -> str:
     """The method's name as Ruby spells it: `empty?`, `value=`, `==`; without `self.`."""
-    name = node.child_by_field_name("name")
-    return name.text.decode(errors="replace") if name is not None and name.text is not None else ""
+    return name_of(node)
 
 
 def _statement(node: Node) -> Node:

@@ -71,17 +71,12 @@ class SourceSet:
     notes: tuple[str, ...] = ()
 
 
-def _is_package(folder: str, language: Language) -> bool:
-    # Java's packages of parameters are named so: java.security.spec.
-    return language.name == "java" and folder == "spec"
-
-
 def path_exclusion(path: str, language: Language) -> str | None:
     """Why a file at this relative path (with forward slashes) is not mined, or None."""
     folders = path.split("/")[:-1]
     if any(map(_VENDORED_FOLDER.fullmatch, folders)):
         return "vendored_file"
-    if any(_TEST_FOLDER.fullmatch(folder) and not _is_package(folder, language) for folder in folders):
+    if any(_TEST_FOLDER.fullmatch(folder) and folder not in language.package_folders for folder in folders):
         return "test_file"
     if language.test_file.search(path):
         return "test_file"

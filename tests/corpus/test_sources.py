@@ -188,3 +188,9 @@ def test_a_package_that_has_only_builds_gives_the_largest(tmp_path):
     write(tmp_path, {"one/index.js": "x", "one/es5/a.js": "x" * 60, "one/esm/a.js": "x" * 70})
     found = source_folder(tmp_path, LANGUAGES["javascript"])
     assert [source.path for source in found.sources] == ["one/esm/a.js"]
+
+
+def test_a_folder_named_spec_holds_tests_but_in_java_packages():
+    assert path_exclusion("java.base/java/security/spec/KeySpec.java", LANGUAGES["java"]) is None
+    assert path_exclusion("java.base/test/KeySpec.java", LANGUAGES["java"]) == "test_file"
+    assert path_exclusion("lib/spec/helper.rb", LANGUAGES["ruby"]) == "test_file"
