@@ -36,7 +36,7 @@ DOORS = {
     "ray": ("study/",),
     "mlflow": ("tracking/",),
     "optuna": ("study/search.py",),
-    "typer": ("cli.py",),
+    "typer": ("cli/",),
 }
 
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -1,17 +1,11 @@
-"""The command line: a thin layer over functions that Python code can call as well.
-
-Everything heavy is imported by the command that needs it, so that `--help` is instant.
-"""
+"""Commands that make corpora and look at them."""
 
 from __future__ import annotations
 
-import enum
-import shlex
-import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,66 +16,13 @@ if TYPE_CHECKING:
 
     from softnce_ray.corpus import Manifest, SourceSet
     from softnce_ray.corpus.mining import MapChunks
-    from softnce_ray.store import Store
 
-_PAGE = 130
-"""Columns of a report that is not for a terminal: nobody's window cuts it."""
+app = typer.Typer(no_args_is_help=True, help="Make and look at corpora of (query, code) pairs.")
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="rich" if sys.stdout.isatty() else None,  # boxes are for people
-    pretty_exceptions_enable=False,
-    help="Which way of treating negatives trains the best code search model? Launch ablations on Ray, compare "
-    "them in MLflow, export the best.",
-)
-corpus_app = typer.Typer(no_args_is_help=True, help="Make and look at corpora of (query, code) pairs.")
-app.add_typer(corpus_app, name="corpus")
-
-StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", help="Folder of runs, searches and checkpoints (default: $SOFTNCE_STORE or softnce_runs)"),
-]
-TrackingOption = Annotated[
-    str | None,
-    typer.Option("--tracking-uri", help="MLflow server (default: $MLFLOW_TRACKING_URI or a database in the store)"),
-]
 DropRepeatedQueries = Annotated[
     bool,
     typer.Option("--drop-repeated-queries", help="Leave out valid and test pairs whose query a training pair has too."),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a launched study, as in its file.")]
-
-
-class Format(enum.StrEnum):
-    """Renderings of a report."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    json = "json"
-
-
-def main() -> None:
-    """Entry point: what a user can mend is a line on stderr and exit status 2."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        app()
-    except UserError as error:
-        print(f"softnce-ray: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"softnce-ray: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
-        sys.exit(2)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a command as Ctrl-C does: with what is half made put away."""
-    raise KeyboardInterrupt
-
-
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Keep at most so many pairs of a language, seeded.")]
 Valid = Annotated[int, typer.Option("--valid", min=1, help="Validation pairs wanted of each language.")]
 Test = Annotated[int, typer.Option("--test", min=1, help="Test pairs wanted of each language.")]
@@ -119,7 +60,7 @@ def _mine(sets: Mapping[str, SourceSet], out: Path, on_ray: bool, **options: Any
     _say_corpus(out, manifest)
 
 
-@corpus_app.command("mine")
+@app.command("mine")
 def corpus_mine(
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     source: Annotated[
@@ -169,7 +110,7 @@ def corpus_mine(
     )
 
 
-@corpus_app.command("recipe")
+@app.command("recipe")
 def corpus_recipe(
     name: Annotated[str, typer.Argument(help="six_languages, or a YAML file of packages.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
@@ -213,7 +154,7 @@ def corpus_recipe(
     )
 
 
-@corpus_app.command("import")
+@app.command("import")
 def corpus_import(
     path: Annotated[Path, typer.Argument(help="A file of pairs, or a folder of them.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
@@ -254,7 +195,7 @@ def corpus_import(
     _say_corpus(out, manifest)
 
 
-@corpus_app.command("check")
+@app.command("check")
 def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
     """Read all rows of a corpus and see that evaluation is clean of training: exit status 1 where it is not."""
     from softnce_ray.corpus import examine_corpus
@@ -275,7 +216,7 @@ def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> N
     print(f"{folder}: no function of valid or test is in train; {packages}; the rows are the manifest's")
 
 
-@corpus_app.command("plant")
+@app.command("plant")
 def corpus_plant(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="A corpus to take pairs from.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
@@ -308,165 +249,12 @@ def corpus_plant(
     _say_corpus(out, manifest)
 
 
-@corpus_app.command("show")
+@app.command("show")
 def corpus_show(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
     """Print a corpus' manifest: counts, what was dropped and why, rules, fingerprint."""
     from softnce_ray.corpus import Corpus
 
     print(Corpus.open(folder).manifest.model_dump_json(indent=1))
-
-
-@app.command()
-def launch(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file; see search_spaces/.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and print its trials.")] = False,
-    store: StoreOption = None,
-    tracking_uri: TrackingOption = None,
-) -> None:
-    """Run what is missing of a study. Launching again after an interrupt goes on."""
-    from softnce_ray.study.file import load_study
-
-    config = load_study(study)
-    if dry_run:
-        from softnce_ray.study.planner import planned_trials
-
-        for arm, language, phase, what in planned_trials(config):
-            print(f"{arm}\t{language}\t{phase}\t{what}")
-        return
-
-    from softnce_ray.study.run import launch as run
-
-    done = run(config, store=_store(store, tracking_uri))
-    for line in (*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)):
-        print(f"softnce-ray: {line}", file=sys.stderr)
-    print(f"{config.study}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
-    place = "".join(
-        f" {option} {shlex.quote(str(value))}"
-        for option, value in (("--store", store), ("--tracking-uri", tracking_uri))
-        if value is not None
-    )
-    again = f"softnce-ray launch {shlex.quote(str(study))}{place}"
-    if done.interrupted:
-        print(f"interrupted: go on with  {again}", file=sys.stderr)
-        raise typer.Exit(130)
-    ui = f"  and  softnce-ray ui{place}" if tracking_uri is None else ""
-    print(f"see  softnce-ray report {config.study}{place}{ui}")
-    if done.failed or done.problems or done.unsent:
-        print(f"softnce-ray: not all is done; try what failed again with  {again}", file=sys.stderr)
-        raise typer.Exit(1)
-
-
-@app.command()
-def report(
-    study: StudyName,
-    baseline: Annotated[str | None, typer.Option(help="Compare with this arm (default: the study's).")] = None,
-    measure: Annotated[
-        Literal["reciprocal_rank", "graded_ndcg"],
-        typer.Option(help="What of each query to compare; graded_ndcg: where codes of a meaning are known."),
-    ] = "reciprocal_rank",
-    format: Annotated[Format, typer.Option("--format")] = Format.terminal,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
-    store: StoreOption = None,
-    tracking_uri: TrackingOption = None,
-) -> None:
-    """Compare the arms of a study: means, intervals, differences, corrected p."""
-    from rich.console import Console
-
-    from softnce_ray.report import build_report, to_json, to_markdown, to_terminal
-    from softnce_ray.tracking import load_results
-
-    made = build_report(load_results(_store(store, tracking_uri), study), baseline=baseline, measure=measure)
-    try:
-        target = open(out, "w", encoding="utf-8") if out else _stdout()  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from error
-    with target as file:
-        if format is Format.terminal:
-            console = Console(file=file, width=None if file.isatty() else _PAGE)
-            console.print(to_terminal(made, width=console.width))
-        else:
-            file.write((to_markdown(made) if format is Format.markdown else to_json(made)).rstrip("\n") + "\n")
-
-
-@app.command()
-def export(
-    study: StudyName,
-    to: Annotated[Path, typer.Option("--to", help="Folder to make.")],
-    arm: Annotated[str | None, typer.Option(help="Only from this arm.")] = None,
-    language: Annotated[
-        str | None, typer.Option(help="As in the study's file, all included; needed when it has several.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    store: StoreOption = None,
-    tracking_uri: TrackingOption = None,
-) -> None:
-    """Write the best model by validation as a folder that sentence-transformers loads."""
-    from softnce_ray.export import export as run
-
-    done = run(study, to, store=_store(store, tracking_uri), arm=arm, language=language, overwrite=overwrite)
-    trial = done.trial
-    print(
-        f"{done.folder}: {trial.arm}/{trial.language} seed {trial.seed}, "
-        f"valid MRR {trial.metrics['best_valid_mrr']:.4f}; checked, largest difference of a vector "
-        f"{done.largest_difference:.1e}"
-    )
-
-
-@app.command()
-def search(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="An exported model.")],
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What to look for.")],
-    corpus: Annotated[Path, typer.Option("--corpus", help="The corpus to search.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="Answers to each query.")] = 5,
-    show_code: Annotated[bool, typer.Option("--code", help="Print the functions too.")] = False,
-) -> None:
-    """Find the functions of a corpus that answer a query, with an exported model alone."""
-    from softnce_ray.retrieval import search as run
-
-    if not all(query.strip() for query in queries):
-        raise UserError("QUERY: expected words to look for, got an empty text")
-    for query, hits in zip(queries, run(model, corpus, queries, top=top), strict=True):
-        print(f"# {' '.join(query.split())}")
-        for hit in hits:
-            print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{hit.documentation}")
-            if show_code:
-                print("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
-
-
-@app.command()
-def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    host: Annotated[
-        str, typer.Option(help="Another address than this machine's own opens the runs to it.")
-    ] = "127.0.0.1",
-    store: StoreOption = None,
-) -> None:
-    """Open MLflow on the store of the studies."""
-    from softnce_ray.tracking import serve
-
-    serve(_store(store, None), host=host, port=port)
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON schema of study files, for editors."""
-    import json
-
-    from softnce_ray.study.problems import StudyFile
-
-    print(json.dumps(StudyFile.model_json_schema(), indent=1))
-
-
-def _store(folder: Path | None, tracking_uri: str | None) -> Store:
-    from softnce_ray.store import Store
-
-    return Store.at(folder, tracking_uri)
-
-
-def _stdout():
-    import contextlib
-
-    return contextlib.nullcontext(sys.stdout)
 
 
 def _say_corpus(out: Path, manifest: Manifest) -> None:

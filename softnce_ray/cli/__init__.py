@@ -1,0 +1,54 @@
+"""The command line: a thin layer over functions that Python code can call as well.
+
+Everything heavy is imported by the command that needs it, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import typer
+
+from softnce_ray.cli import corpora, models, results, studies
+from softnce_ray.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,  # boxes are for people
+    pretty_exceptions_enable=False,
+    help="Which way of treating negatives trains the best code search model? Launch ablations on Ray, compare "
+    "them in MLflow, export the best.",
+)
+app.add_typer(corpora.app, name="corpus")
+for command in (
+    studies.launch,
+    results.report,
+    models.export,
+    models.search,
+    results.ui,
+    studies.schema,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: what a user can mend is a line on stderr and exit status 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except UserError as error:
+        print(f"softnce-ray: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"softnce-ray: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
+        sys.exit(2)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a command as Ctrl-C does: with what is half made put away."""
+    raise KeyboardInterrupt
