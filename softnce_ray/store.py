@@ -28,6 +28,7 @@ class Store:
     | `optuna.db` | proposals of every search |
     | `prepared/` | token ids and estimators, by what they were made from; may be deleted, is made again |
     | `ray/<study>/<launch>/` | checkpoints by trial; may be deleted when a study has ended |
+    | `spool/<study>/` | what MLflow has not got yet; empty but for a lock when it has all |
     """
 
     root: Path
@@ -61,6 +62,9 @@ class Store:
 
     def ray(self, study: str) -> Path:
         return self.root / "ray" / study
+
+    def spool(self, study: str) -> Path:
+        return self.root / "spool" / study
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
-from softnce_ray.tracking import Tracker, TrackingError, download_model, load_results, studies
+from softnce_ray.tracking import Tracker, TrackingError, Unsent, download_model, load_results, studies
 from softnce_ray.tracking.long_tags import LONGEST, from_pieces, in_pieces
 
 _numbers = itertools.count()
@@ -58,10 +58,13 @@ def record(study: str, **changes: Any) -> StudyRecord:
 
 @pytest.fixture
 def open_tracker(store: Store, study: str) -> Iterator[Callable[..., Tracker]]:
-    """A function that opens the test's study, as each launch does; what could not be written fails the test."""
+    """A function that opens the test's study, as each launch does: after the one before was closed or killed. What
+    could not be written fails the test."""
     opened: list[Tracker] = []
 
     def make(**changes: Any) -> Tracker:
+        if opened:
+            kill(opened.pop())
         tracker = Tracker(store, record(study, **changes), versions={"version.softnce_ray": "0.0"})
         opened.append(tracker)
         for arm in changes.get("arms", ("one", "two")):
@@ -70,7 +73,13 @@ def open_tracker(store: Store, study: str) -> Iterator[Callable[..., Tracker]]:
 
     yield make
     for tracker in opened:
-        assert tracker.close() == []
+        assert tracker.close() == Unsent()
+
+
+def kill(tracker: Tracker) -> None:
+    """As if its process had been killed when everything was sent: nothing is closed, its lock is gone."""
+    tracker.wait()
+    tracker._abandon()
 
 
 def key(arm: str = "one", phase: str = "confirm", seed: int = 1, identity: str = "abcdef0123456789") -> TrialKey:
@@ -110,15 +119,16 @@ def test_what_is_longer_than_a_tag_of_mlflow_comes_back_whole(open_tracker, clie
     definitions = {f"arm {number}/python": f"{number:016x}" for number in range(1000)} | {"one/python": "meaning"}
     tracker = open_tracker(definitions=definitions)
     finish(tracker, key(), ranks)
-    tracker.study_ended("FINISHED", {}, "a line of the report\n" * 1000)
-    assert tracker.close() == []
+    tracker.study_ended("FINISHED")
+    tracker.study_summary({}, "a line of the report\n" * 1000)
+    assert tracker.close() == Unsent()
     (parent,) = runs(client, study, "study")
     note = parent.data.tags["mlflow.note.content"]
     assert len(note) <= 8000
     assert note.endswith("a line of the report\n\n(softnce-ray report has the rest)")
     assert [trial.arm for trial in load_results(store, study).trials] == ["one"]
     shorter = open_tracker(definitions={"one/python": "meaning"})  # pieces of before are left over
-    assert shorter.close() == []
+    assert shorter.close() == Unsent()
     assert [trial.arm for trial in load_results(store, study).trials] == ["one"]
 
 
@@ -203,8 +213,9 @@ def test_a_trial_ends_with_its_status(open_tracker, client, study, status: str) 
 
 def test_arms_and_study_end_with_status_metrics_and_note(open_tracker, client, study) -> None:
     tracker = open_tracker()
-    tracker.arm_ended("one", {"python_test_mrr": 0.5}, "FINISHED")
-    tracker.study_ended("FINISHED", {"trials": 3}, "# table")
+    tracker.study_ended("FINISHED")
+    tracker.arm_summary("one", {"python_test_mrr": 0.5})
+    tracker.study_summary({"trials": 3}, "# table")
     tracker.wait()
     (parent,) = runs(client, study, "study")
     assert (parent.info.status, parent.data.metrics, parent.data.tags["mlflow.note.content"]) == (
@@ -212,7 +223,11 @@ def test_arms_and_study_end_with_status_metrics_and_note(open_tracker, client, s
         {"trials": 3.0},
         "# table",
     )
-    assert {run.info.status for run in runs(client, study, "arm")} == {"FINISHED"}  # also of that which was not told
+    arms = {run.data.tags["arm"]: run for run in runs(client, study, "arm")}
+    assert {name: (run.info.status, run.data.metrics) for name, run in arms.items()} == {
+        "one": ("FINISHED", {"python_test_mrr": 0.5}),
+        "two": ("FINISHED", {}),
+    }
     assert Path(client.download_artifacts(parent.info.run_id, "study.yaml")).read_text() == "study: text\n"
 
 
@@ -316,7 +331,7 @@ def test_a_reopened_trial_keeps_its_run_and_repeats_no_epoch(open_tracker, clien
 
 def test_a_later_launch_continues_parent_and_arms(open_tracker, client, study) -> None:
     first = open_tracker()
-    first.study_ended("KILLED", {}, "")
+    first.study_ended("KILLED")
     first.wait()
     second = open_tracker(question="why not?", seeds=(1, 2, 3))
     second.wait()
@@ -358,7 +373,7 @@ def test_results_are_read_as_they_were_written(open_tracker, store, study, ranks
     finish(tracker, key(), ranks, **{"test_recall@1": 0.25, "test_ndcg@10": 0.5})
     tracker.trial_started(key(phase="search", seed=0, identity="s" * 16), {})
     tracker.trial_ended(key(phase="search", seed=0, identity="s" * 16), "FINISHED", stopped_early=True)
-    tracker.study_ended("FINISHED", {}, "")
+    tracker.study_ended("FINISHED")
     tracker.wait()
     results = load_results(store, study)
     assert (results.study, results.question, results.baseline) == (study, "why?", "one")
@@ -441,7 +456,7 @@ def test_two_studies_of_a_store_do_not_see_each_other(open_tracker, store, study
     tracker.wait()
     other = Tracker(store, record(f"{study}-other"), versions={})
     assert other.known() == {}
-    assert other.close() == []
+    assert other.close() == Unsent()
     assert load_results(store, f"{study}-other").trials == ()
     assert len(load_results(store, study).trials) == 1
     assert set(studies(store)[:2]) == {study, f"{study}-other"}
@@ -471,7 +486,7 @@ def test_an_experiment_of_somebody_else_is_not_written_to(client, store, study) 
 
 
 def test_a_deleted_experiment_is_named_with_the_way_back(open_tracker, client, store, study) -> None:
-    open_tracker().wait()
+    open_tracker().close()
     client.delete_experiment(client.get_experiment_by_name(study).experiment_id)
     with pytest.raises(TrackingError, match="mlflow experiments restore"):
         Tracker(store, record(study), versions={})
@@ -492,9 +507,9 @@ def test_what_cannot_be_written_is_counted_and_named_and_the_rest_is_written(cli
     finish(tracker, key(), ranks)
     tracker.model(key(), None)
     unsent = tracker.close()
-    assert len(unsent) == 3
-    assert unsent[0].startswith("log_epoch one/python confirm seed 1 (never-started): ")
-    assert unsent[2].endswith("its checkpoints are gone, so its model cannot be kept")
+    assert (unsent.records, len(unsent.refused), unsent.problems, bool(unsent)) == (0, 3, (), True)
+    assert unsent.refused[0].startswith("epoch one/python confirm seed 1 (never-started): the trial has no run")
+    assert unsent.refused[2].endswith("its checkpoints are gone, so its model cannot be kept")
     (trial,) = runs(client, study, "trial")
     assert trial.info.status == "FINISHED"
 
@@ -503,7 +518,7 @@ def test_a_trial_whose_ranks_cannot_be_kept_does_not_pass_for_finished(client, s
     tracker = Tracker(store, record(study), versions={})
     tracker.arm_started("one", {})
     finish(tracker, key(), tmp_path / "vanished.parquet")
-    assert len(tracker.close()) == 1
+    assert len(tracker.close().refused) == 1
     (trial,) = runs(client, study, "trial")
     assert trial.info.status == "FAILED"
     assert load_results(store, study).trials[0].status == "FAILED"

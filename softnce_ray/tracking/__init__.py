@@ -4,8 +4,21 @@ The only importer of mlflow.
 """
 
 from softnce_ray.tracking.connection import TrackingError
+from softnce_ray.tracking.journal import JournalError, final_status, unsent_records
 from softnce_ray.tracking.reading import download_model, load_results, studies
+from softnce_ray.tracking.sending import Unsent
 from softnce_ray.tracking.serving import serve
 from softnce_ray.tracking.writing import Tracker
 
-__all__ = ["Tracker", "TrackingError", "download_model", "load_results", "serve", "studies"]
+__all__ = [
+    "JournalError",
+    "Tracker",
+    "TrackingError",
+    "Unsent",
+    "download_model",
+    "final_status",
+    "load_results",
+    "serve",
+    "studies",
+    "unsent_records",
+]

@@ -6,26 +6,43 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import sqlalchemy
 
 from softnce_ray.errors import UserError
 from softnce_ray.store import Store
 
-# A server that is down would otherwise block one call for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+# A server that is down would otherwise block one call for minutes. Retries are few because they repeat what was
+# perhaps done already; whoever must not give up tries again himself.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # it may say an hour
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
+from mlflow.exceptions import MlflowException
+
+from softnce_ray.tracking.credentials import masked, without_password
+from softnce_ray.tracking.faults import reason
 
 for _noisy in ("mlflow", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
+for _noisy in ("mlflow.store.db.utils", "urllib3.connectionpool"):  # they tell each try of what is tried again
+    logging.getLogger(_noisy).setLevel(logging.CRITICAL)
 
 _PAGE = 1000
+_SERVER_SECONDS = 15.0
+_DATABASE_SECONDS = 120.0  # the first to open it makes its tables
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class TrackingError(UserError, RuntimeError):
@@ -33,22 +50,77 @@ class TrackingError(UserError, RuntimeError):
 
 
 def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
+    """A client of the store's database or server, which has answered.
+
+    Raises:
+      TrackingError: it cannot be opened, or does not answer within some 15 seconds.
+    """
     database = Path(store.tracking_uri.removeprefix("sqlite:///"))
+    shown = without_password(store.tracking_uri)
     if store.tracking_uri.startswith("sqlite:///"):
         if must_exist and not database.exists():
             raise TrackingError(
                 f"no store at {database.parent}: launch a study first, or give the folder of one with --store"
             )
-        database.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(f"MLflow store {shown} cannot be opened: {error.strerror or error}") from error
+        answer = _open(store, database)
+    elif store.artifact_root is None:
+        answer = _within(_SERVER_SECONDS, lambda: _open(store, database))
+    else:
+        answer = _listening(store.tracking_uri) or _within(_DATABASE_SECONDS, lambda: _open(store, database))
+    if isinstance(answer, BaseException):
+        why = masked(reason(answer), store)
+        raise TrackingError(f"MLflow store {shown} cannot be opened: {why}{_remedy(answer, store)}") from answer
+    return answer
+
+
+def _open(store: Store, database: Path) -> MlflowClient | Exception:
     try:
         with _alone(database) if store.artifact_root else contextlib.nullcontext():
             client = MlflowClient(tracking_uri=store.tracking_uri)
             client.search_experiments(max_results=1)
+        return client
     except Exception as error:
-        shown = without_password(store.tracking_uri)
-        reason = first_line(error).replace(store.tracking_uri, shown)
-        raise TrackingError(f"MLflow store {shown} cannot be opened: {reason}") from error
-    return client
+        return error
+
+
+def _within(seconds: float, work: Callable[[], MlflowClient | Exception]) -> MlflowClient | Exception:
+    """What work returns, if it does so in time; a thread that hangs in a request cannot be ended, and is left."""
+    answers: queue.SimpleQueue[MlflowClient | Exception] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(work()), name="mlflow-open", daemon=True).start()
+    try:
+        return answers.get(timeout=seconds)
+    except queue.Empty:
+        return TimeoutError(f"no answer within {seconds:.0f} s")
+
+
+def _listening(uri: str) -> Exception | None:
+    """What keeps us from a database's port: MLflow itself would try for minutes."""
+    try:
+        url = sqlalchemy.engine.make_url(uri)
+        port = url.port or _PORTS.get(url.get_backend_name())
+        if url.host and port and "," not in url.host:
+            socket.create_connection((url.host, port), timeout=10).close()
+    except sqlalchemy.exc.ArgumentError:
+        return None  # MLflow's to judge
+    except OSError as error:
+        return error
+    return None
+
+
+def _remedy(error: BaseException, store: Store) -> str:
+    text = str(error)
+    if any(code in text for code in ("error code 401", "error code 403", "not authenticated", "Permission denied")):
+        return (
+            ": set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account "
+            "that may write there"
+        )
+    if store.tracking_uri.startswith("sqlite:///"):
+        return ""
+    return ": see that it runs and can be reached from here, or give another with --tracking-uri"
 
 
 @contextlib.contextmanager
@@ -62,10 +134,32 @@ def _alone(database: Path) -> Iterator[None]:
 
 
 def experiment_of(client: MlflowClient, store: Store, study: str) -> str:
+    """The identifier of a study's experiment, which is made if there is none.
+
+    Raises:
+      TrackingError: it was deleted, or is not ours.
+    """
     found: Experiment | None = client.get_experiment_by_name(study)
     if found is None:
         location = f"{store.artifact_root}/{study}" if store.artifact_root else None
-        return client.create_experiment(study, artifact_location=location, tags={"softnce_ray": "study"})
+        try:
+            return client.create_experiment(study, artifact_location=location, tags={"softnce_ray": "study"})
+        except MlflowException:
+            if client.get_experiment_by_name(study) is None:
+                raise
+            # made, though the answer was lost
+    return existing_experiment(client, study)
+
+
+def existing_experiment(client: MlflowClient, study: str) -> str:
+    """The identifier of a study's experiment.
+
+    Raises:
+      TrackingError: there is none, it was deleted, or it is not ours.
+    """
+    found: Experiment | None = client.get_experiment_by_name(study)
+    if found is None:
+        raise TrackingError(f"no study {study!r} in the MLflow store: launch it first")
     if found.lifecycle_stage != "active":
         raise TrackingError(
             f"the MLflow experiment {study!r} was deleted: restore it (mlflow experiments restore "
@@ -89,8 +183,3 @@ def search_runs(client: MlflowClient, experiment: str, query: str) -> list[Run]:
 
 def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def without_password(uri: str) -> str:
-    head, at, tail = uri.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at else uri

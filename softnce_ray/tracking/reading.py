@@ -17,6 +17,7 @@ from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definit
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
 from softnce_ray.tracking.long_tags import from_pieces
+from softnce_ray.tracking.runs import best_of_each, rank
 
 
 def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResults:
@@ -36,10 +37,11 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
             f"no study {study!r} in {without_password(store.tracking_uri)}; "
             f"possible: {', '.join(studies(store)) or 'none yet'}"
         )
-    tags = parents[0].data.tags
+    parent = min(parents, key=rank)
+    tags = parent.data.tags
     arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
     meanings = json.loads(from_pieces("definitions", tags, "{}"))
-    runs = search_runs(client, experiment.experiment_id, "tags.role = 'trial'")
+    runs = best_of_each(search_runs(client, experiment.experiment_id, "tags.role = 'trial'"))
     trials = tuple(
         _trial(client, run, ranks)
         for run in sorted(runs, key=lambda run: run.info.start_time)
@@ -57,7 +59,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
         seeds=tuple(json.loads(tags["seeds"])),
         corpus_fingerprint=tags["corpus_fingerprint"],
         trials=trials,
-        status=parents[0].info.status,
+        status=parent.info.status,
         training_sets={
             name: TrainingSet.model_validate(each)
             for name, each in json.loads(from_pieces("training_sets", tags, "{}")).items()

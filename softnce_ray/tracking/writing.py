@@ -1,105 +1,195 @@
-"""Writing: the one writer of a study's runs, with a thread and a queue, so that training never waits for a store."""
+"""Writing: the one writer of a study's runs. What it is told is on disk before it returns, and in MLflow when that can
+be reached, so that training never waits for a store."""
 
 from __future__ import annotations
 
 import json
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from softnce_ray.results import MODEL_FOLDER, KnownTrial, StudyRecord, TrialKey, definition_of
+from softnce_ray.ranks_file import RANKS_FILE
+from softnce_ray.results import KnownTrial, StudyRecord, TrialKey, definition_of
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, connect, experiment_of, first_line, search_runs
-from softnce_ray.tracking.long_tags import cut, in_pieces
+from softnce_ray.tracking.connection import TrackingError, connect, existing_experiment, experiment_of, search_runs
+from softnce_ray.tracking.credentials import masked
+from softnce_ray.tracking.faults import reason
+from softnce_ray.tracking.journal import Entry, Journal
+from softnce_ray.tracking.long_tags import in_pieces
+from softnce_ray.tracking.records import Record, now
+from softnce_ray.tracking.runs import Runs, best_of_each, key_of, params_of
+from softnce_ray.tracking.sending import Sender, Unsent
+
+_OPEN_PATIENCE = 15.0
+_LANES = 6
+"""Trials whose records go to a server at the same time; a SQLite file takes one writer."""
 
 
 class Tracker:
     """The writer of one study's runs. Runs are found by their tags, so a later launch continues them.
 
-    Methods that write return at once. `close` waits for what is still queued and tells what could not be written.
+    Methods that write return at once, with the record on disk. `close` waits for what is still queued and tells what
+    is left; the next `Tracker` of the study, and `Tracker.to_sync`, send that first.
     """
 
     def __init__(self, store: Store, record: StudyRecord, *, versions: Mapping[str, str]) -> None:
-        """Open the study's experiment and parent run, or make them.
+        """Send what an earlier launch left, close the runs that it left open, and open the study's experiment and
+        parent run, or make them.
 
         Raises:
-          TrackingError: the store cannot be opened, within about a minute.
+          TrackingError: the store cannot be opened, or does not answer within some 15 seconds.
+          JournalError: another process writes this study's runs, or what is left is of another version.
         """
-        self._versions = dict(versions)
-        self._record = record
-        self._client = connect(store)
-        self._runs: dict[TrialKey, str] = {}
-        self._superseded: set[TrialKey] = set()
-        self._last_epoch: dict[str, int] = {}
-        self._arm_runs: dict[str, str] = {}
+        self._begin(store, record.study, record, versions)
         try:
+            self._client = connect(store)
             self._experiment = experiment_of(self._client, store, record.study)
-            self._close_abandoned()
-            self._parent = self._open_parent()
-        except MlflowException as error:
-            raise TrackingError(f"the MLflow store refuses study {record.study}: {first_line(error)}") from error
-        self._writer = _Writer()
+            for run in self._open():
+                if run.info.status == "RUNNING" and run.data.tags["role"] != "study":  # of a driver that was killed
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+            tags = {**_record_tags(record), **self._versions}
+            self._parent = self._runs.open_parent(record.study, tags, record.text)
+            if self._journal is not None:
+                self._journal.begin_anew()
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, MlflowException | OSError):
+                why = masked(reason(error), store)
+                raise TrackingError(f"the MLflow store refuses study {record.study}: {why}") from error
+            raise
+
+    @classmethod
+    def to_sync(cls, store: Store, study: str) -> Tracker:
+        """A writer that only sends what launches left and takes summaries: it opens no run again.
+
+        Raises:
+          TrackingError: no such study in the store, or the store cannot be opened or does not answer.
+          JournalError: another process writes this study's runs, or what is left is of another version.
+        """
+        tracker = cls.__new__(cls)
+        client = connect(store, must_exist=True)
+        tracker._begin(store, study, None, {})
+        try:
+            tracker._client = client
+            tracker._experiment = existing_experiment(client, study)
+            parents = [run.info.run_id for run in tracker._open() if run.data.tags["role"] == "study"]
+            if not parents:
+                raise TrackingError(f"the run of study {study} is gone from MLflow: launch the study again")
+            (tracker._parent,) = parents
+        except BaseException as error:
+            tracker._abandon()
+            if isinstance(error, MlflowException | OSError):
+                why = masked(reason(error), store)
+                raise TrackingError(f"the MLflow store refuses study {study}: {why}") from error
+            raise
+        return tracker
+
+    def _begin(self, store: Store, study: str, record: StudyRecord | None, versions: Mapping[str, str]) -> None:
+        self._store, self._study = store, study
+        self._record, self._versions = record, dict(versions)
+        self._arms: dict[str, str] = {}
+        self._problems: list[str] = []
+        self._closed: Unsent | None = None
+        self._sender: Sender | None = None
+        self._journal: Journal | None = None
+        try:
+            self._journal = Journal(store.spool(study))
+        except OSError as error:
+            self._tell(f"records are kept in memory only, {store.spool(study)} cannot be written: {reason(error)}")
+
+    def _open(self) -> list[Run]:
+        """Send what the journal has; returns the runs that there are then."""
+        journal = self._journal
+        self._runs = Runs(self._client, self._experiment, self._store.spool(self._study) / "files")
+        runs = self._runs.load()
+        one_writer = self._store.tracking_uri.startswith("sqlite:")
+        self._sender = Sender(self._store, self._runs, journal, lanes=1 if one_writer else _LANES)
+        if journal is not None and journal.unreadable:
+            self._tell(f"{journal.unreadable} lines of the journal could not be read and were left out")
+        if journal is None or not journal.unsent:
+            return runs
+        self._sender.put(journal.unsent)
+        if not self._sender.wait(_OPEN_PATIENCE):
+            why = self._sender.trouble or "no answer in time"
+            raise TrackingError(
+                f"MLflow stopped answering ({why}) while records of an earlier launch were sent: they are kept in "
+                f"{self._store.spool(self._study)}; try again when it answers"
+            )
+        return self._runs.load()
+
+    def _abandon(self) -> None:
+        """Let go of everything: what is on disk stays there."""
+        if self._sender is not None:
+            self._sender.stop()
+        if self._journal is not None:
+            self._journal.close(done=False)
 
     @property
     def parent_run_id(self) -> str:
         return self._parent
 
-    def _close_abandoned(self) -> None:
-        """Close what a driver that was killed left RUNNING; trials that go on are opened again."""
-        for run in search_runs(self._client, self._experiment, "attributes.status = 'RUNNING'"):
-            if run.data.tags.get("role") in ("arm", "trial"):
-                self._client.set_terminated(run.info.run_id, "KILLED")
-
-    def _open_parent(self) -> str:
-        found = search_runs(self._client, self._experiment, "tags.role = 'study'")
-        tags = {**_record_tags(self._record), **self._versions}
-        if found:
-            run_id = found[0].info.run_id
-            self._client.update_run(run_id, status="RUNNING")
-            self._client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()])
-        else:
-            run_id = self._client.create_run(self._experiment, run_name=self._record.study, tags=tags).info.run_id
-        self._client.log_text(run_id, self._record.text, "study.yaml")
-        return run_id
-
     def known(self) -> dict[TrialKey, KnownTrial]:
-        """All trials of the study that the store has, by key."""
-        known = {}
-        for run in search_runs(self._client, self._experiment, "tags.role = 'trial'"):
-            tags, metrics = run.data.tags, run.data.metrics
-            key = TrialKey(tags["arm"], tags["language"], tags["phase"], int(tags["seed"]), tags["identity"])
-            if "superseded" in tags:
-                self._superseded.add(key)
-            epochs = int(metrics.get("epoch", 0))
-            self._runs[key] = run.info.run_id
-            self._last_epoch[run.info.run_id] = epochs
-            known[key] = KnownTrial(
-                run.info.run_id,
-                run.info.status,
-                metrics.get("best_valid_mrr"),
-                epochs,
-                "stopped_early" in tags,
-                tags.get("failure", ""),
-            )
-        return known
+        """All trials of the study that the store has, by key. A finished one whose ranks are gone counts as killed:
+        it has to run again.
+
+        Raises:
+          TrackingError: the store does not answer.
+        """
+        try:
+            runs = best_of_each(search_runs(self._client, self._experiment, "tags.role = 'trial'"))
+            compared = [run for run in runs if run.info.status == "FINISHED" and _is_compared(run)]
+            with ThreadPoolExecutor(_LANES) as pool:  # a server may take its time for each
+                whole = dict(
+                    zip((run.info.run_id for run in compared), pool.map(self._has_ranks, compared), strict=True)
+                )
+        except MlflowException as error:
+            why = masked(reason(error), self._store)
+            raise TrackingError(f"the trials of {self._study} cannot be read from MLflow: {why}") from error
+        return {key_of(run): _known(run, whole.get(run.info.run_id, True)) for run in runs}
+
+    def _has_ranks(self, run: Run) -> bool:
+        return any(file.path == RANKS_FILE for file in self._client.list_artifacts(run.info.run_id))
+
+    # --- what is written ---
 
     def arm_started(self, arm: str, settings: Mapping[str, Any]) -> None:
         """Open the run of an arm; an arm whose settings have changed is another arm with the same name."""
-        self._writer.put(self._open_arm, arm, dict(settings))
+        self._arms[arm] = json.dumps(settings, sort_keys=True)
+        tags = {"study": self._study, "role": "arm", "arm": arm, **self._versions}
+        self._write("arm_started", arm=arm, settings=self._arms[arm], params=params_of(settings), tags=tags)
 
-    def trial_started(self, key: TrialKey, settings: Mapping[str, Any]) -> None:
-        """Open or reopen a trial's run."""
-        self._writer.put(self._start, key, dict(settings))
+    def trial_started(self, key: TrialKey, settings: Mapping[str, Any], *, attempt: int = 1) -> None:
+        """Open or reopen a trial's run; `attempt` counts from 1 how often it was started."""
+        tags = {
+            "study": self._study,
+            "role": "trial",
+            "arm": key.arm,
+            "language": key.language,
+            "phase": key.phase,
+            "seed": str(key.seed),
+            "identity": key.identity,
+            "corpus_fingerprint": self._record.corpus_fingerprint if self._record else "",
+            **self._versions,
+        }
+        self._write(
+            "trial_started",
+            key=_list(key),
+            name=f"{key.arm}/{key.language}/{key.phase}-{key.seed if key.phase == 'confirm' else key.identity[:6]}",
+            settings=self._arms.get(key.arm),
+            params=params_of(settings),
+            tags=tags,
+            changing=self._definition(key.arm, key.language),
+            attempt=attempt,
+        )
 
-    def epoch(self, key: TrialKey, metrics: Mapping[str, float]) -> None:
-        """Metrics of an epoch; an epoch that the run has already is left as it is."""
-        self._writer.put(self._log_epoch, key, dict(metrics), _now())
+    def epoch(self, key: TrialKey, metrics: Mapping[str, float], *, at: int | None = None) -> None:
+        """Metrics of an epoch, measured `at` this time in milliseconds (default: now). An epoch that the run has
+        already is left as it is."""
+        self._write("epoch", at=at, key=_list(key), metrics=_floats(metrics))
 
     def trial_ended(
         self,
@@ -110,200 +200,115 @@ class Tracker:
         ranks: Path | None = None,
         stopped_early: bool = False,
         failure: str = "",
+        kind: str = "",
         traceback: str = "",
     ) -> None:
-        """Close a trial's run as FINISHED, FAILED or KILLED."""
-        self._writer.put(self._end, key, status, dict(metrics or {}), ranks, stopped_early, failure, traceback, _now())
+        """Close a trial's run as FINISHED, FAILED or KILLED; `kind` says of what sort the failure is. The file of
+        ranks may go once this has returned."""
+        self._write(
+            "trial_ended",
+            files=ranks,
+            durable=True,
+            key=_list(key),
+            status=status,
+            metrics=_floats(metrics or {}),
+            stopped_early=stopped_early,
+            failure=masked(failure, self._store),
+            failure_kind=kind,
+            traceback=masked(traceback, self._store),
+        )
 
     def supersede(self, arm: str, language: str, current: Iterable[str]) -> None:
         """Mark confirm trials of a cell whose identity is not among `current`: they no longer count. Those that
         are, count again."""
-        self._writer.put(self._supersede, arm, language, frozenset(current))
+        changing = self._definition(arm, language)
+        self._write("supersede", arm=arm, language=language, current=sorted(current), changing=changing)
 
     def model(self, key: TrialKey, folder: Path | None) -> None:
-        """Mark a trial as the best of its cell and keep its model, from `folder`, unless its run has it."""
-        self._writer.put(self._log_model, key, folder)
+        """Mark a trial as the best of its cell and keep its model, from `folder`, unless its run has it. The folder
+        may go once this has returned."""
+        self._write("model", files=folder, key=_list(key), folder=folder.name if folder else None)
 
-    def arm_ended(self, arm: str, metrics: Mapping[str, float], status: str) -> None:
-        self._writer.put(self._end_arm, arm, dict(metrics), status)
+    def study_ended(self, status: str) -> None:
+        """Close the runs of the arms and of the study; trials that are open still are closed as KILLED."""
+        self._write("study_ended", durable=True, status=status)
 
-    def study_ended(self, status: str, metrics: Mapping[str, float], note: str) -> None:
-        self._writer.put(self._end_study, status, dict(metrics), note)
+    def arm_summary(self, arm: str, metrics: Mapping[str, float]) -> None:
+        """What a table of runs should tell of an arm; also when its run is closed."""
+        self._write("arm_summary", arm=arm, settings=self._arms.get(arm), metrics=_floats(metrics))
 
-    def wait(self) -> None:
-        """Until all that was said so far is written, or has failed to be."""
-        self._writer.wait()
+    def study_summary(self, metrics: Mapping[str, float], note: str) -> None:
+        """What a table of runs should tell of the study, and a text in Markdown; also when its run is closed."""
+        self._write("study_summary", metrics=_floats(metrics), note=masked(note, self._store))
 
-    def close(self) -> list[str]:
-        """Write what is queued and stop; returns a line for each record that could not be written."""
-        return self._writer.close()
+    def wait(self, patience: float | None = None) -> bool:
+        """Until all that was said so far is sent, or refused for good: True. False when nothing went out for
+        `patience` seconds."""
+        return self._sender is None or self._sender.wait(patience)
 
-    # --- in the writer's thread ---
+    def close(self, patience: float = 30.0) -> Unsent:
+        """Send what is queued, as long as something goes out every `patience` seconds, and stop."""
+        if self._closed is not None:
+            return self._closed
+        assert self._sender is not None
+        self._sender.wait(patience)
+        left = self._sender.stop()
+        lost = sum(entry.end is None for entry in left)
+        if lost:
+            self._tell(f"{lost} records were in memory only and are lost")
+        problems = (*self._problems, *self._sender.problems)
+        self._closed = Unsent(len(left), tuple(self._sender.refused), problems)
+        if self._journal is not None:
+            self._journal.close(done=not left)
+        return self._closed
 
-    def _open_arm(self, arm: str, settings: dict[str, Any]) -> None:
-        text = json.dumps(settings, sort_keys=True)
-        found = [
-            run
-            for run in search_runs(self._client, self._experiment, f"tags.role = 'arm' and tags.arm = '{arm}'")
-            if run.data.tags.get("settings") == text
-        ]
-        if found:
-            self._arm_runs[arm] = found[0].info.run_id
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-            return
-        tags = {
-            "study": self._record.study,
-            "role": "arm",
-            "arm": arm,
-            "settings": text,
-            "mlflow.parentRunId": self._parent,
-            **self._versions,
-        }
-        run_id = self._client.create_run(self._experiment, run_name=arm, tags=tags).info.run_id
-        self._arm_runs[arm] = run_id
-        self._client.log_batch(run_id, params=_params(settings))
-
-    def _start(self, key: TrialKey, settings: dict[str, Any]) -> None:
-        if key in self._runs:
-            run_id = self._runs[key]
-            self._client.update_run(run_id, status="RUNNING")
-            self._client.log_batch(run_id, tags=self._definition(key.arm, key.language))
-            if "failure" in self._client.get_run(run_id).data.tags:
-                self._client.delete_tag(run_id, "failure")
-            return
-        tags = {
-            "study": self._record.study,
-            "role": "trial",
-            "arm": key.arm,
-            "language": key.language,
-            "phase": key.phase,
-            "seed": str(key.seed),
-            "identity": key.identity,
-            "corpus_fingerprint": self._record.corpus_fingerprint,
-            "mlflow.parentRunId": self._arm_runs[key.arm],
-            **self._versions,
-        }
-        name = f"{key.arm}/{key.language}/{key.phase}-{key.seed if key.phase == 'confirm' else key.identity[:6]}"
-        run_id = self._client.create_run(self._experiment, run_name=name, tags=tags).info.run_id
-        self._runs[key] = run_id
-        self._client.log_batch(run_id, params=_params(settings), tags=self._definition(key.arm, key.language))
-
-    def _definition(self, arm: str, language: str) -> list[RunTag]:
-        """What the arm means in this launch, as a tag of a trial; none where the record does not say."""
-        text = definition_of(self._record.definitions, arm, language)
-        return [] if text is None else [RunTag("definition", text)]
-
-    def _log_epoch(self, key: TrialKey, metrics: dict[str, float], now: int) -> None:
-        run_id, epoch = self._runs[key], int(metrics["epoch"])
-        if epoch <= self._last_epoch.get(run_id, 0):
-            return
-        self._last_epoch[run_id] = epoch
-        self._client.log_batch(run_id, metrics=_metrics(metrics, epoch, now))
-
-    def _end(
-        self,
-        key: TrialKey,
-        status: str,
-        metrics: dict[str, float],
-        ranks: Path | None,
-        stopped_early: bool,
-        failure: str,
-        traceback: str,
-        now: int,
+    def _write(
+        self, kind: str, *, at: int | None = None, files: Path | None = None, durable: bool = False, **payload: Any
     ) -> None:
-        run_id = self._runs[key]
-        final = {name: value for name, value in metrics.items() if name != "epoch"}
-        tags = {
-            name: text
-            for name, text in (("failure", failure), ("stopped_early", "yes" if stopped_early else ""))
-            if text
-        }
-        self._client.log_batch(
-            run_id,
-            metrics=_metrics(final, int(metrics.get("epoch", 0)), now),
-            tags=[RunTag(*item) for item in tags.items()],
-        )
-        if ranks is not None:
+        """Keep a record, with a file or folder that belongs to it, and hand it to the sender."""
+        if self._closed is not None or self._sender is None:
+            raise RuntimeError(f"the tracker of {self._study} is closed")
+        kept = None
+        if files is not None and self._journal is not None:
             try:
-                self._client.log_artifact(run_id, str(ranks))
-            except Exception:  # a trial without its ranks cannot be compared: it must not pass for finished
-                self._client.set_terminated(run_id, "FAILED")
-                raise
-        if traceback:
-            self._client.log_text(run_id, traceback, "traceback.txt")
-        self._client.set_terminated(run_id, status)
-
-    def _supersede(self, arm: str, language: str, current: frozenset[str]) -> None:
-        for key, run_id in self._runs.items():
-            if (key.arm, key.language, key.phase) != (arm, language, "confirm"):
-                continue
-            if key.identity not in current:
-                self._client.set_tag(run_id, "superseded", "yes")
-                self._superseded.add(key)
-                continue
-            if self._definition(arm, language):  # the same trial, though the arm may have come to it by another search
-                self._client.log_batch(run_id, tags=self._definition(arm, language))
-            if key in self._superseded:
-                self._client.delete_tag(run_id, "superseded")
-                self._superseded.remove(key)
-
-    def _log_model(self, key: TrialKey, folder: Path | None) -> None:
-        best = self._runs[key]
-        if not self._client.list_artifacts(best, MODEL_FOLDER):
-            if folder is None:
-                raise TrackingError("its checkpoints are gone, so its model cannot be kept")
-            self._client.log_artifacts(best, str(folder), MODEL_FOLDER)
-        self._client.set_tag(best, "best_of_cell", "yes")
-        for other, run_id in self._runs.items():
-            if (
-                run_id != best
-                and (other.arm, other.language) == (key.arm, key.language)
-                and "best_of_cell" in self._client.get_run(run_id).data.tags
-            ):
-                self._client.delete_tag(run_id, "best_of_cell")
-
-    def _end_arm(self, arm: str, metrics: dict[str, float], status: str) -> None:
-        self._client.log_batch(self._arm_runs[arm], metrics=_metrics(metrics, 0, _now()))
-        self._client.set_terminated(self._arm_runs.pop(arm), status)
-
-    def _end_study(self, status: str, metrics: dict[str, float], note: str) -> None:
-        for run_id in self._arm_runs.values():  # whose end was not told
-            self._client.set_terminated(run_id, status)
-        shown = RunTag("mlflow.note.content", cut(note, "(softnce-ray report has the rest)"))
-        self._client.log_batch(self._parent, metrics=_metrics(metrics, 0, _now()), tags=[shown])
-        self._client.set_terminated(self._parent, status)
-
-
-class _Writer:
-    """Carries out writes one after another in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._queue: queue.Queue[tuple[Callable[..., None], tuple[Any, ...]] | None] = queue.Queue()
-        self._failed: list[str] = []
-        self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
-        self._thread.start()
-
-    def put(self, write: Callable[..., None], *args: Any) -> None:
-        self._queue.put((write, args))
-
-    def wait(self) -> None:
-        self._queue.join()
-
-    def close(self) -> list[str]:
-        self._queue.put(None)
-        self._thread.join()
-        return self._failed
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            write, args = item
+                kept = self._journal.keep(files)
+            except OSError as error:
+                self._tell(f"{files.name} of {kind} is not kept: {masked(reason(error), self._store)}")
+        if kind in ("trial_ended", "model"):
+            payload["source"] = None if files is None else str(files)
+        record = Record(kind, now() if at is None else int(at), payload, kept)
+        entry = Entry(record, None)
+        if self._journal is not None:
             try:
-                write(*args)
-            except Exception as error:  # a record that fails must not take the rest with it
-                self._failed.append(f"{write.__name__.strip('_')} {_subject(args)}: {first_line(error)}")
-            finally:
-                self._queue.task_done()
-        self._queue.task_done()
+                entry = self._journal.append(record, durable=durable)
+            except OSError as error:
+                self._tell(f"records are kept in memory only, the journal cannot be written: {reason(error)}")
+        self._sender.put([entry])
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self._problems:
+            self._problems.append(problem)
+
+    def _definition(self, arm: str, language: str) -> dict[str, str]:
+        """What the arm means in this launch, as a tag of a trial; none where the record does not say."""
+        text = definition_of(self._record.definitions, arm, language) if self._record else None
+        return {} if text is None else {"definition": text}
+
+
+def _known(run: Run, has_ranks: bool) -> KnownTrial:
+    tags, metrics = run.data.tags, run.data.metrics
+    return KnownTrial(
+        run.info.run_id,
+        run.info.status if has_ranks else "KILLED",
+        metrics.get("best_valid_mrr"),
+        int(metrics.get("epoch", 0)),
+        "stopped_early" in tags,
+        tags.get("failure", "") if has_ranks else "its ranks are gone",
+    )
+
+
+def _is_compared(run: Run) -> bool:
+    return run.data.tags["phase"] == "confirm" and "stopped_early" not in run.data.tags
 
 
 def _record_tags(record: StudyRecord) -> dict[str, str]:
@@ -325,21 +330,9 @@ def _record_tags(record: StudyRecord) -> dict[str, str]:
     }
 
 
-def _metrics(values: Mapping[str, float], step: int, now: int) -> list[Metric]:
-    return [Metric(name.replace("@", "_at_"), float(value), now, step) for name, value in values.items()]
+def _list(key: TrialKey) -> list[Any]:
+    return [key.arm, key.language, key.phase, key.seed, key.identity]
 
 
-def _params(settings: Mapping[str, Any]) -> list[Param]:
-    return [Param(name, "none" if value is None else str(value)) for name, value in settings.items()]
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
-
-
-def _subject(args: tuple[Any, ...]) -> str:
-    """What a write was about, for people."""
-    first = args[0] if args else ""
-    if isinstance(first, TrialKey):
-        return f"{first.arm}/{first.language} {first.phase} seed {first.seed} ({first.identity})"
-    return str(first)
+def _floats(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
