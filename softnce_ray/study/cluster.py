@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
-from collections import deque
+import socket
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -22,6 +23,14 @@ _OBJECT_STORE = 200_000_000
 """Bytes of Ray's object store on this machine: trials map files and pass no arrays."""
 
 
+_JOINING = 30.0
+"""Seconds that nodes of a remote cluster have to join before a study is refused that fits on none."""
+
+
+_STARTING = 10.0
+"""Seconds that the head of a remote cluster has to listen."""
+
+
 class LaunchError(UserError, RuntimeError):
     """A study that cannot be started here."""
 
@@ -30,39 +39,95 @@ class LaunchError(UserError, RuntimeError):
 def session(resources: Resources) -> Iterator[int]:
     """A Ray session, the caller's or one for this launch only; yields the number of trials that fit at once.
 
+    Nodes of the cluster that RAY_ADDRESS names may still be joining: half a minute is waited for one that a trial fits
+    on.
+
     Raises:
-      LaunchError: not one trial fits.
+      LaunchError: Ray cannot be started or reached, or not one trial fits on any node.
+    """
+    with connected():
+        end = time.monotonic() + (_JOINING if os.environ.get("RAY_ADDRESS") else 0)
+        while not any(trials_on(node, resources) for node in nodes()) and time.monotonic() < end:
+            time.sleep(0.5)
+        yield _slots(resources, nodes())
+
+
+@contextlib.contextmanager
+def connected(**options: Any) -> Iterator[None]:
+    """A Ray session: the caller's, the cluster of RAY_ADDRESS, or one of our own with these `options` of `ray.init`.
+
+    Raises:
+      LaunchError: Ray cannot be started or reached.
     """
     ours = not ray.is_initialized()
     if ours:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, **options}
         try:
-            if os.environ.get("RAY_ADDRESS"):
+            if address := os.environ.get("RAY_ADDRESS"):
+                _reach(address)
                 ray.init(**quiet)
             else:  # never a cluster that happens to run here
-                ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+                ray.init("local", **own, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise LaunchError(f"Ray cannot be started or reached: {' '.join(str(error).split())[:500]}") from error
     try:
-        yield _slots(resources, ray.cluster_resources())
+        yield
     finally:
         if ours:
             ray.shutdown()
 
 
-def _slots(resources: Resources, available: Mapping[str, float]) -> int:
-    fitting = [
-        int(available.get(name, 0) / asked + 1e-9)  # 2 // 0.1 is 19
+def _reach(address: str) -> None:
+    """Raise ConnectionError where nobody listens at a cluster's address: Ray itself tries for more than ten minutes."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not host or not port.isdigit():  # "auto" and "local": Ray's to judge
+        return
+    end = time.monotonic() + _STARTING
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ConnectionError(
+                    f"nobody answers at {address} ({error.strerror or error}): start Ray there, or correct RAY_ADDRESS"
+                ) from error
+        time.sleep(0.5)
+
+
+def nodes() -> list[Mapping[str, float]]:
+    """The resources of each node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def trials_on(node: Mapping[str, float], resources: Resources) -> int:
+    """How many trials fit on a node: one that two nodes could hold together runs on neither."""
+    return min(
+        int(node.get(name, 0) / asked + 1e-9)  # 2 // 0.1 is 19
         for name, asked in (("CPU", resources.cpus), ("GPU", resources.gpus))
         if asked
-    ]
-    if min(fitting) < 1:
-        raise LaunchError(
-            f"expected room for a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, got "
-            f"{available.get('CPU', 0):g} CPUs and {available.get('GPU', 0):g} GPUs in the cluster: lower "
-            "resources.cpus or resources.gpus in the study"
-        )
-    return min([*fitting, resources.max_concurrent or min(fitting)])
+    )
+
+
+def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
+    fitting = sum(trials_on(node, resources) for node in nodes)
+    if fitting < 1:
+        raise LaunchError(f"{no_room(resources, nodes)}: {MAKE_ROOM}")
+    return min(fitting, resources.max_concurrent or fitting)
+
+
+MAKE_ROOM = "lower resources.cpus or resources.gpus in the study, or add such a node"
+
+
+def no_room(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str:
+    """What is said where a trial fits on no node."""
+    kinds = Counter((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
+    got = ", ".join(f"{count} of {cpus:g} CPUs and {gpus:g} GPUs" for (cpus, gpus), count in sorted(kinds.items()))
+    return (
+        f"expected a node with room for a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, got "
+        f"{got or 'no node'}"
+    )
 
 
 @contextlib.contextmanager
@@ -98,55 +163,29 @@ def start_all(function: Callable[..., Any], calls: Mapping[Any, tuple[Any, ...]]
     return {key: task.remote(*arguments) for key, arguments in calls.items()}
 
 
-def wait_all(
-    started: Mapping[Any, ray.ObjectRef], what: str, finished: Callable[[Any], None] = lambda key: None
-) -> dict[Any, Any]:
-    """What the tasks returned, by key; `finished` is called with each key as its task ends. The first that fails ends
-    the wait; the others end with the session.
+@dataclass(frozen=True)
+class Outcome:
+    """What tasks came to, by key: what they returned, or why they failed."""
 
-    They are not cancelled: `ray.cancel` of a task whose reply is on its way ends the process that called it, with
+    done: dict[Any, Any]
+    failed: dict[Any, BaseException]
+
+
+def wait_all(started: Mapping[Any, ray.ObjectRef], finished: Callable[[Any], None] = lambda key: None) -> Outcome:
+    """Wait for all tasks; `finished` is called with each key as its task ends.
+
+    They are never cancelled: `ray.cancel` of a task whose reply is on its way ends the process that called it, with
     exit status 1 and no word (a failed check in Ray's task manager; seen in 6 of 36 runs of tests on a busy machine).
     In a session of the caller's they run on and leave what they made where the next launch finds it.
-
-    Raises:
-      UserError: as a task raised it.
-      LaunchError: a task failed otherwise; the message says `what` of which key, and why.
     """
-    done: dict[Any, Any] = {}
+    outcome = Outcome({}, {})
     keys = {task: key for key, task in started.items()}
-    while waiting := [task for task, key in keys.items() if key not in done]:
-        (task, *_), _ = ray.wait(waiting)
-        key = keys[task]
+    waiting = list(keys)
+    while waiting:
+        (task, *_), waiting = ray.wait(waiting)
         try:
-            done[key] = ray.get(task)
+            outcome.done[keys[task]] = ray.get(task)
         except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            if isinstance(cause, UserError):
-                raise cause from None
-            reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
-            raise LaunchError(f"{what} failed for {key}: {reason}") from error
-        finished(key)
-    return done
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does: Tune stops its trials and returns. Outside of Tune, both raise
-    KeyboardInterrupt. Handlers are put back afterwards, those that Tune leaves behind too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(number: int, frame: Any) -> None:
-        handler = signal.getsignal(signal.SIGINT)  # Tune's, while it runs
-        if not callable(handler):
-            raise KeyboardInterrupt
-        handler(signal.SIGINT, frame)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            outcome.failed[keys[task]] = getattr(error, "cause", None) or error
+        finished(keys[task])
+    return outcome

@@ -1,0 +1,10 @@
+"""What could hurt a study, found before it starts: facts of each node, and what they mean.
+
+`facts` are gathered on a node, `asking` gathers them over Ray, `needs` says what a study takes, `judging` compares the
+two, `tracking` tries MLflow, and `examining` does it all.
+"""
+
+from softnce_ray.study.doctor.examining import check_before_launch, examine
+from softnce_ray.study.doctor.finding import Finding
+
+__all__ = ["Finding", "check_before_launch", "examine"]

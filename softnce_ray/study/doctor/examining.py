@@ -1,0 +1,164 @@
+"""The doctor: everything that could hurt a study, before it starts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import ray
+
+from softnce_ray.config import (
+    MixEstimator,
+    Resources,
+    SimCSEEstimator,
+    StudyConfig,
+    TrainedEstimator,
+    TransformerEncoder,
+)
+from softnce_ray.corpus.store import Corpus
+from softnce_ray.errors import UserError
+from softnce_ray.store import Store
+from softnce_ray.study.cluster import LaunchError, connected
+from softnce_ray.study.doctor import judging
+from softnce_ray.study.doctor.asking import PATIENCE, Node, ask
+from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here
+from softnce_ray.study.doctor.finding import Finding
+from softnce_ray.study.doctor.needs import needs
+from softnce_ray.study.doctor.tracking import tracking
+from softnce_ray.study.file import load_study
+from softnce_ray.study.problems import StudyError
+
+_OBJECT_STORE = 80_000_000
+"""Bytes of the object store of a Ray that is only looked at; the least that Ray takes."""
+
+
+def examine(
+    study: StudyConfig | str | Path | None = None,
+    store: Store | str | Path | None = None,
+    *,
+    patience: float = PATIENCE,
+) -> list[Finding]:
+    """Look at the environment and the store, and at what a study needs of them.
+
+    Ray is the caller's session, the cluster of RAY_ADDRESS, or started for this, as a launch would start it. Nothing is
+    made that was not there, and nothing stays behind.
+
+    Args:
+      study: a study, or the path of its file; mistakes in it are findings.
+      store: where a launch would keep everything; default `Store.at()`.
+      patience: seconds that the nodes of a cluster have to answer.
+    """
+    place = Store.at(store)
+    found: list[Finding] = []
+    corpus = None
+    if isinstance(study, str | Path):
+        study, found = _read(study)
+    if study is not None:
+        try:
+            corpus = Corpus.open(study.corpus)
+            study = study.with_all(corpus.languages)
+            found.append(Finding("study", "ok", f"{study.study} can be read"))
+        except UserError as error:
+            found, study = [*found, _finding("corpus", error)], None
+    # A folder of its own, for Ray's logs would stay; where Ray puts them by itself, since paths of sockets are short.
+    with tempfile.TemporaryDirectory(
+        prefix="dr-", dir=os.environ.get("RAY_TMPDIR") or "/tmp", ignore_cleanup_errors=True
+    ) as folder:
+        try:
+            with connected(_temp_dir=folder, object_store_memory=_OBJECT_STORE):
+                found += _of_cluster(study, place, corpus, patience)
+        except LaunchError as error:
+            found.append(_finding("ray", error))
+    return [*found, *tracking(place)]
+
+
+def check_before_launch(study: StudyConfig, store: Store, corpus: Corpus, *, patience: float = PATIENCE) -> list[str]:
+    """The same for a launch, inside its Ray session; `study` has its languages in the place of `all`. Returns warnings.
+
+    Raises:
+      LaunchError: the study would be hurt; a line for each error, with its remedy.
+    """
+    found = [*_of_cluster(study, store, corpus, patience), *tracking(store)]
+    if errors := [finding for finding in found if finding.level == "error"]:
+        raise LaunchError("\n".join(map(line, errors)))
+    return [line(finding) for finding in found if finding.level == "warning"]
+
+
+def line(finding: Finding) -> str:
+    """A finding as a line."""
+    return f"{finding.check}: {finding.text}" + (f": {finding.remedy}" if finding.remedy else "")
+
+
+def _read(path: str | Path) -> tuple[StudyConfig | None, list[Finding]]:
+    try:
+        return load_study(path), []
+    except StudyError as error:
+        return None, [Finding("study", "error", text, "correct the file") for text in str(error).splitlines()]
+
+
+def _finding(check: str, error: UserError) -> Finding:
+    """Errors of users say what to do after their last colon."""
+    text, _, remedy = " ".join(str(error).split()).rpartition(": ")
+    return Finding(check, "error", text or remedy, remedy if text else "")
+
+
+def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, patience: float) -> list[Finding]:
+    questions = _questions(study, store, corpus)
+    nodes = ask(questions, patience=patience)
+    found = [
+        *judging.answers(nodes),
+        *judging.versions(_here(nodes, questions), nodes),
+        *judging.storage(str(store.root), store.root.is_dir(), nodes),
+    ]
+    if study is None or corpus is None:
+        return [*found, *judging.disk(nodes), *judging.limits(nodes)]
+    return [
+        *found,
+        *judging.corpora(study.corpus, corpus.fingerprint, nodes),
+        *judging.room(study.resources, nodes, ray.available_resources()),
+        *judging.sizes(study, needs(study, corpus.manifest), nodes),
+        *judging.limits(nodes),
+    ]
+
+
+def _here(nodes: list[Node], questions: Questions) -> NodeFacts:
+    """This process' own facts, which are those of a single node that was asked without Ray."""
+    if len(nodes) == 1 and nodes[0].facts is not None:
+        return nodes[0].facts
+    return facts_here(Questions(questions.folder, ""))
+
+
+def _questions(study: StudyConfig | None, store: Store, corpus: Corpus | None) -> Questions:
+    folder = store.root
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    if study is None or corpus is None:
+        return Questions(folder, "")
+    return Questions(
+        folder,
+        "",
+        str(corpus.folder.absolute()),
+        _model_folders(study),
+        _cuda(study.resources),
+    )
+
+
+def _cuda(resources: Resources) -> Literal["no node", "nodes with GPUs", "all nodes"]:
+    if resources.device == "cpu" or (resources.device == "auto" and not resources.gpus):
+        return "no node"
+    return "nodes with GPUs" if resources.gpus else "all nodes"
+
+
+def _model_folders(study: StudyConfig) -> tuple[str, ...]:
+    """Models that the study names by a folder here: workers are other processes, on other machines."""
+    named: set[str | None] = set()
+    for arm in study.arms.values():
+        if isinstance(arm.encoder, TransformerEncoder):
+            named.add(arm.encoder.model)
+        parts = [arm.estimator]
+        if isinstance(arm.estimator, MixEstimator):
+            parts = [arm.estimator.settings(part) for part in arm.estimator.mix]
+        named |= {part.model for part in parts if isinstance(part, SimCSEEstimator | TrainedEstimator)}
+    return tuple(sorted(name for name in named if name and Path(name).is_dir()))
