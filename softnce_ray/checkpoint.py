@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,12 +27,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after an epoch. `encoder` and `best` are state dicts, `optimisers` those of each optimiser."""
+    """State after an epoch. `encoder` and `best` are state dicts, `optimisers` those of each optimiser; `history` has
+    the metrics of every epoch so far, so that whoever goes on can tell again what nobody may have heard."""
 
     progress: Progress
     encoder: dict[str, Tensor]
     best: dict[str, Tensor]
     optimisers: list[dict[str, dict[str, Tensor]]]
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
@@ -65,7 +67,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         partial,
-        metadata={"progress": json.dumps(asdict(checkpoint.progress))},
+        metadata={
+            "progress": json.dumps(asdict(checkpoint.progress)),
+            "history": json.dumps(checkpoint.history),
+        },
     )
     os.replace(partial, folder / CHECKPOINT_FILE)
 
@@ -82,7 +87,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     optimisers: list[dict[str, dict[str, Tensor]]] = []
     with safe_open(folder / CHECKPOINT_FILE, framework="pt") as file:
         try:
-            progress = Progress(**json.loads((file.metadata() or {})["progress"]))
+            metadata = file.metadata() or {}
+            progress = Progress(**json.loads(metadata["progress"]))
+            history = json.loads(metadata["history"])
         except (KeyError, TypeError, ValueError) as error:
             raise SafetensorError(f"expected a checkpoint of this version in {folder}, got {error!r}") from error
         for key in file.keys():  # noqa: SIM118 (not a dict)
@@ -94,4 +101,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 optimisers[int(number)].setdefault(parameter, {})[name] = file.get_tensor(key)
             else:
                 (encoder if kind == "encoder" else best)[rest] = file.get_tensor(key)
-    return Checkpoint(progress, encoder, best or encoder, optimisers)
+    return Checkpoint(progress, encoder, best or encoder, optimisers, history)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """How far the checkpoint in `folder` had come, or None where there is no whole one; reads no tensor."""
+    try:
+        with safe_open(folder / CHECKPOINT_FILE, framework="pt") as file:  # refuses a file that was cut off
+            return Progress(**json.loads((file.metadata() or {})["progress"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None

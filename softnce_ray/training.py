@@ -17,7 +17,7 @@ from softnce_ray.corpus.tokens import concatenate
 from softnce_ray.diagnostics import space_diagnostics
 from softnce_ray.encoders import DualEncoder, build_encoder
 from softnce_ray.errors import UserError
-from softnce_ray.evaluation import graded_ndcg, metrics, ranks, reciprocal
+from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.model import Model, encode
 from softnce_ray.objective import Batch, batch_loss, observe, prepared
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
@@ -25,8 +25,9 @@ from softnce_ray.ranks_file import place
 from softnce_ray.training_data import EvaluationData, TrainingData
 
 Report = Callable[[dict[str, float], Checkpoint], None]
-"""Called after each epoch with its metrics and a checkpoint; may raise to stop the run. The checkpoint's tensors
-are the run's own, which go on changing: save or copy them before returning."""
+"""Called after each epoch with its metrics (`at`: when it was measured, in milliseconds since 1970) and a checkpoint;
+may raise to stop the run. The checkpoint's tensors are the run's own, which go on changing: save or copy them before
+returning."""
 
 _OBSERVED = 16
 _APART = 10
@@ -34,7 +35,7 @@ _APART = 10
 
 
 class TrainingError(UserError, RuntimeError):
-    """A run that cannot go on: too little data, or a loss that is no number."""
+    """A run that cannot go on: too little data, or a foreign checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ def train(
         still being chosen.
 
     Raises:
-      TrainingError: fewer pairs than a batch, nothing to evaluate on, a loss that is not finite, or a foreign
-        checkpoint.
-      DivergedError: the encoder's vectors are not finite after an epoch.
+      TrainingError: fewer pairs than a batch, nothing to evaluate on, or a foreign checkpoint.
+      DivergedError: the loss of an epoch, or the encoder's vectors after it, are not finite.
       ValueError: the loss refuses its settings.
     """
     settings = config.training
@@ -105,8 +105,9 @@ def train(
     optimisers = build_optimisers(encoder, settings)
     progress = Progress(identity, epoch=0, best_epoch=0, best_valid_mrr=-math.inf)
     best: dict[str, Tensor] = {}
+    history: list[dict[str, float]] = []
     if resume is not None:
-        progress, best = resume.progress, resume.best
+        progress, best, history = resume.progress, resume.best, list(resume.history)
         encoder.load_state_dict(resume.encoder)
         for optimiser, state in zip(optimisers, resume.optimisers, strict=True):
             restore_optimiser(optimiser, state)
@@ -126,7 +127,7 @@ def train(
                 observed.append(observe(scores, batch, config))
         mean_loss = float(total) / batches
         if not math.isfinite(mean_loss):
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss of epoch {epoch} is {mean_loss}: lower training.learning_rate "
                 f"({settings.learning_rate:g}) or raise temperature ({config.resolved_temperature:g})"
             )
@@ -144,9 +145,10 @@ def train(
             epoch if improved else progress.best_epoch,
             mrr if improved else progress.best_valid_mrr,
         )
-        report(
+        history.append(
             {
                 "epoch": epoch,
+                "at": round(time.time() * 1000),
                 "train_loss": mean_loss,
                 "train_seconds": seconds,
                 "pairs_per_second": batches * settings.batch_size / seconds,
@@ -155,11 +157,10 @@ def train(
                 **_mean([space_diagnostics(found.queries, found.codes) for found in valid.values()]),
                 "best_valid_mrr": progress.best_valid_mrr,
                 "best_epoch": progress.best_epoch,
-            },
-            Checkpoint(
-                progress, dict(encoder.state_dict()), best, [optimiser_state(optimiser) for optimiser in optimisers]
-            ),
+            }
         )
+        states = [optimiser_state(optimiser) for optimiser in optimisers]
+        report(history[-1], Checkpoint(progress, dict(encoder.state_dict()), best, states, list(history)))
 
     encoder.load_state_dict(best)
     result = {"epoch": settings.epochs, "best_epoch": progress.best_epoch, "best_valid_mrr": progress.best_valid_mrr}

@@ -21,7 +21,7 @@ from softnce_ray.corpus.tokens import concatenate
 from softnce_ray.encoders import build_encoder
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import negative_distribution
-from softnce_ray.evaluation import ranks, reciprocal
+from softnce_ray.evaluation import DivergedError, ranks, reciprocal
 from softnce_ray.losses import (
     LOSSES,
     Loss,
@@ -96,7 +96,7 @@ class Log:
 
     def numbers(self) -> list[dict[str, float]]:
         """The metrics that do not depend on the clock."""
-        clock = ("train_seconds", "pairs_per_second")
+        clock = ("at", "train_seconds", "pairs_per_second")
         return [{name: value for name, value in each.items() if name not in clock} for each in self.metrics]
 
 
@@ -131,6 +131,8 @@ def test_a_run_resumed_after_any_epoch_is_the_run_that_was_not_interrupted(arm, 
         assert same_weights(resumed, whole)
         assert resumed.metrics == whole.metrics
         assert log.numbers() == whole_log.numbers()[epoch:]
+        if epoch < config.training.epochs:  # the last checkpoint tells of all epochs, with those before as they were
+            assert log.checkpoint(config.training.epochs).history[:epoch] == whole_log.metrics[:epoch]
         for split in ("valid", "test"):
             np.testing.assert_array_equal(resumed.reciprocal_ranks[split], whole.reciprocal_ranks[split])
         if epoch < config.training.epochs:
@@ -240,7 +242,7 @@ def test_a_run_that_diverges_is_an_error_that_a_user_can_mend(batch_size, messag
 def test_a_loss_that_is_no_number_is_an_error_that_names_the_epoch(prepared, monkeypatch):
     config = trial(BAG)
     monkeypatch.setitem(objective.LOSSES, "infonce", Loss(lambda scores: scores.sum() * torch.inf))
-    with pytest.raises(TrainingError, match="the loss of epoch 1 is"):
+    with pytest.raises(DivergedError, match="the loss of epoch 1 is"):
         train(config, prepared(config))
 
 

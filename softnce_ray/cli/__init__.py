@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from softnce_ray.cli import corpora, models, results, studies
+from softnce_ray.cli import corpora, doctor, models, results, studies
 from softnce_ray.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,10 @@ app = typer.Typer(
 app.add_typer(corpora.app, name="corpus")
 for command in (
     studies.launch,
+    studies.resume,
+    studies.extend,
+    studies.sync,
+    doctor.doctor,
     results.report,
     models.export,
     models.search,

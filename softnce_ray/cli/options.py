@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from softnce_ray.errors import UserError
 
 if TYPE_CHECKING:
     from softnce_ray.store import Store
@@ -18,7 +21,23 @@ TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow server (default: $MLFLOW_TRACKING_URI or a database in the store)"),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a launched study, as in its file.")]
+
+
+def _study_name(text: str) -> str:
+    """A name becomes folders of the store: no other text may pass for one, and lead out of it."""
+    from softnce_ray.config.settings import NAME
+
+    if not re.fullmatch(NAME, text):
+        raise UserError(
+            f"expected the name of a study (lower case, digits, - and _; at most 63 characters), got {text[:80]!r}: "
+            "give what its file has as `study:`"
+        )
+    return text
+
+
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="Name of a launched study, as in its file.", callback=_study_name)
+]
 
 
 def store_at(folder: Path | None, tracking_uri: str | None) -> Store:

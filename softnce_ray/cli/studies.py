@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softnce_ray.cli.options import StoreOption, TrackingOption, store_at
+from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from softnce_ray.config import StudyConfig
+    from softnce_ray.store import Store
 
 
 def launch(
@@ -28,27 +35,55 @@ def launch(
         for arm, language, phase, what in planned_trials(config):
             print(f"{arm}\t{language}\t{phase}\t{what}")
         return
+    _run(config, store_at(store, tracking_uri), store, tracking_uri)
 
-    from softnce_ray.study.run import launch as run
 
-    done = run(config, store=store_at(store, tracking_uri))
-    for line in (*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)):
-        print(f"softnce-ray: {line}", file=sys.stderr)
-    print(f"{config.study}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
-    place = "".join(
-        f" {option} {shlex.quote(str(value))}"
-        for option, value in (("--store", store), ("--tracking-uri", tracking_uri))
-        if value is not None
-    )
-    again = f"softnce-ray launch {shlex.quote(str(study))}{place}"
-    if done.interrupted:
-        print(f"interrupted: go on with  {again}", file=sys.stderr)
-        raise typer.Exit(130)
-    ui = f"  and  softnce-ray ui{place}" if tracking_uri is None else ""
-    print(f"see  softnce-ray report {config.study}{place}{ui}")
-    if done.failed or done.problems or done.unsent:
-        print(f"softnce-ray: not all is done; try what failed again with  {again}", file=sys.stderr)
+def resume(study: StudyName, store: StoreOption = None, tracking_uri: TrackingOption = None) -> None:
+    """Go on with a study, as it was last launched, by its name."""
+    from softnce_ray.study.saved import saved_study
+
+    place = store_at(store, tracking_uri)
+    saved = saved_study(place, study)
+    _from(saved.directory)
+    _run(saved.study, place, store, tracking_uri)
+
+
+def extend(
+    study: StudyName,
+    seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="One more seed; repeatable.")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option("--language", help="One more language of the corpus, or all; repeatable.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Search trials of each cell, those that it has included.")
+    ] = None,
+    store: StoreOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Add seeds, languages or search trials to a study and run only what is missing. More arms: add them to its file
+    and launch it again."""
+    from softnce_ray.errors import UserError
+    from softnce_ray.study.saved import extended, saved_study
+
+    if not (seed or language or trials):
+        raise UserError("expected something to add: --seed, --language or --trials")
+    place = store_at(store, tracking_uri)
+    saved = saved_study(place, study)
+    _from(saved.directory)
+    more = extended(saved.study, seeds=seed or (), languages=language or (), trials=trials)
+    _run(more, place, store, tracking_uri)
+
+
+def sync(study: StudyName, store: StoreOption = None, tracking_uri: TrackingOption = None) -> None:
+    """Send what MLflow could not take when a study ran, and sum up."""
+    from softnce_ray.study.summary import sync as run
+
+    unsent = run(store_at(store, tracking_uri), study)
+    _tell(unsent.problems + unsent.refused)
+    if unsent:
+        _tell([f"{unsent.records} records of {study} still wait: try again when MLflow can be reached"])
         raise typer.Exit(1)
+    print(f"{study}: MLflow has everything")
 
 
 def schema() -> None:
@@ -58,3 +93,54 @@ def schema() -> None:
     from softnce_ray.study.problems import StudyFile
 
     print(json.dumps(StudyFile.model_json_schema(), indent=1))
+
+
+def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: str | None) -> None:
+    """Run a study, say what came of it and what can be done next."""
+    from softnce_ray.study.run import launch as run
+    from softnce_ray.study.signals import INTERRUPTED
+
+    done = run(config, store=place)
+    name, where = config.study, _options(store, tracking_uri)
+    again = f"softnce-ray resume {name}{where}"
+    _tell((*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)))
+    if done.waiting:
+        _tell([f"{done.waiting} records wait for MLflow: send them with  softnce-ray sync {name}{where}"])
+    if done.interrupted:
+        print(f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
+        print(f"interrupted: go on with  {again}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if done.ran == 0 and not (done.failed or done.problems):
+        print(f"{name}: nothing to do: all {done.already_done} trials are there")
+    else:
+        print(f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
+    ui = f"  and  softnce-ray ui{where}" if tracking_uri is None else ""
+    print(f"see  softnce-ray report {name}{where}{ui}")
+    if done.failed or done.problems:
+        print(f"softnce-ray: not all is done; try what failed again with  {again}", file=sys.stderr)
+    if done.failed or done.problems or done.unsent or done.waiting:
+        raise typer.Exit(1)
+
+
+def _from(directory: Path) -> None:
+    """Relative paths of a study, to models for example, start where it was launched."""
+    if directory.is_dir():
+        os.chdir(directory)
+
+
+def _options(store: Path | None, tracking_uri: str | None) -> str:
+    """The options to give again; an address with a password is not repeated on a screen that others may see."""
+    from softnce_ray.tracking.connection import without_password
+
+    if tracking_uri is not None and without_password(tracking_uri) != tracking_uri:
+        tracking_uri = "…"
+    return "".join(
+        f" {option} {value if value == '…' else shlex.quote(str(value))}"
+        for option, value in (("--store", store), ("--tracking-uri", tracking_uri))
+        if value is not None
+    )
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"softnce-ray: {line}", file=sys.stderr)

@@ -162,10 +162,20 @@ class Resources(Settings):
     max_concurrent: int | None = Field(None, ge=1, description="null: as many trials as fit")
 
 
-class Failures(Settings):
-    """What happens to a trial that fails."""
+FailureKind = Literal["worker", "memory", "disk", "files", "error", "diverged", "settings"]
+"""Why a trial failed: its worker was killed or its node lost; no memory; no disk space; a file that cannot be read;
+anything unforeseen; a loss that is no number; settings or data that cannot work."""
 
-    retries: int = Field(1, ge=0, le=100, description="restarts from the last checkpoint")
+
+class Failures(Settings):
+    """What happens to a trial that fails. Each attempt goes on from the last checkpoint."""
+
+    retries: int = Field(
+        2, ge=0, le=100, description="further attempts of a trial; those that came a checkpoint further do not count"
+    )
+    retry: tuple[FailureKind, ...] = Field(
+        ("worker", "memory", "disk", "files", "error"), description="failures after which another attempt is made"
+    )
 
 
 def _kind_of_entry(value: Any) -> str:

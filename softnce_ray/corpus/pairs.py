@@ -12,7 +12,7 @@ import pyarrow as pa
 from softnce_ray.errors import UserError
 
 # A language's name is also a folder's name.
-LANGUAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_+#-]*")
+LANGUAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_+#-]{0,62}")
 SPLITS = ("train", "valid", "test", "codebase")
 
 PAIR_SCHEMA = pa.schema(

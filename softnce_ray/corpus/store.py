@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError
+from softnce_ray.corpus.pairs import LANGUAGE_NAME, PAIR_SCHEMA, SPLITS, CorpusError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -84,6 +84,19 @@ class Manifest(BaseModel):
     recipe: dict[str, Any] = Field(default_factory=dict)
     licence: str = UNKNOWN_LICENCE
     findings: Findings | None = Field(default=None, exclude_if=lambda findings: findings is None)
+
+    @field_validator("languages")
+    @classmethod
+    def _are_names(cls, languages: dict[str, LanguageCounts]) -> dict[str, LanguageCounts]:
+        """Languages and splits become paths: no manifest, wherever it comes from, may lead out of its folder."""
+        for name, counts in languages.items():
+            for what, text, right in (
+                ("language", name, LANGUAGE_NAME.fullmatch(name)),
+                *(("split", split, split in SPLITS) for split in counts.pairs),
+            ):
+                if not right:
+                    raise ValueError(f"expected a {what}'s name, got {text[:80]!r}")
+        return languages
 
 
 class RowsDigest:

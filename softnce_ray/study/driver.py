@@ -1,123 +1,196 @@
-"""The driver of one launch: joins plan, records and display. Knows no Ray."""
+"""The driver of one launch: joins plan, attempts, records and display. Knows no Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from softnce_ray.config import StudyConfig, flatten, resolved
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
-from softnce_ray.store import Store
+from softnce_ray.study.attempts import Attempt, Attempts, folder_name
 from softnce_ray.study.display import Display
+from softnce_ray.study.failures import Failure, Retries
 from softnce_ray.study.planner import Cell, Planner, Trial
 from softnce_ray.study.trainable import TrialSpec, device_for
 from softnce_ray.tracking import Tracker
 
 
+@dataclass
+class _Live:
+    """An attempt that has been handed out."""
+
+    trial: Trial
+    attempt: Attempt
+    epoch: int
+    value: float | None = None
+    started: bool = False
+
+
 class StudyRun:
-    """Hands out specifications of trials and takes in what comes of them."""
+    """Hands out specifications of trials and takes in what comes of them.
+
+    What comes late, from an attempt that has been replaced or a trial that has ended, is refused.
+    """
 
     def __init__(
         self,
         study: StudyConfig,
-        store: Store,
         planner: Planner,
         tracker: Tracker,
         prepared: Mapping[Cell, Prepared],
+        attempts: Attempts,
         show: Display,
         *,
+        launch: str,
         slots: int,
     ) -> None:
         self.planner, self.ran, self.failures = planner, 0, 0
-        self._study, self._store, self._tracker, self._prepared, self._show = study, store, tracker, prepared, show
-        self._slots = slots
-        self._trials: dict[TrialKey, Trial] = {}
-        self._started: set[TrialKey] = set()
+        self._study, self._tracker, self._prepared, self._show = study, tracker, prepared, show
+        self.launch, self._attempts, self._slots = launch, attempts, slots
+        self._retries = Retries(study.failures)
+        self._live: dict[TrialKey, _Live] = {}
+        self._waiting: set[TrialKey] = set()  # for another attempt
 
-    def next_spec(self) -> tuple[TrialKey, TrialSpec] | None:
-        """The next trial for a free slot."""
+    def next_spec(self) -> tuple[TrialKey, TrialSpec, str] | None:
+        """The next trial for a free slot, and the name of the folder of its attempt."""
         if len(self.planner.live()) >= self._slots:
             return None
         trial = self.planner.next()
         self._show.progress(self.planner.done(), self.planner.total())
         if trial is None:
             return None
-        self._trials[trial.key] = trial
-        prepared = self._prepared[Cell(trial.key.arm, trial.key.language)]
-        resources = self._study.resources
+        key = trial.key
+        self._waiting.discard(key)
+        name = f"{key.arm}-{key.language}-{key.phase}"
+        attempt = self._attempts.begin(key.identity, name, self.launch)
+        self._live[key] = _Live(trial, attempt, attempt.epoch)
+        prepared = self._prepared[Cell(key.arm, key.language)]
+        resources, resume = self._study.resources, self._attempts.path(attempt)
         spec = TrialSpec(
             config=trial.config.model_dump(mode="json"),
-            arm=trial.key.arm,
-            phase=trial.key.phase,
-            identity=trial.key.identity,
+            arm=key.arm,
+            phase=key.phase,
+            identity=key.identity,
+            attempt=attempt.number,
+            resume=None if resume is None else str(resume),
             corpus=str(Path(self._study.corpus).absolute()),
             tokens=str(prepared.tokens),
             estimators={name: str(folder) for name, folder in prepared.estimators.items()},
             groups=None if prepared.groups is None else str(prepared.groups),
-            checkpoints=str(self._store.ray(self._study.study)),
             threads=resources.threads,
             device=device_for(resources.device, resources.gpus),
         )
-        return trial.key, spec
+        return key, spec, folder_name(name, key.identity, attempt.number)
 
     def finished(self) -> bool:
         return self.planner.finished
 
-    def started(self, key: TrialKey) -> None:
-        self._started.add(key)
-        self._tracker.trial_started(key, flatten(resolved(self._trials[key].config)))
-        self._show.started(key)
+    def started(self, key: TrialKey, attempt: int) -> None:
+        live = self._current(key, attempt)
+        if live is None or live.started:
+            return
+        live.started = True
+        self._start(live.trial, attempt)
 
-    def reported(self, key: TrialKey, result: Mapping[str, Any]) -> bool:
-        """Record an epoch; True when the trial should stop."""
-        metrics = _numbers(result)
-        self._tracker.epoch(key, metrics)
-        self._show.epoch(key, metrics, self._trials[key].config.training.epochs)
-        return self.planner.report(key, int(metrics["epoch"]), metrics["valid_mrr"])
+    def reported(self, key: TrialKey, attempt: int, epochs: Sequence[Mapping[str, float]]) -> bool:
+        """Record epochs; True when the trial should stop."""
+        live = self._current(key, attempt)
+        stop = False
+        for metrics in epochs if live is not None else ():
+            assert live is not None
+            values = {name: float(value) for name, value in metrics.items() if name != "at"}
+            self._tracker.epoch(key, values, at=int(metrics["at"]))
+            if metrics["epoch"] > live.attempt.epoch:
+                self._show.epoch(key, values, live.trial.config.training.epochs)
+            live.epoch, live.value = max(live.epoch, int(metrics["epoch"])), values["best_valid_mrr"]
+            if self.planner.report(key, int(metrics["epoch"]), values["valid_mrr"]):
+                stop = True
+                break
+        return stop
 
-    def ended(self, key: TrialKey, result: Mapping[str, Any], files: Path | None) -> None:
-        """Record a trial that ran to its end or was stopped early."""
-        metrics = _numbers(result)
+    def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: Path | None) -> None:
+        """Record a trial that ran to its end, with `metrics` and `files`, or was stopped early."""
+        live = self._current(key, attempt)
+        if live is None:
+            return
         early = self.planner.stopped_early(key)
-        if not early and files is None:
-            self.failed(key, "the worker ended without a result", "")
+        if not early and (files is None or metrics is None):
+            self.failed(key, attempt, Failure("error", "the worker ended without a result"))
             return
         self.ran += 1
-        value = metrics["best_valid_mrr"]
+        numbers = {} if early or metrics is None else {name: float(value) for name, value in metrics.items()}
+        value = numbers.get("best_valid_mrr", live.value)
         self._tracker.trial_ended(
             key,
             "FINISHED",
-            metrics={} if early else metrics,
+            metrics=_final(numbers),
             stopped_early=early,
             ranks=None if early or files is None else files / RANKS_FILE,
         )
-        self._planned(key, value)
-        self._show.ended(key, "stopped early" if early else "finished", metrics)
+        self._gone(key, value)
+        self._attempts.tidy(key.identity)
+        self._show.ended(key, "stopped early" if early else "finished", numbers)
 
-    def failed(self, key: TrialKey, reason: str, traceback: str) -> None:
-        """Record a trial that failed for good."""
-        self.failures += 1
-        if key not in self._started:  # its worker never came up
-            self.started(key)
-        self._tracker.trial_ended(key, "FAILED", failure=reason, traceback=traceback)
-        self._planned(key, None)
-        self._show.ended(key, f"failed: {reason}", {})
+    def failed(self, key: TrialKey, attempt: int, failure: Failure) -> None:
+        """Take in an attempt that failed: make another, or record the trial as failed."""
+        live = self._current(key, attempt)
+        if live is None:
+            return
+        if self.planner.stopped_early(key):  # its worker was lost when nothing more was wanted of it
+            self.ended(key, attempt, None, None)
+            return
+        if self._retries.again(key, failure.kind, live.epoch):
+            self._show.say(f"{key.arm}/{key.language} {key.phase} {key.seed}: {failure.reason}: tried again")
+            del self._live[key]
+            self._waiting.add(key)
+            self.planner.again(live.trial)
+            return
+        if not live.started:  # its worker never came up
+            self.started(key, attempt)
+        self._fail(key, failure)
+        self._gone(key, None)
+
+    def give_up(self, cell: Cell, failure: Failure) -> None:
+        """Record that nothing of a cell can run."""
+        for trial in self.planner.give_up(cell, failure.reason):
+            self._start(trial, 1)
+            self._fail(trial.key, failure)
 
     def close_live(self, status: str) -> None:
         """Close the runs of trials that an interrupt cut off. Their proposals stay open: the next launch goes on."""
-        for key in self.planner.live():
-            if key in self._started:
-                self._tracker.trial_ended(key, status)
+        for key in (*self._waiting, *(key for key, live in self._live.items() if live.started)):
+            self._tracker.trial_ended(key, status)
 
-    def _planned(self, key: TrialKey, value: float | None) -> None:
+    def _current(self, key: TrialKey, attempt: int) -> _Live | None:
+        live = self._live.get(key)
+        return live if live is not None and live.attempt.number == attempt else None
+
+    def _start(self, trial: Trial, attempt: int) -> None:
+        self._tracker.trial_started(trial.key, flatten(resolved(trial.config)), attempt=attempt)
+        self._show.started(trial.key)
+
+    def _fail(self, key: TrialKey, failure: Failure) -> None:
+        self.failures += 1
+        self._tracker.trial_ended(key, "FAILED", failure=failure.reason, kind=failure.kind, traceback=failure.traceback)
+        self._show.ended(key, f"failed: {failure.reason}", {})
+
+    def _gone(self, key: TrialKey, value: float | None) -> None:
+        del self._live[key]
         self.planner.ended(key, value)
         self._show.progress(self.planner.done(), self.planner.total())
 
 
-def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics among what Tune reports: ours, not its own."""
-    own = ("epoch", "train_loss", "train_seconds", "pairs_per_second", "best_epoch", "best_valid_mrr")
-    return {name: float(value) for name, value in result.items() if name in own or name.startswith(("valid_", "test_"))}
+def _final(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What a trial's end adds to its epochs: a name that the epochs have would get a second value of the last step.
+
+    Validation of the best weights is told as `best_valid_…`; that of the last epoch's is there.
+    """
+    told = ("epoch", "best_epoch", "best_valid_mrr")
+    named = {
+        f"best_{name}" if name.startswith("valid_") and not name.startswith("valid_codebase") else name: value
+        for name, value in metrics.items()
+    }
+    return {name: value for name, value in named.items() if name not in told}

@@ -99,6 +99,7 @@ class Planner:
         self._done = {key: trial for key, trial in known.items() if trial.status == "FINISHED"}
         self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
+        self._again: deque[Trial] = deque()
         self._early: set[TrialKey] = set()
         self._values: dict[TrialKey, float | None] = {}  # of trials that ended in this launch
         for state in self._cells:
@@ -108,6 +109,10 @@ class Planner:
 
     def next(self) -> Trial | None:
         """A trial to start now, or None: nothing is left, or all that is left waits for live trials."""
+        if self._again:
+            waiting = self._again.popleft()
+            self._state(waiting.key).live.add(waiting.key)
+            return waiting
         for _ in range(len(self._cells)):
             state = self._cells[0]
             self._cells.rotate(-1)
@@ -120,7 +125,23 @@ class Planner:
     @property
     def finished(self) -> bool:
         """Whether nothing is live and nothing is left."""
-        return all(state.confirm is not None and not state.confirm and not state.live for state in self._cells)
+        return not self._again and all(
+            state.confirm is not None and not state.confirm and not state.live for state in self._cells
+        )
+
+    def again(self, trial: Trial) -> None:
+        """Take back a live trial that another attempt will be made of: it is the next to be handed out."""
+        self._state(trial.key).live.discard(trial.key)
+        self._again.append(trial)
+
+    def give_up(self, cell: Cell, reason: str) -> list[Trial]:
+        """Hand out no trials of a cell, for nothing of it can run; returns confirm trials to record as failed, of
+        the arm as it is written where its search would have had to choose. Its search may be tried later."""
+        state = self._by_cell[cell]
+        self.problems.append(f"{cell}: nothing of it was run: {reason}")
+        trials = [self._trial(cell, "confirm", seed, {}) for seed in self._study.seeds]
+        state.search, state.confirm = None, deque()
+        return [trial for trial in trials if trial.key not in self._done]
 
     def live(self) -> list[TrialKey]:
         return [key for state in self._cells for key in state.live]

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
-import statistics
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from softnce_ray import __version__
 from softnce_ray.config import StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.preparation import Prepared, prepare
-from softnce_ray.report import build_report, to_markdown
-from softnce_ray.results import StudyRecord, StudyResults, TrialKey, TrialResult
+from softnce_ray.errors import UserError
+from softnce_ray.preparation import prepare
+from softnce_ray.results import StudyRecord, StudyResults
 from softnce_ray.store import Store, only_launch
-from softnce_ray.study.cluster import interruptible, session, start_all, wait_all
+from softnce_ray.study.attempts import Attempts
+from softnce_ray.study.cluster import LaunchError, Outcome, session, start_all, wait_all
 from softnce_ray.study.display import Display, display_for
+from softnce_ray.study.doctor import check_before_launch
 from softnce_ray.study.driver import StudyRun
+from softnce_ray.study.failures import failure_of
 from softnce_ray.study.file import check_study, load_study
 from softnce_ray.study.planner import Cell, Planner, cells, definition, search_name
+from softnce_ray.study.saved import save_study, saved_study, study_text
 from softnce_ray.study.search import CellSearch, open_storage
-from softnce_ray.study.trainable import latest_model
+from softnce_ray.study.signals import Interrupts, interruptible
+from softnce_ray.study.summary import PATIENCE, sum_up
 from softnce_ray.study.tuning import run_tune
-from softnce_ray.tracking import Tracker, TrackingError, load_results
+from softnce_ray.tracking import Tracker, Unsent
 
 
 @dataclass(frozen=True)
 class Launch:
     """What came of a launch.
 
-    `interrupted`: a signal ended it, and launching again goes on. `unsent`: records that MLflow did not take.
+    `interrupted`: a signal ended it, and launching again goes on. `unsent`: what MLflow has not, for people;
+    `waiting`: how many records lie on disk until they can be sent (`sync`).
     """
 
     results: StudyResults
@@ -46,6 +51,7 @@ class Launch:
     interrupted: bool
     problems: tuple[str, ...]
     unsent: tuple[str, ...]
+    waiting: int = 0
 
 
 def launch(
@@ -57,8 +63,8 @@ def launch(
     """Run what is missing of a study, and return what the store then holds of it.
 
     A trial that the store has finished is never run again; one that was cut off goes on from its last
-    checkpoint. Ray is started on this machine unless the caller has initialised it. A signal (SIGINT or
-    SIGTERM) ends the launch cleanly, as `interrupted`.
+    checkpoint. Ray is started on this machine unless the caller has initialised it, and only when something is
+    missing. A signal (SIGINT or SIGTERM) ends the launch cleanly, as `interrupted`; a second one ends the process.
 
     Args:
       study: a study, or the path of its file.
@@ -68,60 +74,104 @@ def launch(
     Raises:
       StudyError: the study is wrong; all its problems at once.
       StoreError: another process runs the study, or the store cannot be written.
-      LaunchError: it asks for more than the machine has, or what its trials share cannot be prepared.
+      LaunchError: it asks for more than the machine has, what its trials share cannot be prepared, or the driver's
+        own disk or memory is full.
       TrackingError: the MLflow store cannot be opened or read.
     """
     config = check_study(study) if isinstance(study, StudyConfig) else load_study(study)
     place = Store.at(store)
     show = display or display_for(Console(stderr=True))
     corpus = Corpus.open(config.corpus)
-    with only_launch(place, config.study):
-        return _launch(config.with_all(corpus.languages), corpus, place, show)
-
-
-def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> Launch:
-    run: StudyRun | None = None
-    with session(study.resources) as slots, interruptible():
-        tracker = Tracker(store, _record(study, corpus), versions=_versions())
-        status = "FAILED"  # unless what follows comes to an end
+    with only_launch(place, config.study), interruptible() as interrupts:
+        save_study(place, config)
         try:
-            for arm, settings in study.arms.items():
-                tracker.arm_started(arm, flatten(arm_settings(settings)))
-            show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
-            prepared = _prepare_all(study, corpus, store, show)
-            run = StudyRun(study, store, _planner(study, corpus, store, tracker), tracker, prepared, show, slots=slots)
-            run_tune(
-                run,
-                folder=store.ray(study.study),
-                launch=datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"),
-                retries=study.failures.retries,
-                cpus=study.resources.cpus,
-                gpus=study.resources.gpus,
-            )
-            status = "FINISHED" if run.finished() else "KILLED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-        finally:
-            show.close()
-            if run is not None:
-                run.close_live("KILLED")
-            unsent = _close(tracker, store, study.study, status)
+            return _launch(config.with_all(corpus.languages), corpus, place, show, interrupts)
+        except Exception as error:
+            failure = failure_of(error, "")
+            if isinstance(error, UserError) or failure.kind not in ("disk", "memory"):
+                raise
+            raise LaunchError(f"{failure.reason}; what was done is kept") from error
+
+
+def resume(name: str, *, store: Store | str | Path | None = None, display: Display | None = None) -> Launch:
+    """Go on with a study as it was last launched with this store; see `launch`.
+
+    Raises:
+      StoreError: no such study.
+    """
+    place = Store.at(store)
+    return launch(saved_study(place, name).study, store=place, display=display)
+
+
+def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
+    tracker = Tracker(store, _record(study, corpus), versions=_versions())
+    planner: Planner | None = None
+    run: StudyRun | None = None
+    status = "FAILED"  # unless what follows comes to an end
     try:
-        results = load_results(store, study.study)
-    except TrackingError as error:  # gone since: what was run is still told
-        results, unsent = _nothing_read(study, corpus), [*unsent, str(error)]
+        for arm, settings in study.arms.items():
+            tracker.arm_started(arm, flatten(arm_settings(settings)))
+        planner = _planner(study, corpus, store, tracker)
+        if (first := planner.next()) is not None:
+            planner.again(first)
+            with session(study.resources) as slots:
+                for warning in check_before_launch(study, store, corpus):
+                    show.say(f"note: {warning}")
+                run = _start(study, corpus, store, tracker, planner, show, slots)
+                run_tune(
+                    run,
+                    folder=store.ray(study.study),
+                    launch=run.launch,
+                    cpus=study.resources.cpus,
+                    gpus=study.resources.gpus,
+                )
+        status = "FINISHED" if planner.finished else "KILLED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+    finally:
+        show.close()
+        interrupts.closing = True
+        if run is not None:
+            run.close_live("KILLED")
+        results, unsent = _close(tracker, store, study.study, status)
     return Launch(
-        results,
+        results or _nothing_read(study, corpus),
         run.ran if run else 0,
-        run.planner.already_done if run else 0,
+        planner.already_done if planner else 0,
         run.failures if run else 0,
         status == "KILLED",
-        tuple(run.planner.problems) if run else (),
-        tuple(unsent),
+        tuple(planner.problems) if planner else (),
+        (*unsent.problems, *unsent.refused),
+        unsent.records,
     )
 
 
-def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> dict[Cell, Prepared]:
+def _start(
+    study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker, planner: Planner, show: Display, slots: int
+) -> StudyRun:
+    """Prepare what trials share; cells of which that fails are given up."""
+    show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
+    outcome = _prepare_all(study, corpus, store, show)
+    failures = {cell: failure_of(error, str(error)) for cell, error in outcome.failed.items()}
+    if not outcome.done:
+        reasons = dict.fromkeys(failure.reason for failure in failures.values())
+        raise LaunchError("nothing of the study can be prepared: " + "; ".join(reasons))
+    run = StudyRun(
+        study,
+        planner,
+        tracker,
+        outcome.done,
+        Attempts(store.ray(study.study)),
+        show,
+        launch=datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"),
+        slots=slots,
+    )
+    for cell, failure in failures.items():
+        run.give_up(cell, failure)
+    return run
+
+
+def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> Outcome:
     """Tokens and estimators of all cells. Of cells with the same tokens one goes first, so that no corpus is
     tokenised twice at the same time."""
     folder, root = corpus.folder.absolute(), store.prepared.absolute()
@@ -129,18 +179,17 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display
     first: dict[Any, Cell] = {}
     for cell, (arm, *_) in calls.items():
         first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
-    prepared: dict[Cell, Prepared] = {}
     done: list[Cell] = []
 
     def finished(cell: Cell) -> None:
         done.append(cell)
         show.say(f"prepared {cell.arm}/{cell.language} [{len(done)}/{len(calls)}]")
 
+    whole = Outcome({}, {})
     for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
-        prepared |= wait_all(
-            start_all(prepare, {cell: calls[cell] for cell in batch}), "preparing tokens and estimator", finished
-        )
-    return prepared
+        outcome = wait_all(start_all(prepare, {cell: calls[cell] for cell in batch}), finished)
+        whole = Outcome(whole.done | outcome.done, whole.failed | outcome.failed)
+    return whole
 
 
 def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker) -> Planner:
@@ -170,51 +219,23 @@ def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker)
     )
 
 
-def _close(tracker: Tracker, store: Store, study: str, status: str) -> list[str]:
-    """Close what is open in MLflow, whatever has happened; returns what could not be written.
+def _close(tracker: Tracker, store: Store, study: str, status: str) -> tuple[StudyResults | None, Unsent]:
+    """Close what is open in MLflow, whatever has happened; returns the results, if they can be read, and what could
+    not be written.
 
     Nothing is raised here: it would hide the error that ended the study.
     """
-    tracker.wait()
-    unsaid = []
+    results, unsaid = None, []
     try:
-        _sum_up(tracker, load_results(store, study), store.ray(study), status)
+        tracker.study_ended(status)
+        if tracker.wait(PATIENCE):
+            results = sum_up(tracker, store, study)
+        else:
+            unsaid.append(f"summary: MLflow gave no answer in time; softnce-ray sync {study} makes it")
     except Exception as error:
         unsaid.append(f"summary: {' '.join(str(error).split()) or type(error).__name__}")
-        tracker.study_ended(status, {}, unsaid[0])
-    return [*tracker.close(), *unsaid]
-
-
-def _sum_up(tracker: Tracker, results: StudyResults, checkpoints: Path, status: str) -> None:
-    """Close the runs of arms and study, with what the plain MLflow table should tell."""
-    finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
-    for arm in results.arms:
-        metrics = {}
-        for language in results.languages:
-            of_cell = [trial for trial in finished if (trial.arm, trial.language) == (arm, language)]
-            metrics.update(_cell_metrics(language, of_cell))
-            if of_cell:
-                best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
-                tracker.model(_key(best), latest_model(checkpoints, best.identity))
-        tracker.arm_ended(arm, metrics, status)
-    failed = sum(trial.status == "FAILED" for trial in results.trials)
-    tracker.study_ended(status, {"trials": len(results.trials), "failed": failed}, to_markdown(build_report(results)))
-
-
-def _cell_metrics(language: str, trials: list[TrialResult]) -> dict[str, float]:
-    """Mean and standard deviation over seeds of an arm in a language."""
-    metrics: dict[str, float] = {}
-    for name in ("test_mrr", "best_valid_mrr"):
-        values = [trial.metrics[name] for trial in trials]
-        if values:
-            metrics[f"{language}_{name}"] = statistics.fmean(values)
-        if len(values) > 1:
-            metrics[f"{language}_{name}_std"] = statistics.stdev(values)
-    return metrics
-
-
-def _key(trial: TrialResult) -> TrialKey:
-    return TrialKey(trial.arm, trial.language, trial.phase, trial.seed, trial.identity)
+    unsent = tracker.close(PATIENCE if results is not None else 1.0)
+    return results, dataclasses.replace(unsent, problems=(*unsent.problems, *unsaid))
 
 
 def _nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
@@ -234,7 +255,6 @@ def _nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
 
 
 def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
-    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return StudyRecord(
         study.study,
         study.question,
@@ -244,7 +264,7 @@ def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
         study.seeds,
         study.corpus,
         corpus.fingerprint,
-        text,
+        study_text(study),
         _definitions(study, corpus.fingerprint),
         _training_sets(study),
     )

@@ -5,10 +5,12 @@ The only importer of optuna.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import math
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -18,6 +20,8 @@ from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
 from softnce_ray.config.study import in_order, searched
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_STOPPED = "stopped_at_epoch"
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,16 @@ class Proposal:
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """The storage that keeps all searches of a store."""
-    return optuna.storages.RDBStorage(url)
+    """The storage that keeps all searches of a store. Launches of several studies may use one at once.
+
+    A SQLite storage's tables are made by one process at a time, since two that make them at the same time break each
+    other; a write then waits up to a minute for other writers.
+    """
+    if not url.startswith("sqlite:///"):
+        return optuna.storages.RDBStorage(url)
+    with (Path(url.removeprefix("sqlite:///")).parent / ".optuna.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 class CellSearch:
@@ -104,13 +116,18 @@ class CellSearch:
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Tell an intermediate value; True when the trial should stop early. A value that is no number is not
-        told, nor one of an epoch that has one: a trial was resumed before it."""
+        told, nor one of an epoch that has one: a trial was resumed before it, and what was decided then stands."""
         frozen = self._study.get_trials(deepcopy=False)[number]
-        if not math.isfinite(value) or epoch in frozen.intermediate_values:
+        if not math.isfinite(value):
             return False
+        if epoch in frozen.intermediate_values:
+            return epoch >= frozen.user_attrs.get(_STOPPED, math.inf)
         trial = optuna.Trial(self._study, frozen._trial_id)
         trial.report(value, epoch)
-        return trial.should_prune()
+        stop = trial.should_prune()
+        if stop:  # kept: the pruner would not decide so again of a trial whose driver died before it could be told
+            trial.set_user_attr(_STOPPED, epoch)
+        return stop
 
     def tell(self, number: int, value: float | None, *, stopped_early: bool = False) -> None:
         """Tell how a trial ended: with a value, early (its last value stands), or failed (None or no number)."""

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from softnce_ray.results import TrialKey
-from softnce_ray.study.trainable import TrialSpec, run_trial, trial_folder
+from softnce_ray.study.failures import Failure, failure_of, lost_worker
+from softnce_ray.study.trainable import TrialSpec, run_trial
+
+# What goes wrong with a trial is told by the driver, in a line; Tune would print tracebacks, and errors of files that
+# nobody reads.
+logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 class Driver(Protocol):
-    """What the driver decides and records; `run.StudyRun` is the real one."""
+    """What the driver decides and records; `driver.StudyRun` is the real one. `attempt` is the number that the
+    specification had."""
 
-    def next_spec(self) -> tuple[TrialKey, TrialSpec] | None: ...
+    def next_spec(self) -> tuple[TrialKey, TrialSpec, str] | None: ...
 
     def finished(self) -> bool: ...
 
-    def started(self, key: TrialKey) -> None: ...
+    def started(self, key: TrialKey, attempt: int) -> None: ...
 
-    def reported(self, key: TrialKey, result: Mapping[str, Any]) -> bool: ...
+    def reported(self, key: TrialKey, attempt: int, epochs: Sequence[Mapping[str, float]]) -> bool: ...
 
-    def ended(self, key: TrialKey, result: Mapping[str, Any], files: Path | None) -> None: ...
+    def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: Path | None) -> None: ...
 
-    def failed(self, key: TrialKey, reason: str, traceback: str) -> None: ...
+    def failed(self, key: TrialKey, attempt: int, failure: Failure) -> None: ...
 
 
 class _NotPickled:
@@ -52,8 +60,8 @@ class PlanSearcher(_NotPickled, Searcher):
         proposal = self._driver.next_spec()
         if proposal is None:
             return Searcher.FINISHED if self._driver.finished() else None
-        key, spec = proposal
-        return {"key": json.dumps(asdict(key)), "spec": json.dumps(asdict(spec))}
+        key, spec, folder = proposal
+        return {"key": json.dumps(asdict(key)), "spec": json.dumps(asdict(spec)), "folder": folder}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """The callback tells the driver, since it also has the trial's files."""
@@ -73,9 +81,10 @@ class PlanScheduler(_NotPickled, FIFOScheduler):
         self._driver = driver
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        if result.get("ended"):
+        if "epochs" not in result or result.get("ended"):
             return TrialScheduler.CONTINUE
-        return TrialScheduler.STOP if self._driver.reported(_key(trial), result) else TrialScheduler.CONTINUE
+        stop = self._driver.reported(_key(trial), result["attempt"], result["epochs"])
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
 
 class Recorder(_NotPickled, tune.Callback):
@@ -85,25 +94,27 @@ class Recorder(_NotPickled, tune.Callback):
         self._driver = driver
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._driver.started(_key(trial))
+        self._driver.started(_key(trial), _attempt(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         result = trial.last_result or {}
         if "failure" in result:
-            self._driver.failed(_key(trial), result["failure"], result["traceback"])
+            self._driver.failed(_key(trial), _attempt(trial), Failure(**result["failure"]))
         else:
             files = Path(trial.checkpoint.path) if trial.checkpoint and result.get("ended") else None
-            self._driver.ended(_key(trial), result, files)
+            metrics = result.get("metrics") if result.get("ended") else None
+            self._driver.ended(_key(trial), _attempt(trial), metrics, files)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         error = trial.get_error()
-        cause = getattr(error, "cause", None) or error
-        reason = f"{type(cause).__name__}: {cause}" if cause else "unknown"
-        self._driver.failed(_key(trial), " ".join(reason.split())[:500], str(error))
+        self._driver.failed(_key(trial), _attempt(trial), _failure(error))
 
 
-def run_tune(driver: Driver, *, folder: Path, launch: str, cpus: float, gpus: float, retries: int) -> None:
-    """Run the driver's trials to the end, or until an interrupt. Checkpoints go below `folder`/`launch`."""
+def run_tune(driver: Driver, *, folder: Path, launch: str, cpus: float, gpus: float) -> None:
+    """Run the driver's trials to the end, or until an interrupt. Checkpoints go below `folder`/`launch`.
+
+    Each attempt of a trial is a trial of Tune's: whether there is another is the driver's to say.
+    """
     trainable = tune.with_resources(_run_spec, {"cpu": cpus, "gpu": gpus})
     tuner = tune.Tuner(
         trainable,
@@ -120,7 +131,7 @@ def run_tune(driver: Driver, *, folder: Path, launch: str, cpus: float, gpus: fl
             storage_path=str(folder),
             verbose=0,
             callbacks=[Recorder(driver)],
-            failure_config=tune.FailureConfig(max_failures=retries),
+            failure_config=tune.FailureConfig(max_failures=0),
             # The last epoch's checkpoint stays beside the result: a crash before the result is recorded costs
             # no training.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
@@ -137,6 +148,23 @@ def _key(trial: TuneTrial) -> TrialKey:
     return TrialKey(**json.loads(trial.config["key"]))
 
 
+def _attempt(trial: TuneTrial) -> int:
+    return json.loads(trial.config["spec"])["attempt"]
+
+
 def _folder(trial: TuneTrial) -> str:
-    key = _key(trial)
-    return trial_folder(key.arm, key.language, key.phase, key.identity)
+    return trial.config["folder"]
+
+
+def _failure(error: BaseException | None) -> Failure:
+    """What Ray says of a trial that ended without a word of its own."""
+    if error is None:
+        return lost_worker("")
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, ray.exceptions.OutOfMemoryError):
+        return Failure(
+            "memory", "Ray ended its worker before the machine ran out of memory: see the traceback", str(cause)
+        )
+    if isinstance(cause, ray.exceptions.RayError):
+        return lost_worker(str(cause))
+    return failure_of(cause, str(error))

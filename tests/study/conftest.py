@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
+from mlflow import MlflowClient
 
 from softnce_ray.config import StudyConfig
+from softnce_ray.store import Store
 from softnce_ray.study.file import parse_study
+
+from .launching import SEARCH
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +51,48 @@ def tiny_study(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., Stud
 
     def make(**changes: Any) -> StudyConfig:
         return parse_study(yaml.safe_dump(plain_study(**changes), sort_keys=False))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray for all launches of a file of tests."""
+    ray.init(
+        "local",  # never a cluster that happens to run here
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100_000_000,
+        _system_config={"prestart_worker_first_driver": False},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with an empty database, to be copied: making one takes seconds."""
+    root = tmp_path_factory.mktemp("empty")
+    MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db").search_experiments()
+    return root
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> Store:
+    root = tmp_path / "store"
+    shutil.copytree(empty_store, root)
+    return Store(root, f"sqlite:///{root}/mlflow.db")
+
+
+@pytest.fixture
+def two_arms(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A function that gives a study of two arms, one of which searches alpha."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        arms = plain_study()["arms"]
+        arms["soft"]["search"] = {"loss.alpha": {"low": 0.2, "high": 1.5}}
+        return plain_study(arms=arms, search=SEARCH, **changes)
 
     return make

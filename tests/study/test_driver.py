@@ -6,24 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from softnce_ray.config import StudyConfig
+from softnce_ray.config.study import FailureKind
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
-from softnce_ray.store import Store
+from softnce_ray.results import TrialKey
+from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.driver import StudyRun
+from softnce_ray.study.failures import Failure
 from softnce_ray.study.planner import Cell, Planner, cells
 
-RESULT = {
-    "epoch": 2,
-    "best_valid_mrr": 0.5,
-    "valid_mrr": 0.4,
-    "test_mrr": 0.3,
-    "train_loss": 1,
-    "time_total_s": 3,
-    "pid": 1,
-}
+from .checkpoints import write_checkpoint
+
+RESULT = {"epoch": 2, "best_valid_mrr": 0.5, "valid_mrr": 0.4, "test_mrr": 0.3, "train_loss": 1}
+
+
+def after(epoch: int, **more: float) -> dict[str, float]:
+    """What a worker tells after an epoch."""
+    return {**RESULT, "epoch": epoch, "at": 1000 + epoch, "alignment": 0.25, **more}
 
 
 class Noted:
@@ -75,50 +75,70 @@ def drive(study: StudyConfig, tmp_path: Path, *, slots: int = 2, search: Any = N
     tracker, show = Noted(), Noted()
     planner = Planner(study, "c0ffee", {}, searches)
     prepared = {cell: Prepared(tmp_path / "tokens", {}) for cell in cells(study)}
-    run = StudyRun(study, Store.at(tmp_path), planner, tracker, prepared, show, slots=slots)  # type: ignore[arg-type]
+    attempts = Attempts(tmp_path / "ray")
+    run = StudyRun(study, planner, tracker, prepared, attempts, show, launch="now", slots=slots)  # type: ignore[arg-type]
     return run, tracker, show
 
 
-def begin(run: StudyRun) -> Any:
-    """Start the next trial; returns its key."""
+def begin(run: StudyRun) -> tuple[TrialKey, int]:
+    """Start the next trial; returns its key and the number of its attempt."""
     proposal = run.next_spec()
     assert proposal is not None
-    run.started(proposal[0])
-    return proposal[0]
+    key, spec, _ = proposal
+    run.started(key, spec.attempt)
+    return key, spec.attempt
+
+
+def failure(kind: FailureKind = "error", reason: str = "x") -> Failure:
+    return Failure(kind, reason, "trace")
+
+
+ONCE: dict[str, Any] = {"failures": {"retries": 0}}
 
 
 def test_no_more_trials_are_handed_out_than_there_are_slots(tiny_study, tmp_path) -> None:
-    run, _, _ = drive(tiny_study(seeds=[1, 2, 3]), tmp_path, slots=2)
+    run, _, _ = drive(tiny_study(seeds=[1, 2, 3], **ONCE), tmp_path, slots=2)
     first = begin(run)
     begin(run)
     assert run.next_spec() is None
     assert not run.finished()
-    run.failed(first, "out of memory", "")
+    run.failed(*first, failure())
     assert run.next_spec() is not None
     assert run.next_spec() is None
 
 
 def test_a_specification_is_plain_and_names_absolute_places(tiny_study, tmp_path) -> None:
     run, _, _ = drive(tiny_study(resources={"threads": 3, "device": "auto", "gpus": 0}), tmp_path)
-    key, spec = run.next_spec()  # type: ignore[misc]
+    key, spec, folder = run.next_spec()  # type: ignore[misc]
     assert (spec.arm, spec.phase, spec.identity) == ("infonce", "confirm", key.identity)
     assert (spec.config["seed"], spec.config["language"], spec.threads, spec.device) == (1, "python", 3, "cpu")
     assert Path(spec.corpus).is_absolute()
-    assert Path(spec.checkpoints).is_absolute()
-    assert spec.estimators == {}
+    assert (spec.estimators, spec.attempt, spec.resume) == ({}, 1, None)
+    assert folder == f"infonce-python-confirm-{key.identity}-1"
+
+
+def test_all_that_an_epoch_measured_is_recorded_with_its_own_time(tiny_study, tmp_path) -> None:
+    run, tracker, show = drive(tiny_study(), tmp_path)
+    key, attempt = begin(run)
+    assert not run.reported(key, attempt, [after(1, kl_negatives=2.5)])
+    ((args, options),) = tracker.of("epoch")
+    assert options == {"at": 1001}
+    assert args[0] == key
+    assert {"alignment": 0.25, "kl_negatives": 2.5, "epoch": 1}.items() <= args[1].items()
+    assert "at" not in args[1]
+    assert len(show.of("epoch")) == 1
 
 
 def test_a_finished_trial_is_recorded_with_its_metrics_and_ranks(tiny_study, tmp_path) -> None:
     run, tracker, show = drive(tiny_study(), tmp_path)
-    key = begin(run)
-    run.reported(key, {**RESULT, "epoch": 1})
-    run.ended(key, {**RESULT, "ended": True}, tmp_path)
+    key, attempt = begin(run)
+    run.reported(key, attempt, [after(1)])
+    run.ended(key, attempt, {**RESULT, "valid_recall@1": 0.2, "valid_codebase": 80}, tmp_path)
     ((args, options),) = tracker.of("trial_ended")
     assert args == (key, "FINISHED")
     assert options["ranks"] == tmp_path / RANKS_FILE
-    assert "time_total_s" not in options["metrics"]
-    assert "pid" not in options["metrics"]
-    assert options["metrics"]["test_mrr"] == 0.3
+    # no name that the epochs have: each has one value a step
+    assert options["metrics"] == {"test_mrr": 0.3, "train_loss": 1, "best_valid_recall@1": 0.2, "valid_codebase": 80}
     assert (run.ran, run.failures) == (1, 0)
     assert [args for args, _ in show.of("progress")][-1] == (1, 4)
 
@@ -126,9 +146,9 @@ def test_a_finished_trial_is_recorded_with_its_metrics_and_ranks(tiny_study, tmp
 def test_a_trial_stopped_early_is_finished_without_a_result(tiny_study, tmp_path) -> None:
     search = Stopping()
     run, tracker, show = drive(tiny_study(search={"trials": 1, "seed": 9}), tmp_path, search=search)
-    key = begin(run)
-    assert run.reported(key, {**RESULT, "epoch": 1})
-    run.ended(key, RESULT, None)
+    key, attempt = begin(run)
+    assert run.reported(key, attempt, [after(1)])
+    run.ended(key, attempt, None, None)
     ((args, options),) = tracker.of("trial_ended")
     assert args == (key, "FINISHED")
     assert (options["stopped_early"], options["ranks"], options["metrics"]) == (True, None, {})
@@ -136,38 +156,114 @@ def test_a_trial_stopped_early_is_finished_without_a_result(tiny_study, tmp_path
     assert show.of("ended")[0][0][1] == "stopped early"
 
 
+def test_a_worker_that_is_lost_when_its_trial_was_stopped_early_is_no_failure(tiny_study, tmp_path) -> None:
+    search = Stopping()
+    run, tracker, _ = drive(tiny_study(search={"trials": 1, "seed": 9}), tmp_path, search=search)
+    key, attempt = begin(run)
+    assert run.reported(key, attempt, [after(1)])
+    run.failed(key, attempt, failure("worker"))
+    ((args, options),) = tracker.of("trial_ended")
+    assert (args[1], options["stopped_early"], run.failures) == ("FINISHED", True, 0)
+
+
 def test_a_trial_that_ends_without_a_result_has_failed(tiny_study, tmp_path) -> None:
-    run, tracker, _ = drive(tiny_study(), tmp_path)
-    key = begin(run)
-    run.ended(key, {}, None)
+    run, tracker, _ = drive(tiny_study(**ONCE), tmp_path)
+    key, attempt = begin(run)
+    run.ended(key, attempt, None, None)
     ((args, options),) = tracker.of("trial_ended")
     assert (args, options["failure"]) == ((key, "FAILED"), "the worker ended without a result")
     assert (run.ran, run.failures) == (0, 1)
 
 
 def test_a_trial_that_never_came_up_is_recorded_as_failed_with_a_run_of_its_own(tiny_study, tmp_path) -> None:
-    run, tracker, _ = drive(tiny_study(), tmp_path)
-    key, _ = run.next_spec()  # type: ignore[misc]
-    run.failed(key, "no worker", "trace")
+    run, tracker, _ = drive(tiny_study(**ONCE), tmp_path)
+    key, spec, _ = run.next_spec()  # type: ignore[misc]
+    run.failed(key, spec.attempt, failure("worker", "no worker"))
     assert [call[0] for call in tracker.calls] == ["trial_started", "trial_ended"]
+    assert tracker.of("trial_ended")[0][1] == {"failure": "no worker", "kind": "worker", "traceback": "trace"}
 
 
 def test_an_interrupt_closes_the_runs_of_trials_that_had_begun(tiny_study, tmp_path) -> None:
-    run, tracker, _ = drive(tiny_study(), tmp_path, slots=3)
-    done, live = begin(run), begin(run)
-    run.next_spec()  # waits for a worker
-    run.failed(done, "x", "")
+    run, tracker, _ = drive(tiny_study(failures={"retries": 1, "retry": ["worker"]}), tmp_path, slots=3)
+    done, live, waiting = begin(run), begin(run), begin(run)
+    run.failed(*done, failure())
+    run.failed(*waiting, failure("worker"))
     run.close_live("KILLED")
-    assert [args for args, _ in tracker.of("trial_ended")] == [(done, "FAILED"), (live, "KILLED")]
+    ended = {args for args, _ in tracker.of("trial_ended")}
+    assert ended == {(done[0], "FAILED"), (live[0], "KILLED"), (waiting[0], "KILLED")}
 
 
-@pytest.mark.parametrize("retries", [1, 2])
-def test_a_trial_that_is_started_again_is_one_trial(tiny_study, tmp_path, retries: int) -> None:
+def test_a_trial_that_failed_is_tried_again_before_any_other(tiny_study, tmp_path) -> None:
     run, tracker, show = drive(tiny_study(), tmp_path)
-    key = begin(run)
-    for _ in range(retries):
-        run.started(key)
-    run.ended(key, {**RESULT, "ended": True}, tmp_path)
-    assert run.ran == 1
-    assert len(tracker.of("trial_ended")) == 1
-    assert [args for args, _ in show.of("progress")][-1] == (1, 4)
+    first, second = begin(run), begin(run)
+    run.failed(*first, failure("worker"))
+    assert not run.finished()
+    again = begin(run)
+    assert again == (first[0], 2)
+    assert run.next_spec() is None
+    run.ended(*again, RESULT, tmp_path)
+    run.ended(*second, RESULT, tmp_path)
+    assert (run.ran, run.failures) == (2, 0)
+    assert [args[0] for args, _ in tracker.of("trial_ended")] == [first[0], second[0]]
+    assert [options["attempt"] for _, options in tracker.of("trial_started")] == [1, 1, 2]
+    assert [args for args, _ in show.of("progress")][-1] == (2, 4)
+
+
+def test_what_an_attempt_says_that_has_been_replaced_is_refused(tiny_study, tmp_path) -> None:
+    run, tracker, _ = drive(tiny_study(), tmp_path)
+    key, old = begin(run)
+    run.failed(key, old, failure("worker"))  # cut off, as far as anybody can see
+    between = list(tracker.calls)
+    assert not run.reported(key, old, [after(1)])
+    run.ended(key, old, RESULT, tmp_path)
+    run.failed(key, old, failure())
+    _, new = begin(run)
+    begun = list(tracker.calls)
+    assert not run.reported(key, old, [after(1)])
+    run.started(key, old)
+    run.ended(key, old, RESULT, tmp_path)
+    run.failed(key, old, failure())
+    assert tracker.calls == begun
+    assert len(begun) == len(between) + 1
+    run.ended(key, new, RESULT, tmp_path)
+    run.ended(key, new, RESULT, tmp_path)  # told twice
+    assert (run.ran, run.failures, len(tracker.of("trial_ended"))) == (1, 0, 1)
+
+
+def test_a_trial_that_is_started_again_is_one_trial(tiny_study, tmp_path) -> None:
+    run, tracker, _ = drive(tiny_study(), tmp_path)
+    key, attempt = begin(run)
+    run.started(key, attempt)
+    assert len(tracker.of("trial_started")) == 1
+
+
+def test_epochs_that_are_told_again_are_recorded_but_not_shown(tiny_study, tmp_path) -> None:
+    run, tracker, show = drive(tiny_study(), tmp_path)
+    key, attempt = begin(run)
+    folder = tmp_path / "ray" / "now" / f"infonce-python-confirm-{key.identity}-1" / "checkpoint_000000"
+    write_checkpoint(folder, key.identity, 1)
+    run.failed(key, attempt, failure("worker"))
+    proposal = run.next_spec()
+    assert proposal is not None
+    assert proposal[1].resume == str(folder)
+    run.reported(key, 2, [after(1)])
+    run.reported(key, 2, [after(2)])
+    assert [args[1]["epoch"] for args, _ in tracker.of("epoch")] == [1, 2]
+    assert [args[1]["epoch"] for args, _ in show.of("epoch")] == [2]
+
+
+def test_a_cell_that_cannot_run_is_recorded_as_failed_trials_and_the_rest_goes_on(tiny_study, tmp_path) -> None:
+    run, tracker, _ = drive(tiny_study(search={"trials": 1, "seed": 9}), tmp_path, search=Stopping())
+    run.give_up(Cell("infonce", "python"), failure("settings", "no such model"))
+    assert [(args[0].arm, args[0].phase, args[0].seed, args[1]) for args, _ in tracker.of("trial_ended")] == [
+        ("infonce", "confirm", 1, "FAILED"),
+        ("infonce", "confirm", 2, "FAILED"),
+    ]
+    assert run.failures == 2
+    assert run.planner.problems == ["infonce/python: nothing of it was run: no such model"]
+    for _ in range(2):
+        key, attempt = begin(run)
+        assert key.arm == "soft"
+        run.ended(key, attempt, RESULT, tmp_path)
+    assert run.next_spec() is None
+    assert run.finished()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,117 +14,19 @@ import pytest
 import ray
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from softnce_ray.corpus import LANGUAGES, CorpusError, mine_corpus, source_folder
-from softnce_ray.errors import UserError
+from softnce_ray.corpus import LANGUAGES, mine_corpus, source_folder
 from softnce_ray.report import build_report, to_markdown
-from softnce_ray.results import MODEL_FOLDER, TrialResult
+from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
-from softnce_ray.study.cluster import LaunchError, chunk_mapper, interruptible, start_all, wait_all
-from softnce_ray.study.run import Launch, launch
+from softnce_ray.study.cluster import LaunchError, chunk_mapper, start_all, wait_all
+from softnce_ray.study.run import Launch
 from softnce_ray.tracking import load_results
 
-pytestmark = pytest.mark.slow
+from .launching import SEARCH, Said, go, runs, scores, statuses
 
-SEARCH: dict[str, Any] = {"trials": 3, "seed": 9}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One Ray for all launches of this process."""
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100_000_000,
-        _system_config={"prestart_worker_first_driver": False},
-    )
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with an empty database, to be copied: making one takes seconds."""
-    root = tmp_path_factory.mktemp("empty")
-    MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db").search_experiments()
-    return root
-
-
-@pytest.fixture
-def store(empty_store: Path, tmp_path: Path) -> Store:
-    root = tmp_path / "store"
-    shutil.copytree(empty_store, root)
-    return Store(root, f"sqlite:///{root}/mlflow.db")
-
-
-@pytest.fixture
-def two_arms(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """A function that gives a study of two arms, one of which searches alpha."""
-
-    def make(**changes: Any) -> dict[str, Any]:
-        arms = plain_study()["arms"]
-        arms["soft"]["search"] = {"loss.alpha": {"low": 0.2, "high": 1.5}}
-        return plain_study(arms=arms, search=SEARCH, **changes)
-
-    return make
-
-
-class Said:
-    """A display that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.counts: list[tuple[int, int]] = []
-        self.outcomes: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def progress(self, done: int, total: int) -> None:
-        self.counts.append((done, total))
-
-    def started(self, key: Any) -> None: ...
-
-    def epoch(self, key: Any, metrics: Any, epochs: int) -> None: ...
-
-    def ended(self, key: Any, outcome: str, metrics: Any) -> None:
-        self.outcomes.append(outcome)
-
-    def close(self) -> None: ...
-
-
-def go(study: dict[str, Any], store: Store, display: Any = None) -> Launch:
-    path = store.root.parent / "study.yaml"
-    path.write_text(yaml.safe_dump(study, sort_keys=False))
-    return launch(path, store=store, display=display or Said())
-
-
-def runs(store: Store, role: str, study: str = "tiny") -> list[Run]:
-    client = MlflowClient(tracking_uri=store.tracking_uri)
-    experiment = client.get_experiment_by_name(study)
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
-
-
-def statuses(store: Store) -> dict[str, set[str]]:
-    return {role: {run.info.status for run in runs(store, role)} for role in ("study", "arm", "trial")}
-
-
-def scores(trials: tuple[TrialResult, ...]) -> dict[tuple[str, str, int, str], tuple[Any, ...]]:
-    """Final numbers by trial: metrics that are no durations, and every reciprocal rank."""
-    return {
-        (trial.arm, trial.phase, trial.seed, trial.identity): (
-            trial.status,
-            trial.metrics.get("best_valid_mrr"),
-            trial.metrics.get("test_mrr"),
-            *(ranks.tolist() for _, ranks in sorted(trial.reciprocal_ranks.items())),
-        )
-        for trial in trials
-    }
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +121,7 @@ def test_a_second_launch_runs_nothing_and_says_so(undisturbed) -> None:
     said = Said()
     again = go(study, store, said)
     assert (again.ran, again.already_done, again.failed, again.interrupted) == (0, 7, 0, False)
-    assert said.counts[-1] == (7, 7)
+    assert said.said == []  # nothing was prepared: no Ray was needed
     assert scores(again.results.trials) == scores(done.results.trials)
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
     assert {trial.run_id for trial in again.results.trials} == {trial.run_id for trial in done.results.trials}
@@ -274,7 +174,7 @@ def test_a_study_that_runs_is_not_started_beside_itself(plain_study, store) -> N
 
 
 def test_more_processors_than_there_are_is_an_error_at_once(plain_study, store) -> None:
-    with pytest.raises(LaunchError, match="room for a trial of 1000 CPUs and 0 GPUs, got 2 CPUs"):
+    with pytest.raises(LaunchError, match="room for a trial of 1000 CPUs and 0 GPUs, got 1 of 2 CPUs"):
         go(plain_study(resources={"cpus": 1000}), store)
 
 
@@ -286,20 +186,27 @@ def test_a_corpus_that_vanishes_is_one_line_and_leaves_nothing_running(
 
     class Vanishing(Said):
         def say(self, text: str) -> None:
-            shutil.rmtree(corpus, ignore_errors=True)
+            if "preparing" in text:
+                shutil.rmtree(corpus)
 
-    with pytest.raises(CorpusError, match="expected a corpus folder at") as caught:
+    with pytest.raises(
+        LaunchError, match="nothing of the study can be prepared: expected a corpus folder at"
+    ) as caught:
         go(plain_study(corpus=str(corpus)), store, Vanishing())
     assert "\n" not in str(caught.value)
     assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": set()}
 
 
-def test_a_model_that_is_not_there_is_one_line_and_leaves_nothing_running(plain_study, store, tmp_path) -> None:
-    arms = {"infonce": {"encoder": {"kind": "transformer", "model": str(tmp_path / "no-model")}}}
-    with pytest.raises(UserError, match="no-model") as caught:
-        go(plain_study(arms=arms), store)
-    assert "\n" not in str(caught.value)
-    assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": set()}
+def test_an_arm_whose_model_is_not_there_fails_and_the_others_go_on(plain_study, store, tmp_path) -> None:
+    arms = {"infonce": {}, "large": {"encoder": {"kind": "transformer", "model": str(tmp_path / "no-model")}}}
+    done = go(plain_study(arms=arms, seeds=[1]), store)
+    assert (done.ran, done.failed) == (1, 1)
+    assert done.problems[0].startswith("large/python: nothing of it was run: ")
+    assert "no-model" in done.problems[0]
+    (failed,) = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
+    assert (failed.data.tags["arm"], failed.data.tags["failure_kind"]) == ("large", "settings")
+    assert "\n" not in failed.data.tags["failure"]
+    assert "| large" in to_markdown(build_report(done.results, resamples=100, permutations=100))
 
 
 def test_an_interrupt_while_preparing_ends_the_launch_as_interrupted(plain_study, store) -> None:
@@ -315,8 +222,8 @@ def test_an_interrupt_while_preparing_ends_the_launch_as_interrupted(plain_study
 
 def test_an_error_of_the_run_itself_is_raised_after_all_is_closed(plain_study, store, monkeypatch) -> None:
     def broken(driver: Any, **options: Any) -> None:
-        key, _ = driver.next_spec()
-        driver.started(key)
+        key, spec, _ = driver.next_spec()
+        driver.started(key, spec.attempt)
         raise ZeroDivisionError("in the middle")
 
     monkeypatch.setattr(running, "run_tune", broken)
@@ -326,33 +233,14 @@ def test_an_error_of_the_run_itself_is_raised_after_all_is_closed(plain_study, s
 
 
 def test_a_summary_that_fails_closes_the_runs_and_is_told(plain_study, store, monkeypatch) -> None:
-    def broken(results: Any) -> None:
+    def broken(*_: Any) -> None:
         raise ValueError("no such table")
 
-    monkeypatch.setattr(running, "build_report", broken)
+    monkeypatch.setattr(running, "sum_up", broken)
     monkeypatch.setattr(running, "run_tune", lambda driver, **options: None)
     done = go(plain_study(), store)
     assert done.unsent == ("summary: no such table",)
     assert statuses(store)["study"] == statuses(store)["arm"] == {"KILLED"}
-
-
-def test_handlers_of_signals_are_put_back() -> None:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = [signal.getsignal(number) for number in numbers]
-    with interruptible():
-        signal.signal(signal.SIGINT, lambda *_: None)  # as Tune does, and leaves it
-        assert signal.getsignal(signal.SIGTERM) != before[0]
-    assert [signal.getsignal(number) for number in numbers] == before
-
-
-@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
-def test_sigterm_interrupts_also_where_interrupts_are_ignored(handler: Any) -> None:
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), interruptible():
-            os.kill(os.getpid(), signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_mining_as_ray_tasks_gives_the_same_corpus(tmp_path) -> None:
@@ -370,23 +258,25 @@ def test_mining_as_ray_tasks_gives_the_same_corpus(tmp_path) -> None:
     assert there.languages["python"].pairs["train"] > 50
 
 
-def test_results_of_tasks_come_by_key_and_a_failure_names_its_key() -> None:
+def test_results_of_tasks_come_by_key_and_so_do_failures() -> None:
     def divide(upper: int, lower: int) -> int:
         return upper // lower
 
-    assert wait_all(start_all(divide, {"a": (7, 2), "b": (9, 3)}), "dividing") == {"a": 3, "b": 3}
-    with pytest.raises(LaunchError, match=r"^dividing failed for b: ZeroDivisionError: ") as caught:
-        wait_all(start_all(divide, {"a": (7, 2), "b": (7, 0)}), "dividing")
-    assert "\n" not in str(caught.value)
+    ended: list[str] = []
+    outcome = wait_all(start_all(divide, {"a": (7, 2), "b": (7, 0), "c": (9, 3)}), ended.append)
+    assert outcome.done == {"a": 3, "c": 3}
+    assert sorted(ended) == ["a", "b", "c"]
+    (failed,) = outcome.failed.items()
+    assert failed[0] == "b"
+    assert isinstance(failed[1], ZeroDivisionError)
 
 
-def test_a_task_that_ends_its_worker_is_an_error_of_one_line() -> None:
+def test_a_task_that_ends_its_worker_has_failed() -> None:
     def leave() -> None:
         os._exit(1)
 
-    with pytest.raises(LaunchError, match=r"^leaving failed for me: ") as caught:
-        wait_all({"me": ray.remote(max_retries=0)(leave).remote()}, "leaving")
-    assert "\n" not in str(caught.value)
+    outcome = wait_all({"me": ray.remote(max_retries=0)(leave).remote()})
+    assert (outcome.done, list(outcome.failed)) == ({}, ["me"])
 
 
 # --- interrupts of a process of its own ---
@@ -445,7 +335,7 @@ from softnce_ray.study.cluster import session, start_all, wait_all
 
 if __name__ == "__main__":
     with session(Resources()) as slots:
-        print(slots > 0, wait_all(start_all(lambda: 5, {0: ()}), "five")[0])
+        print(slots > 0, wait_all(start_all(lambda: 5, {0: ()})).done[0])
 """
 
 

@@ -1,0 +1,92 @@
+"""Studies as they were last launched, kept in the store: what `resume` goes on with and `extend` adds to."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from softnce_ray.config import StudyConfig
+from softnce_ray.config.settings import NAME
+from softnce_ray.store import Store, StoreError
+from softnce_ray.study.file import parse_study
+from softnce_ray.study.problems import Problem, StudyError
+
+_DIRECTORY = "# launched from: "
+
+
+@dataclass(frozen=True)
+class SavedStudy:
+    """A study and the directory that its relative paths start from."""
+
+    study: StudyConfig
+    directory: Path
+
+
+def study_text(study: StudyConfig) -> str:
+    """A study as YAML, with every default written out."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def save_study(store: Store, study: StudyConfig) -> None:
+    """Keep a study in the store, in the place of what was kept of it before.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    whole = study.model_copy(update={"corpus": str(Path(study.corpus).absolute())})
+    path = _path(store, study.study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
+        file.write(f"{_DIRECTORY}{Path.cwd()}\n{study_text(whole)}")
+    os.replace(file.name, path)
+
+
+def saved_study(store: Store, name: str) -> SavedStudy:
+    """The study of a name as it was last launched with this store.
+
+    Raises:
+      StoreError: there is none.
+      StudyError: it can no longer run: its corpus is gone, for example.
+    """
+    path = _path(store, name) if re.fullmatch(NAME, name) else None
+    if path is None or not path.exists():
+        known = ", ".join(sorted(file.stem for file in (store.root / "studies").glob("*.yaml"))) or "none yet"
+        raise StoreError(
+            f"expected a study that was launched with the store {store.root}, got {name!r}; there: {known}"
+        )
+    text = path.read_text(encoding="utf-8")
+    directory = text.partition("\n")[0].removeprefix(_DIRECTORY)
+    return SavedStudy(parse_study(text, source=str(path)), Path(directory))
+
+
+def extended(
+    study: StudyConfig, *, seeds: Sequence[int] = (), languages: Sequence[str] = (), trials: int | None = None
+) -> StudyConfig:
+    """A study with more seeds, languages and search trials (`trials` in all, of each cell); what it has already is
+    left as it is.
+
+    Raises:
+      StudyError: what is added does not go together with the study.
+    """
+    problems = []
+    if trials is not None and (study.search is None or trials < study.search.trials):
+        now = "no search" if study.search is None else f"{study.search.trials}"
+        problems.append(Problem("search.trials", f"expected more than the study has ({now}), got {trials}"))
+    if problems:
+        raise StudyError(f"study {study.study}", problems)
+    plain = study.model_dump(mode="json")
+    plain["seeds"] += [seed for seed in dict.fromkeys(seeds) if seed not in study.seeds]
+    plain["languages"] += [name for name in dict.fromkeys(languages) if name not in study.language_names]
+    if trials is not None:
+        plain["search"]["trials"] = trials
+    return parse_study(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), source=f"study {study.study}")
+
+
+def _path(store: Store, name: str) -> Path:
+    return store.root / "studies" / f"{name}.yaml"

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the first stops a launch cleanly, the second at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+# Tune would put a handler of its own in the place of ours. It understands SIGUSR1 in the same way, which is left to it.
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+
+INTERRUPTED = 130
+"""Exit status of a launch that a signal ended."""
+
+
+class Interrupts:
+    """What signals do at each stage of a launch."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.closing = False
+        """Set while records are sent at the end: then the first signal ends the process too, for what is not sent
+        yet lies on disk."""
+
+    def handle(self, number: int, frame: Any) -> None:
+        if self.asked or self.closing:
+            text = "softnce-ray: stopped at once; launching again, or softnce-ray resume, goes on"
+            print(text, file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+        self.asked = True
+        text = "softnce-ray: stopping after the last checkpoints; once more to stop at once"
+        print(text, file=sys.stderr, flush=True)
+        tune = signal.getsignal(signal.SIGUSR1)  # Tune's, while it runs
+        if not callable(tune):
+            raise KeyboardInterrupt
+        tune(number, frame)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Interrupts]:
+    """Handle SIGINT and SIGTERM for a launch: inside Tune they end its trials and it returns, elsewhere they raise
+    KeyboardInterrupt. All handlers are put back afterwards, the one that Tune leaves behind too. In a thread, where
+    Python handles no signals, nothing is changed."""
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupts.handle)
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,70 @@
+"""What the runs of arms and study say when a study has ended, so that the plain MLflow table tells it."""
+
+from __future__ import annotations
+
+import statistics
+
+from softnce_ray.report import build_report, to_markdown
+from softnce_ray.results import StudyResults, TrialKey, TrialResult
+from softnce_ray.store import Store, only_launch
+from softnce_ray.study.attempts import Attempts
+from softnce_ray.tracking import Tracker, Unsent, load_results
+
+PATIENCE = 30.0
+"""Seconds without a record going out after which a launch no longer waits for MLflow."""
+
+
+def sum_up(tracker: Tracker, store: Store, study: str) -> StudyResults:
+    """Write means of arms, the report and the best models; returns the results that they were made of.
+
+    Raises:
+      TrackingError: the results cannot be read.
+    """
+    results = load_results(store, study)
+    attempts = Attempts(store.ray(study))
+    finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
+    for arm in results.arms:
+        metrics = {}
+        for language in results.languages:
+            of_cell = [trial for trial in finished if (trial.arm, trial.language) == (arm, language)]
+            metrics.update(_cell_metrics(language, of_cell))
+            if of_cell:
+                best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
+                tracker.model(_key(best), attempts.model(best.identity))
+        tracker.arm_summary(arm, metrics)
+    failed = sum(trial.status == "FAILED" for trial in results.trials)
+    tracker.study_summary({"trials": len(results.trials), "failed": failed}, to_markdown(build_report(results)))
+    return results
+
+
+def sync(store: Store, study: str, *, patience: float = PATIENCE) -> Unsent:
+    """Send what an earlier launch could not send to MLflow, and sum up; returns what is still unsent.
+
+    Raises:
+      StoreError: the study is being run: its launch sends its records itself.
+      TrackingError: MLflow cannot be reached, or has not the study.
+    """
+    with only_launch(store, study):
+        tracker = Tracker.to_sync(store, study)
+        try:
+            if tracker.wait(patience):
+                sum_up(tracker, store, study)
+        finally:
+            unsent = tracker.close(patience)
+    return unsent
+
+
+def _cell_metrics(language: str, trials: list[TrialResult]) -> dict[str, float]:
+    """Mean and standard deviation over seeds of an arm in a language."""
+    metrics: dict[str, float] = {}
+    for name in ("test_mrr", "best_valid_mrr"):
+        values = [trial.metrics[name] for trial in trials]
+        if values:
+            metrics[f"{language}_{name}"] = statistics.fmean(values)
+        if len(values) > 1:
+            metrics[f"{language}_{name}_std"] = statistics.stdev(values)
+    return metrics
+
+
+def _key(trial: TrialResult) -> TrialKey:
+    return TrialKey(trial.arm, trial.language, trial.phase, trial.seed, trial.identity)

@@ -1,0 +1,69 @@
+"""Launches in tests: what they are told, and what they leave in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from softnce_ray.results import TrialResult
+from softnce_ray.store import Store
+from softnce_ray.study.run import Launch, launch
+
+SEARCH: dict[str, Any] = {"trials": 3, "seed": 9}
+
+
+class Said:
+    """A display that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.counts: list[tuple[int, int]] = []
+        self.outcomes: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def progress(self, done: int, total: int) -> None:
+        self.counts.append((done, total))
+
+    def started(self, key: Any) -> None: ...
+
+    def epoch(self, key: Any, metrics: Any, epochs: int) -> None: ...
+
+    def ended(self, key: Any, outcome: str, metrics: Any) -> None:
+        self.outcomes.append(outcome)
+
+    def close(self) -> None: ...
+
+
+def go(study: dict[str, Any], store: Store, display: Any = None) -> Launch:
+    path = store.root.parent / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return launch(path, store=store, display=display or Said())
+
+
+def runs(store: Store, role: str, study: str = "tiny") -> list[Run]:
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.role = '{role}'"))
+
+
+def statuses(store: Store) -> dict[str, set[str]]:
+    return {role: {run.info.status for run in runs(store, role)} for role in ("study", "arm", "trial")}
+
+
+def scores(trials: tuple[TrialResult, ...]) -> dict[tuple[str, str, int, str], tuple[Any, ...]]:
+    """Final numbers by trial: metrics that are no durations, and every reciprocal rank."""
+    return {
+        (trial.arm, trial.phase, trial.seed, trial.identity): (
+            trial.status,
+            trial.metrics.get("best_valid_mrr"),
+            trial.metrics.get("test_mrr"),
+            *(ranks.tolist() for _, ranks in sorted(trial.reciprocal_ranks.items())),
+        )
+        for trial in trials
+    }

@@ -1,0 +1,179 @@
+"""Trials that go wrong for real: each fails with a reason, the others go on, and no number of it is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from softnce_ray.report import build_report, to_markdown
+from softnce_ray.store import Store
+from softnce_ray.study.cluster import LaunchError
+
+from .launching import SEARCH, Said, go, runs, scores, statuses
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+
+
+def test_a_loss_that_is_no_number_fails_its_trial_at_once_and_is_not_told_to_optuna(plain_study, store) -> None:
+    arms = {
+        "infonce": {},
+        "diverging": {"temperature": 1e-40, "search": {"training.learning_rate": {"low": 0.01, "high": 0.02}}},
+    }
+    done = go(plain_study(arms=arms, search=SEARCH, seeds=[1]), store)
+    assert (done.ran, done.failed, done.interrupted) == (1, 3, False)
+    failed = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
+    assert {run.data.tags["failure_kind"] for run in failed} == {"diverged"}
+    assert {run.data.tags["attempts"] for run in failed} == {"1"}  # another would only repeat it
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    for run in failed:
+        assert "the loss of epoch 1 is nan" in run.data.tags["failure"]
+        assert "DivergedError" in Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
+    (name,) = optuna.get_all_study_names(storage=store.optuna_url)
+    told = optuna.load_study(study_name=name, storage=store.optuna_url).trials
+    assert [trial.state for trial in told] == [TrialState.FAIL] * 3
+    assert not any(trial.intermediate_values for trial in told)
+    shown = to_markdown(build_report(done.results, resamples=100, permutations=100))
+    assert "diverging" in shown
+
+
+class Meddling(Said):
+    """A display that does something once, when it hears a word."""
+
+    def __init__(self, word: str, act: Any) -> None:
+        super().__init__()
+        self._word, self._act, self.acted = word, act, False
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        self._meddle(text)
+
+    def epoch(self, key: Any, metrics: Any, epochs: int) -> None:
+        self._meddle(f"epoch {key.arm} {metrics['epoch']:.0f}")
+
+    def _meddle(self, text: str) -> None:
+        if self._word in text and not self.acted:
+            self.acted = True
+            self._act()
+
+
+def test_a_prepared_file_that_vanishes_fails_the_trials_that_need_it(plain_study, store) -> None:
+    def vanish() -> None:
+        for folder in (store.root / "prepared").rglob("*bm25*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    study = plain_study(seeds=[1], failures={"retries": 1}, resources={"max_concurrent": 1})
+    done = go(study, store, Meddling("epoch infonce 1", vanish))
+    assert (done.ran, done.failed) == (1, 1)
+    (failed,) = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
+    assert (failed.data.tags["arm"], failed.data.tags["failure_kind"]) == ("soft", "files")
+    assert failed.data.tags["attempts"] == "2"
+
+    again = go(study, store)  # which prepares it anew
+    assert (again.ran, again.already_done, again.failed) == (1, 1, 0)
+    assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
+    (mended,) = [run for run in runs(store, "trial") if run.data.tags["arm"] == "soft"]
+    assert "failure" not in mended.data.tags
+    assert mended.info.run_id == failed.info.run_id
+
+
+def actors() -> list[psutil.Process]:
+    """Processes of this test's Ray session that trials run in."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "".join(process.cmdline()[:1]).startswith("ray::ImplicitFunc"):
+                found.append(process)
+    return found
+
+
+def test_a_worker_that_is_killed_in_mid_epoch_costs_nothing(plain_study, store, empty_store, tmp_path) -> None:
+    study = plain_study(seeds=[1], arms={"infonce": {"training": {"epochs": 30, "batch_size": 16}}})
+    root = tmp_path / "undisturbed"
+    shutil.copytree(empty_store, root)
+    whole = go(study, Store(root, f"sqlite:///{root}/mlflow.db"))
+
+    killed: list[int] = []
+
+    def kill() -> None:
+        for worker in actors():
+            worker.send_signal(signal.SIGKILL)
+            killed.append(worker.pid)
+
+    # From another thread, some epochs later: while the driver listens, the worker waits.
+    said = Meddling("epoch infonce 5", lambda: threading.Timer(0.1, kill).start())
+    done = go(study, store, said)
+    assert killed
+    assert any("its worker was killed or its node was lost: tried again" in line for line in said.said)
+    assert (done.ran, done.failed) == (1, 0)
+    assert scores(done.results.trials) == scores(whole.results.trials)
+    (run,) = runs(store, "trial")
+    assert (run.info.status, run.data.tags["attempts"]) == ("FINISHED", "2")
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    for name in ("train_loss", "valid_mrr", "alignment"):
+        assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == list(range(1, 31))
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 320 MB: a launch refuses to begin with less than some 200 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", str(place)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small file system is not permitted here")
+    yield place
+    for _ in range(50):
+        if subprocess.run(["umount", str(place)], capture_output=True).returncode == 0:
+            break
+        time.sleep(0.1)
+
+
+def test_a_disk_that_is_full_is_a_line_and_the_study_goes_on_when_there_is_room(
+    plain_study, small_disk, empty_store
+) -> None:
+    root = small_disk / "store"
+    shutil.copytree(empty_store, root)
+    store = Store(root, f"sqlite:///{root}/mlflow.db")
+    ballast = small_disk / "ballast"
+
+    def fill() -> None:
+        with ballast.open("wb", buffering=0) as file:
+            for size in (2**20, 2**12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+
+    arms = {"infonce": {"encoder": {"kind": "bag", "width": 64}, "training": {"epochs": 6, "batch_size": 16}}}
+    study = plain_study(arms=arms, seeds=[1, 2], failures={"retries": 0})
+    said = Meddling("epoch infonce 2", fill)
+    try:
+        done = go(study, store, said)
+        assert done.failed > 0
+        assert all("no disk space left" in outcome for outcome in said.outcomes if outcome.startswith("failed"))
+        assert any("full" in line or "bytes could be written" in line for line in done.unsent)
+    except LaunchError as error:  # the driver's own writes failed first
+        assert "no disk space left" in str(error)
+    ballast.unlink()
+    again = go(study, store)
+    assert (again.failed, again.ran + again.already_done) == (0, 2)
+    assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
+    assert all(math.isfinite(run.data.metrics["test_mrr"]) for run in runs(store, "trial"))

@@ -1,0 +1,78 @@
+"""Failures of trials: their kind, their line, and whether another attempt is made."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import torch
+
+from softnce_ray.config import Failures
+from softnce_ray.corpus.store import CorpusError
+from softnce_ray.evaluation import DivergedError
+from softnce_ray.study.failures import Retries, failure_of
+
+
+def wrapped(inner: BaseException) -> BaseException:
+    """An error as libraries raise it: from another."""
+    outer = RuntimeError("reading failed")
+    outer.__cause__ = inner
+    return outer
+
+
+CASES = [
+    (DivergedError("the loss of epoch 2 is nan"), "diverged", "the loss of epoch 2 is nan"),
+    (CorpusError("expected a corpus folder at x"), "settings", "expected a corpus folder at x"),
+    (MemoryError(), "memory", "no memory left"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory", "Tried to allocate 2 GiB"),
+    (OSError(errno.ENOSPC, "No space left on device"), "disk", "free some where the store is"),
+    (RuntimeError("I/O error: No space left on device (os error 28)"), "disk", "free some where the store is"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "train.bin"), "files", "FileNotFoundError: [Errno 2] No such"),
+    (ZeroDivisionError("division\nby zero"), "error", "ZeroDivisionError: division by zero"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "reason"), CASES)
+def test_an_error_has_a_kind_and_a_reason_of_one_line(error: BaseException, kind: str, reason: str) -> None:
+    for each in (error, wrapped(error)):
+        failure = failure_of(each, "trace")
+        assert failure.kind == kind
+        assert "\n" not in failure.reason
+        assert failure.traceback == "trace"
+        if each is error or kind != "error":
+            assert reason in failure.reason
+
+
+def test_memory_that_torch_really_does_not_get_is_known(one_thread) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert failure_of(caught.value, "").kind == "memory"
+
+
+def test_a_reason_stays_short() -> None:
+    assert len(failure_of(ValueError("long " * 1000), "").reason) <= 500
+
+
+def test_another_attempt_is_made_as_often_as_the_study_says() -> None:
+    retries = Retries(Failures(retries=2))
+    assert [retries.again("a", "worker", 0) for _ in range(4)] == [True, True, False, False]
+    assert retries.again("b", "error", 0)
+
+
+def test_an_attempt_that_came_a_checkpoint_further_does_not_count() -> None:
+    retries = Retries(Failures(retries=1))
+    assert [retries.again("a", "worker", epoch) for epoch in (0, 1, 2, 2, 3)] == [True, True, True, False, True]
+    assert [retries.again("a", "error", epoch) for epoch in (3, 2, 1)] == [False, False, False]
+
+
+def test_only_the_kinds_that_the_study_names_are_tried_again() -> None:
+    retries = Retries(Failures(retries=9, retry=("memory",)))
+    assert retries.again("a", "memory", 0)
+    assert not retries.again("a", "worker", 0)
+    default = Retries(Failures())
+    assert not default.again("a", "diverged", 0)
+    assert not default.again("a", "settings", 0)
+
+
+def test_without_retries_the_first_failure_is_the_last() -> None:
+    assert not Retries(Failures(retries=0)).again("a", "worker", 5)
