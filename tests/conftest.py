@@ -16,6 +16,8 @@ import torch
 
 from softnce_ray.corpus import Pair, build_corpus
 
+pytest_plugins = ["servers"]
+
 # A query's word and the word that code has in its place: a text and its code share none, so that what an
 # encoder finds it has learned.
 VERBS = {

@@ -94,6 +94,8 @@ class Attempts:
         return None, 0
 
     def _book(self, identity: str) -> Path:
+        if not identity.isalnum():  # one that a tracking store gave may be anything
+            raise ValueError(f"expected the identity of a trial, got {identity!r}")
         return self._root / _BOOK / f"{identity}.jsonl"
 
     def _read(self, identity: str) -> list[Attempt]:

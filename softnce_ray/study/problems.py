@@ -83,6 +83,8 @@ def text_of(item: Any, loc: Key = ()) -> str:
         return f"unknown {item['ctx']['discriminator'].strip(chr(39))} {item['ctx']['tag']!r}" + suggestion(
             item["ctx"]["tag"], possible
         )
+    if item["type"] == "tuple_type":
+        return f"expected a list, got {got!r}"
     message = item["msg"].removeprefix("Value error, ")
     shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
     return f"{message[0].lower()}{message[1:]}, got {shown}"

@@ -79,7 +79,7 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
 
 def _open(store: Store, database: Path) -> MlflowClient | Exception:
     try:
-        with _alone(database) if store.artifact_root else contextlib.nullcontext():
+        with _alone(store, database) if store.artifact_root else contextlib.nullcontext():
             client = MlflowClient(tracking_uri=store.tracking_uri)
             client.search_experiments(max_results=1)
         return client
@@ -124,12 +124,18 @@ def _remedy(error: BaseException, store: Store) -> str:
 
 
 @contextlib.contextmanager
-def _alone(database: Path) -> Iterator[None]:
+def _alone(store: Store, database: Path) -> Iterator[None]:
     """Open a database of ours one process at a time: two that make its tables at the same time break it."""
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # a server's, or a store that can only be read
-            lock = held.enter_context((database.parent / ".mlflow.lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError, sqlalchemy.exc.SQLAlchemyError):  # a store that can only be read
+            if store.tracking_uri.startswith("sqlite:///"):
+                lock = held.enter_context((database.parent / ".mlflow.lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            elif store.tracking_uri.startswith("postgresql"):  # may be opened from several machines
+                engine = sqlalchemy.create_engine(
+                    store.tracking_uri, poolclass=sqlalchemy.pool.NullPool, isolation_level="AUTOCOMMIT"
+                )
+                held.enter_context(engine.connect()).execute(sqlalchemy.text("SELECT pg_advisory_lock(2310)"))
         yield
 
 

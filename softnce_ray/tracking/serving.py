@@ -26,5 +26,6 @@ def serve(store: Store, *, host: str, port: int) -> None:
         f"MLflow on {store.root}: http://{host}:{port} (Ctrl-C ends it; first start takes some 15 s)", file=sys.stderr
     )
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runner would hold another gigabyte
-    options = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifact_root]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store.tracking_uri  # no option: all can read a command line
+    options = ["--default-artifact-root", store.artifact_root, "--workers", "1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *options, "--host", host, "--port", str(port)])

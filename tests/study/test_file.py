@@ -53,7 +53,8 @@ def test_a_right_study_is_read(write) -> None:
 MISTAKES = [
     ("quesiton: why\n" + ARMS, "f.yaml:5: quesiton: unknown key; did you mean 'question'? possible: arms, baseline,"),
     (ARMS + "resources: {cpu: 2}\n", "f.yaml:7: resources.cpu: unknown key; did you mean 'cpus'? possible: cpus,"),
-    (ARMS + "failures: {retry: 2}\n", "f.yaml:7: failures.retry: unknown key; did you mean 'retries'?"),
+    (ARMS + "failures: {retrys: 2}\n", "f.yaml:7: failures.retrys: unknown key; did you mean 'retry'?"),
+    (ARMS + "failures: {retry: 2}\n", "f.yaml:7: failures.retry: expected a list, got 2"),
     ("arms:\n  infonce:\n    trainin: {}\n", "f.yaml:7: arms.infonce.trainin: unknown key; did you mean 'training'?"),
     (
         "arms:\n  infonce:\n    training:\n      epoch: 3\n",
