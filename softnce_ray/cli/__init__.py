@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from softnce_ray.cli import corpora, models, results, studies
+from softnce_ray.cli import corpora, models, results, searching, selection, studies
 from softnce_ray.errors import UserError
 
 app = typer.Typer(
@@ -24,8 +24,11 @@ app.add_typer(corpora.app, name="corpus")
 for command in (
     studies.launch,
     results.report,
+    selection.best,
     models.export,
-    models.search,
+    searching.index,
+    searching.search,
+    searching.evaluate,
     results.ui,
     studies.schema,
 ):
