@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -44,50 +44,89 @@ def judged_ndcg(
 
     Source: Husain et al., CodeSearchNet Challenge, 2019, section 4; ties as in `evaluation.graded_ndcg`.
     """
-    _check(queries, codes, relevance, k, among)
-    judged: list[list[tuple[int, float]]] = [[] for _ in range(len(queries))]
-    for (query, code), value in relevance.items():
-        judged[query].append((code, value))
-    discounts = 1 / np.log2(2 + np.arange(len(codes)))
-    if k is not None:
-        discounts[k:] = 0.0
-    sums = np.concatenate([[0.0], np.cumsum(discounts)])
+    if queries.ndim != 2 or codes.ndim != 2 or queries.shape[1] != codes.shape[1]:
+        raise ValueError(f"expected (Q, D) and (M, D), got {tuple(queries.shape)} and {tuple(codes.shape)}")
+    _check((len(queries), len(codes)), relevance, k, among)
+    if not (torch.isfinite(queries).all() and torch.isfinite(codes).all()):
+        raise DivergedError("expected finite vectors, got NaN or infinity: the encoder has diverged; train it anew")
+    judged = _by_query(relevance, len(queries))
     largest = codes.norm(dim=1).max() if len(codes) else torch.zeros(())
     result = np.full(len(queries), np.nan)
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
         scores = (rows @ codes.T).double().cpu().numpy()
         slacks = (ROUNDING * rows.norm(dim=1) * largest).double().cpu().numpy()
-        for index, (scored, slack) in enumerate(zip(scores, slacks, strict=True), start=start):
-            places = np.array([code for code, _ in judged[index]], dtype=np.int64)
-            gains = 2.0 ** np.array([value for _, value in judged[index]]) - 1
-            ideal = float(np.sort(gains)[::-1] @ discounts[: len(gains)])
-            if ideal <= 0:
-                continue
-            own = scored[places]
-            pool = np.sort(own if among == "judged" else scored)
-            first = len(pool) - np.searchsorted(pool, own + slack, side="right")
-            last = len(pool) - np.searchsorted(pool, own - slack, side="left")
-            result[index] = gains @ ((sums[last] - sums[first]) / (last - first)) / ideal
+        result[start : start + block] = _ndcg(scores, slacks, judged[start : start + block], k, among)
     return result
 
 
-def _check(
-    queries: Tensor, codes: Tensor, relevance: Mapping[tuple[int, int], float], k: int | None, among: str
-) -> None:
-    if queries.ndim != 2 or codes.ndim != 2 or queries.shape[1] != codes.shape[1]:
-        raise ValueError(f"expected (Q, D) and (M, D), got {tuple(queries.shape)} and {tuple(codes.shape)}")
+def ndcg_of_scores(
+    scores: np.ndarray,
+    relevance: Mapping[tuple[int, int], float],
+    k: int | None = None,
+    *,
+    among: Literal["judged", "all"] = "judged",
+    rounding: float = ROUNDING,
+) -> np.ndarray:
+    """`judged_ndcg` of scores that are no products of vectors.
+
+    Args:
+      scores: (Q, M) finite.
+      relevance, k, among: as of `judged_ndcg`.
+      rounding: scores closer than this share of the query's largest are ties.
+
+    Raises:
+      ValueError: as of `judged_ndcg`.
+    """
+    _check(scores.shape, relevance, k, among)
+    slacks = rounding * np.abs(scores).max(axis=1, initial=0.0)
+    return _ndcg(scores.astype(np.float64), slacks, _by_query(relevance, len(scores)), k, among)
+
+
+def _by_query(relevance: Mapping[tuple[int, int], float], queries: int) -> list[list[tuple[int, float]]]:
+    judged: list[list[tuple[int, float]]] = [[] for _ in range(queries)]
+    for (query, code), value in relevance.items():
+        judged[query].append((code, value))
+    return judged
+
+
+def _ndcg(
+    scores: np.ndarray,
+    slacks: np.ndarray,
+    judged: Sequence[Sequence[tuple[int, float]]],
+    k: int | None,
+    among: str,
+) -> np.ndarray:
+    """(Q,) of (Q, M) scores; scores no further apart than the query's slack are ties."""
+    discounts = 1 / np.log2(2 + np.arange(scores.shape[1]))
+    if k is not None:
+        discounts[k:] = 0.0
+    sums = np.concatenate([[0.0], np.cumsum(discounts)])
+    result = np.full(len(scores), np.nan)
+    for index, (scored, slack) in enumerate(zip(scores, slacks, strict=True)):
+        places = np.array([code for code, _ in judged[index]], dtype=np.int64)
+        gains = 2.0 ** np.array([value for _, value in judged[index]]) - 1
+        ideal = float(np.sort(gains)[::-1] @ discounts[: len(gains)])
+        if ideal <= 0:
+            continue
+        own = scored[places]
+        pool = np.sort(own if among == "judged" else scored)
+        first = len(pool) - np.searchsorted(pool, own + slack, side="right")
+        last = len(pool) - np.searchsorted(pool, own - slack, side="left")
+        result[index] = gains @ ((sums[last] - sums[first]) / (last - first)) / ideal
+    return result
+
+
+def _check(shape: tuple[int, ...], relevance: Mapping[tuple[int, int], float], k: int | None, among: str) -> None:
     if k is not None and k < 1:
         raise ValueError(f"expected k of at least 1, got {k}")
     if among not in ("judged", "all"):
         raise ValueError(f"expected among to be 'judged' or 'all', got {among!r}")
     for (query, code), value in relevance.items():
-        if not (0 <= query < len(queries) and 0 <= code < len(codes)):
+        if not (0 <= query < shape[0] and 0 <= code < shape[1]):
             raise ValueError(
-                f"expected rows below {len(queries)} and {len(codes)} in relevance, got ({query}, {code}): "
+                f"expected rows below {shape[0]} and {shape[1]} in relevance, got ({query}, {code}): "
                 "embed every query and code that was judged"
             )
         if not (np.isfinite(value) and value >= 0):
             raise ValueError(f"expected a relevance of 0 or more, got {value} at ({query}, {code})")
-    if not (torch.isfinite(queries).all() and torch.isfinite(codes).all()):
-        raise DivergedError("expected finite vectors, got NaN or infinity: the encoder has diverged; train it anew")

@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [
     {"cli"},
     {"api"},
     {"study"},
-    {"export", "retrieval", "report", "tracking"},
+    {"export", "retrieval", "report", "selection", "tracking"},
     {"statistics"},
     {"preparation"},
     {"simcse"},
@@ -30,12 +30,19 @@ FLOORS: list[set[str]] = [
 ]
 
 # Within the floor that has several rooms, who may know whom.
-BESIDE = {("model", "encoders"), ("optimisers", "encoders"), ("export", "tracking")}
+BESIDE = {
+    ("model", "encoders"),
+    ("optimisers", "encoders"),
+    ("export", "tracking"),
+    ("selection", "tracking"),
+    ("export", "selection"),
+    ("export", "report"),
+}
 
 DOORS = {
     "ray": ("study/",),
     "mlflow": ("tracking/",),
-    "optuna": ("study/search.py",),
+    "optuna": ("study/search.py", "study/importances.py"),
     "typer": ("cli/",),
 }
 

@@ -234,7 +234,7 @@ def test_a_trial_recorded_twice_counts_once():
 def test_running_study_says_so():
     running = trial("infonce", 2, status="RUNNING", reciprocal_ranks={})
     report = build(study(trial("infonce", 1), running, arms=("infonce",), status="RUNNING"))
-    assert report.title == "quickstart (still running: 1 of 3 confirm trials finished)"
+    assert report.title == "quickstart (still running: 1 of 3 confirm trials finished, 1 trial running)"
     text = to_markdown(report)
     assert "infonce, python: running, seed 2 (run infonce-python-2)\n" in text
     assert "missing, seed 3: not started yet" in text

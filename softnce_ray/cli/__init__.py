@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from softnce_ray.cli import corpora, doctor, models, results, studies
+from softnce_ray.cli import corpora, doctor, models, results, searching, selection, studies
 from softnce_ray.errors import UserError
 
 app = typer.Typer(
@@ -28,8 +28,11 @@ for command in (
     studies.sync,
     doctor.doctor,
     results.report,
+    selection.best,
     models.export,
-    models.search,
+    searching.index,
+    searching.search,
+    searching.evaluate,
     results.ui,
     studies.schema,
 ):

@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
-from softnce_ray.errors import UserError
+from softnce_ray.cli.options import StoreOption, TrackingOption, store_at
 
 
 def export(
-    study: StudyName,
-    to: Annotated[Path, typer.Option("--to", help="Folder to make.")],
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY|RUN", help="Name of a launched study, or the id of a trial's run.")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Folder to make; of several formats, each has a folder in it.")],
+    formats: Annotated[
+        str, typer.Option("--formats", help="hf, sentence-transformers, onnx, mlflow: one, or several with commas.")
+    ] = "sentence-transformers",
+    int8: Annotated[bool, typer.Option("--int8", help="Beside the ONNX graph one of int8, its loss measured.")] = False,
+    register: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Registered model that an mlflow export is champion of (default: the study)."
+        ),
+    ] = None,
     arm: Annotated[str | None, typer.Option(help="Only from this arm.")] = None,
     language: Annotated[
         str | None, typer.Option(help="As in the study's file, all included; needed when it has several.")
     ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The study's corpus (default: where its file says).")
+    ] = None,
+    ranks: Annotated[
+        bool, typer.Option("--ranks/--no-ranks", help="Compare with the ranks that the run stored.")
+    ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     store: StoreOption = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
-    """Write the best model by validation as a folder that sentence-transformers loads."""
+    """Write the best model by validation, or a run's, for other libraries; each format is read again and compared."""
     from softnce_ray.export import export as run
 
-    done = run(study, to, store=store_at(store, tracking_uri), arm=arm, language=language, overwrite=overwrite)
+    done = run(
+        study,
+        to,
+        store=store_at(store, tracking_uri),
+        arm=arm,
+        language=language,
+        formats=[name.strip() for name in formats.split(",")],
+        int8=int8,
+        register=register,
+        corpus=corpus,
+        ranks=ranks,
+        overwrite=overwrite,
+        say=lambda line: print(line, file=sys.stderr),
+    )
     trial = done.trial
     print(
         f"{done.folder}: {trial.arm}/{trial.language} seed {trial.seed}, "
         f"valid MRR {trial.metrics['best_valid_mrr']:.4f}; checked, largest difference of a vector "
-        f"{done.largest_difference:.1e}"
+        f"{done.largest_difference:.1e} of its length"
     )
-
-
-def search(
-    model: Annotated[Path, typer.Argument(metavar="DIR", help="An exported model.")],
-    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What to look for.")],
-    corpus: Annotated[Path, typer.Option("--corpus", help="The corpus to search.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="Answers to each query.")] = 5,
-    show_code: Annotated[bool, typer.Option("--code", help="Print the functions too.")] = False,
-) -> None:
-    """Find the functions of a corpus that answer a query, with an exported model alone."""
-    from softnce_ray.retrieval import search as run
-
-    if not all(query.strip() for query in queries):
-        raise UserError("QUERY: expected words to look for, got an empty text")
-    for query, hits in zip(queries, run(model, corpus, queries, top=top), strict=True):
-        print(f"# {' '.join(query.split())}")
-        for hit in hits:
-            print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{hit.documentation}")
-            if show_code:
-                print("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
+    for name, checked in done.checked.items():
+        ranked = "ranks not compared"
+        if checked.mrr is not None:
+            same = checked.queries - checked.other_ranks
+            ranked = f"{same:,} of {checked.queries:,} ranks as stored, MRR {checked.mrr:.4f}"
+        print(f"{name}: {done.sizes[name] / 1e6:.1f} MB, difference {checked.difference:.1e}, {ranked}")
+    if done.registered:
+        name, version, before = done.registered
+        print(f"registered {name} version {version}, champion" + (f" in place of version {before}" if before else ""))

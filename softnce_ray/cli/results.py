@@ -22,6 +22,8 @@ class Format(enum.StrEnum):
 
     terminal = "terminal"
     markdown = "markdown"
+    latex = "latex"
+    html = "html"
     json = "json"
 
 
@@ -32,18 +34,41 @@ def report(
         Literal["reciprocal_rank", "graded_ndcg"],
         typer.Option(help="What of each query to compare; graded_ndcg: where codes of a meaning are known."),
     ] = "reciprocal_rank",
+    versus_paper: Annotated[
+        bool, typer.Option("--versus-paper", help="Put published numbers beside these, and say what differs.")
+    ] = False,
     format: Annotated[Format, typer.Option("--format")] = Format.terminal,
     out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="With html: the corpus' folder on this machine, for queries and code (default: as launched)."
+        ),
+    ] = None,
     store: StoreOption = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
-    """Compare the arms of a study: means, intervals, differences, corrected p."""
+    """Compare the arms of a study: means, intervals, differences, corrected p; html has the pictures."""
     from rich.console import Console
 
-    from softnce_ray.report import build_report, to_json, to_markdown, to_terminal
+    from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown, to_terminal
     from softnce_ray.tracking import load_results
 
-    made = build_report(load_results(store_at(store, tracking_uri), study), baseline=baseline, measure=measure)
+    place = store_at(store, tracking_uri)
+    results = load_results(place, study)
+    made = build_report(results, baseline=baseline, measure=measure, versus_paper=versus_paper)
+    written = ""
+    match format:
+        case Format.html:
+            from softnce_ray.study.reporting import collect
+
+            written = to_html(made, collect(place, results, made, corpus=corpus))
+        case Format.latex:
+            written = to_latex(made)
+        case Format.markdown:
+            written = to_markdown(made)
+        case Format.json:
+            written = to_json(made)
     try:
         target = open(out, "w", encoding="utf-8") if out else _stdout()  # noqa: SIM115
     except OSError as error:
@@ -53,7 +78,7 @@ def report(
             console = Console(file=file, width=None if file.isatty() else _PAGE)
             console.print(to_terminal(made, width=console.width))
         else:
-            file.write((to_markdown(made) if format is Format.markdown else to_json(made)).rstrip("\n") + "\n")
+            file.write(written.rstrip("\n") + "\n")
 
 
 def ui(

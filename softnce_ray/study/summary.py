@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 
-from softnce_ray.report import build_report, to_markdown
+from softnce_ray.report import Report, arm_metrics, build_report, findings, report_files, to_markdown
 from softnce_ray.results import StudyResults, TrialKey, TrialResult
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study.attempts import Attempts
+from softnce_ray.study.reporting import collect
 from softnce_ray.tracking import Tracker, Unsent, load_results
 
 PATIENCE = 30.0
@@ -21,20 +22,29 @@ def sum_up(tracker: Tracker, store: Store, study: str) -> StudyResults:
       TrackingError: the results cannot be read.
     """
     results = load_results(store, study)
+    report = build_report(results)
     attempts = Attempts(store.ray(study))
     finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
     for arm in results.arms:
-        metrics = {}
+        metrics = arm_metrics(report, arm)
         for language in results.languages:
             of_cell = [trial for trial in finished if (trial.arm, trial.language) == (arm, language)]
-            metrics.update(_cell_metrics(language, of_cell))
+            metrics = {**_cell_metrics(language, of_cell), **metrics}
             if of_cell:
                 best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
                 tracker.model(_key(best), attempts.model(best.identity))
         tracker.arm_summary(arm, metrics)
     failed = sum(trial.status == "FAILED" for trial in results.trials)
-    tracker.study_summary({"trials": len(results.trials), "failed": failed}, to_markdown(build_report(results)))
+    tracker.study_summary({"trials": len(results.trials), "failed": failed}, _note(report))
+    tracker.study_files(report_files(report, collect(store, results, report)))
     return results
+
+
+def _note(report: Report) -> str:
+    """What the study asked and found, in Markdown, for the page of its run."""
+    asked = [f"**Asked:** {report.question}", ""] if report.question else []
+    found = [f"- {sentence}" for sentence in findings(report)]
+    return "\n".join([*asked, *(["**Found:**", "", *found, ""] if found else []), to_markdown(report)])
 
 
 def sync(store: Store, study: str, *, patience: float = PATIENCE) -> Unsent:

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
@@ -16,6 +15,7 @@ from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
+from softnce_ray.tracking.history import fetch_file
 from softnce_ray.tracking.long_tags import from_pieces
 from softnce_ray.tracking.runs import best_of_each, rank
 
@@ -43,7 +43,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
     meanings = json.loads(from_pieces("definitions", tags, "{}"))
     runs = best_of_each(search_runs(client, experiment.experiment_id, "tags.role = 'trial'"))
     trials = tuple(
-        _trial(client, run, ranks)
+        _trial(store, run, ranks)
         for run in sorted(runs, key=lambda run: run.info.start_time)
         if run.data.tags["arm"] in arms
         and run.data.tags["language"] in languages
@@ -89,13 +89,13 @@ def download_model(store: Store, run_id: str, to: Path) -> Path:
     return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(to)))
 
 
-def _trial(client: MlflowClient, run: Run, with_ranks: bool) -> TrialResult:
+def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
     tags = run.data.tags
     ranks: dict[Measure, dict[str, np.ndarray]] = {}
     if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
         try:
             with tempfile.TemporaryDirectory() as folder:  # MLflow copies, and would leave the copy lying about
-                ranks = read_ranks(client.download_artifacts(run.info.run_id, RANKS_FILE, folder))
+                ranks = read_ranks(fetch_file(store, run, RANKS_FILE, folder))
         except (OSError, MlflowException) as error:
             raise TrackingError(
                 f"run {run.info.run_id} ({run.info.run_name}) is finished, but its {RANKS_FILE} "

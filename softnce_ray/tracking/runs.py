@@ -201,6 +201,10 @@ class Runs:
         metrics = _metrics(record.payload["metrics"], 0, record.at)
         self._client.log_batch(self._study(), metrics=metrics, tags=[RunTag("mlflow.note.content", note)])
 
+    def _study_files(self, record: Record) -> None:
+        for name, text in record.payload["texts"].items():
+            self._client.log_text(self._study(), text, name)
+
     def _model(self, record: Record) -> None:
         best = self._trial(record.key)
         if "model" not in best.tags:  # set when all of its files are there

@@ -241,6 +241,10 @@ class Tracker:
         """What a table of runs should tell of the study, and a text in Markdown; also when its run is closed."""
         self._write("study_summary", metrics=_floats(metrics), note=masked(note, self._store))
 
+    def study_files(self, files: Mapping[str, str]) -> None:
+        """Texts to lie in the study's own run, by their names; they replace those of before."""
+        self._write("study_files", texts={name: masked(text, self._store) for name, text in files.items()})
+
     def wait(self, patience: float | None = None) -> bool:
         """Until all that was said so far is sent, or refused for good: True. False when nothing went out for
         `patience` seconds."""

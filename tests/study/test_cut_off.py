@@ -93,7 +93,9 @@ class CuttingOff(Said):
 def test_what_a_worker_does_that_was_cut_off_changes_nothing(
     two_nodes, plain_study, empty_store, tmp_path, monkeypatch
 ) -> None:
-    study = plain_study(seeds=[1], arms={"infonce": {"encoder": SLOW, "training": {"epochs": EPOCHS, "batch_size": 16}}})
+    study = plain_study(
+        seeds=[1], arms={"infonce": {"encoder": SLOW, "training": {"epochs": EPOCHS, "batch_size": 16}}}
+    )
     stores = []
     for name in ("undisturbed", "cut"):
         root = tmp_path / name

@@ -1,9 +1,8 @@
-"""Use of an exported model: which functions of a corpus answer a query."""
+"""Search in a corpus without an index: every function is embedded for the occasion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +10,26 @@ import pyarrow as pa
 
 from softnce_ray.corpus.pairs import SPLITS
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.model import load_export
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A function that answers a query; `score` is the product of the two vectors."""
-
-    score: float
-    language: str
-    package: str
-    path: str
-    line: int
-    name: str
-    documentation: str
-    code: str
+from softnce_ray.retrieval.embedding import open_embedder
+from softnce_ray.retrieval.index import Hit
 
 
 def search(model: str | Path, corpus: str | Path, queries: Sequence[str], *, top: int = 5) -> list[list[Hit]]:
     """The `top` functions of a corpus, all its languages and splits, for each query, the best first.
 
     Args:
-      model: an exported folder; nothing else is needed.
+      model: the folder of an exported model, or of another sentence encoder; nothing else is needed.
       corpus: a corpus folder.
       queries: one or more texts.
 
     Raises:
-      ExportError: `model` is no export.
+      ExportError: `model` is no model.
       CorpusError: `corpus` is no corpus.
     """
-    encoder, opened = load_export(model), Corpus.open(corpus)
+    encoder, opened = open_embedder(model), Corpus.open(corpus)
     tables = [opened.table(language, split) for language in opened.languages for split in SPLITS]
     functions = pa.concat_tables(tables)
-    codes = encoder.encode_codes(functions.column("code").to_pylist())
+    codes = encoder.codes(functions.column("code").to_pylist())
     scores = encoder.encode_queries(queries) @ codes.T
     return [_best(functions, row, top) for row in scores]
 

@@ -1,0 +1,215 @@
+"""Commands that use a model: index sources, search, evaluate."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from softnce_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from softnce_ray.progress import Advance
+    from softnce_ray.retrieval import Evaluation, Hit, Line
+
+_PAGE = 130
+
+
+class Format(enum.StrEnum):
+    """Renderings of an evaluation; tsv is the default where stdout is no terminal."""
+
+    terminal = "terminal"
+    tsv = "tsv"
+    json = "json"
+
+
+def index(
+    source: Annotated[Path, typer.Argument(help="A folder of sources, a source file, an archive, or a corpus.")],
+    model: Annotated[Path, typer.Option("--model", help="Folder of an exported or other sentence encoder.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make, or the index to bring up to date.")],
+    half: Annotated[bool, typer.Option("--half", help="Keep vectors as float16: half the space.")] = False,
+    without_tests: Annotated[bool, typer.Option("--without-tests", help="Pass over tests and examples.")] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that read sources.")] = 2,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an index of another source or model in --out.")
+    ] = False,
+) -> None:
+    """Make source code searchable: every function of six languages, documented or not, with file and line."""
+    from softnce_ray.progress import progress
+    from softnce_ray.retrieval import build_index
+
+    with contextlib.ExitStack() as shown:
+        reading = shown.enter_context(progress("reading", "files"))
+        later: list[Advance] = []
+
+        def embedding(finished: int, total: int, note: str) -> None:
+            if not later:  # a terminal has one display at a time
+                shown.close()
+                later.append(shown.enter_context(progress("embedding", "functions")))
+            later[0](finished, total, note)
+
+        done = build_index(
+            source,
+            model,
+            out,
+            number="float16" if half else "float32",
+            tests=not without_tests,
+            workers=workers,
+            overwrite=overwrite,
+            reading=reading,
+            embedding=embedding,
+        )
+    if done.passed_over:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.passed_over.items()))
+        print(f"passed over: {reasons}", file=sys.stderr)
+    languages = ", ".join(f"{language} {count:,}" for language, count in done.languages.items())
+    print(
+        f"{done.folder}: {done.functions:,} functions ({languages}) of {done.files:,} files, {done.texts:,} different; "
+        f"{done.computed:,} embedded, {done.reused:,} unchanged; {done.bytes / 1e6:.1f} MB"
+    )
+
+
+def search(
+    where: Annotated[Path, typer.Argument(metavar="INDEX", help="An index; with --corpus the folder of a model.")],
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What to look for.")],
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="Search this corpus with the model INDEX, without an index.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Where the index's model is now (default: where it was).")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Answers to each query.")] = 5,
+    show_code: Annotated[bool, typer.Option("--code", help="Print the functions too.")] = False,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Fuse with BM25 over names, documentation and code.")
+    ] = False,
+) -> None:
+    """Find the functions that answer a query, in an index or a corpus."""
+    if not all(query.strip() for query in queries):
+        raise UserError("QUERY: expected words to look for, got an empty text")
+    if corpus is not None and (hybrid or model is not None):
+        option = "--hybrid" if hybrid else "--model"
+        raise UserError(f"{option}: is for an index: make one with softnce-ray index {corpus} --model {where} --out …")
+    for query, hits in zip(queries, _answers(where, queries, corpus, model, top, hybrid), strict=True):
+        print(f"# {' '.join(query.split())}")
+        for hit in hits:
+            also = f" (and {hit.elsewhere} more with the same code)" if hit.elsewhere else ""
+            print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{hit.documentation}{also}")
+            if show_code:
+                print("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
+
+
+def _answers(
+    where: Path, queries: list[str], corpus: Path | None, model: Path | None, top: int, hybrid: bool
+) -> list[list[Hit]]:
+    from softnce_ray.named import EXPORT_SETTINGS
+    from softnce_ray.retrieval import Index
+    from softnce_ray.retrieval import search as search_corpus
+
+    if corpus is not None:
+        return search_corpus(where, corpus, queries, top=top)
+    if (where / EXPORT_SETTINGS).is_file() or (where / "modules.json").is_file():
+        raise UserError(
+            f"{where} is a model: give --corpus CORPUS too, or make an index with softnce-ray index DIR --model "
+            f"{where} --out INDEX and search that"
+        )
+    opened = Index.open(where)
+    return opened.search(queries, opened.embedder(model), top=top, hybrid=hybrid)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of an exported or other sentence encoder.")],
+    corpus: Annotated[Path | None, typer.Option("--corpus", help="Rank the queries of this corpus.")] = None,
+    qrels: Annotated[
+        Path | None, typer.Option("--qrels", help="Graded judgements: judgements.jsonl beside codes.jsonl.")
+    ] = None,
+    split: Annotated[Literal["valid", "test"], typer.Option("--split", help="Queries of the corpus.")] = "test",
+    language: Annotated[
+        list[str] | None, typer.Option("--language", help="Only this one of the corpus; repeatable.")
+    ] = None,
+    format: Annotated[Format | None, typer.Option("--format", help="Default: terminal, or tsv when piped.")] = None,
+) -> None:
+    """Measure a model on a corpus or on graded judgements, with BM25 and the hybrid of both beside it."""
+    from softnce_ray.progress import progress
+    from softnce_ray.retrieval import evaluate_corpus, evaluate_judgements
+
+    if corpus is None and qrels is None:
+        raise UserError("expected --corpus CORPUS or --qrels FILE, or both, got neither: nothing to evaluate on")
+    if language and corpus is None:
+        raise UserError("--language: is for --corpus, got it without one")
+    made: list[Evaluation] = []
+    with progress("embedding", "functions") as advance:
+        if corpus is not None:
+            made.append(evaluate_corpus(model, corpus, split=split, languages=language, advance=advance))
+        if qrels is not None:
+            made.append(evaluate_judgements(model, qrels, advance=advance))
+    for note in (note for each in made for note in each.notes):
+        print(f"note: {note}", file=sys.stderr)
+    chosen = format or (Format.terminal if sys.stdout.isatty() else Format.tsv)
+    if chosen is Format.json:
+        print(json.dumps([_plain(each) for each in made], indent=1))
+    elif chosen is Format.tsv:
+        print("\n".join(_tsv(made)))
+    else:
+        _show(made)
+
+
+def _plain(made: Evaluation) -> dict[str, object]:
+    return {**dataclasses.asdict(made), "model": str(made.model)}
+
+
+def _tsv(made: Iterable[Evaluation]) -> Iterable[str]:
+    """One row for each metric: tables of all kinds have the same columns."""
+    yield "data\tsplit\tlanguage\tsystem\tqueries\tcodes\tmetric\tvalue\tlow\thigh"
+    for each in made:
+        for line in each.lines:
+            for name, value in line.metrics.items():
+                yield "\t".join(
+                    map(
+                        str,
+                        (
+                            *(each.data, each.split, line.language, line.system, line.queries, line.codes),
+                            *(name, f"{value.mean:.6f}", f"{value.low:.6f}", f"{value.high:.6f}"),
+                        ),
+                    )
+                )
+
+
+def _show(made: Iterable[Evaluation]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else _PAGE)
+    for each in made:
+        console.print(f"{each.model.name} ({each.content[:12]}) on {each.data}, {each.split}", markup=False)
+        names = list(each.lines[0].metrics)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name in ("language", "system"):
+            table.add_column(name)
+        for name in ("queries", "codes", *names):
+            table.add_column(name, justify="right")
+        for line in each.lines:
+            table.add_row(line.language, line.system, f"{line.queries:,}", f"{line.codes:,}", *_cells(line, names))
+        console.print(table)
+    console.print(
+        "Brackets: 95 % percentile bootstrap interval over queries, 2,000 resamples. bm25: k1 1.2, b 0.75, words with "
+        "identifiers split. hybrid: sum of both scores, standardised over the codes."
+    )
+
+
+def _cells(line: Line, names: list[str]) -> list[str]:
+    """Values; with their interval where there is room: of the first metric, and of two both."""
+    cells = []
+    for number, name in enumerate(names):
+        value = line.metrics[name]
+        interval = f" [{value.low:.4f}, {value.high:.4f}]" if number == 0 or len(names) == 2 else ""
+        cells.append(f"{value.mean:.4f}{interval}")
+    return cells

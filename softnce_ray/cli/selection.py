@@ -1,0 +1,132 @@
+"""The command that chooses a model."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
+
+if TYPE_CHECKING:
+    from softnce_ray.selection import Candidate, Choice
+
+_PAGE = 130
+
+
+class Format(enum.StrEnum):
+    """Renderings of a choice."""
+
+    terminal = "terminal"
+    json = "json"
+
+
+def best(
+    study: StudyName,
+    language: Annotated[
+        str | None, typer.Option(help="As in the study's file, all included (default: each that it has).")
+    ] = None,
+    metric: Annotated[
+        Literal["mrr", "recall@1", "recall@5", "recall@10", "ndcg@10", "graded_ndcg"],
+        typer.Option(help="Mean over the validation queries."),
+    ] = "mrr",
+    rule: Annotated[
+        Literal["best", "one-standard-error"],
+        typer.Option(help="one-standard-error: the cheapest arm that is not that much worse than the best."),
+    ] = "best",
+    max_latency_ms: Annotated[
+        float | None, typer.Option("--max-latency-ms", min=0, help="Median to encode one query here, with one thread.")
+    ] = None,
+    max_size_mb: Annotated[
+        float | None, typer.Option("--max-size-mb", min=0, help="Of the model's files; 10^6 bytes.")
+    ] = None,
+    format: Annotated[Format, typer.Option("--format")] = Format.terminal,
+    store: StoreOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Choose the model to ship by validation alone, say what else came close, and record the choice in the study."""
+    from softnce_ray.selection import as_plain
+    from softnce_ray.selection import best as run
+
+    choices = run(
+        study,
+        store=store_at(store, tracking_uri),
+        language=language,
+        metric=metric,
+        rule=rule,
+        max_latency_ms=max_latency_ms,
+        max_size_mb=max_size_mb,
+    )
+    if format is Format.json:
+        print(json.dumps([as_plain(each) for each in choices], indent=1))
+        return
+    for number, choice in enumerate(choices):
+        if number:
+            print()
+        _show(choice)
+    print(
+        "\nTest was not read. Recorded in the study's run (tag selection.<language>) and in the chosen run (selected)."
+    )
+
+
+def _show(choice: Choice) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else _PAGE)
+    trial = choice.trial
+    print(f"{choice.language}: {choice.chosen.arm}, seed {trial.seed}, run {trial.run_id}")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("arm")
+    for name in (f"valid {choice.metric}", "95 % interval", "behind the best", "standard error", "size", "latency"):
+        table.add_column(name, justify="right")
+    for each in choice.candidates:
+        table.add_row(*_row(each, each.arm == choice.chosen.arm))
+    console.print(table)
+    for line in _sentences(choice):
+        console.print(line, markup=False, highlight=False)
+
+
+def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
+    mean, behind, cost = candidate.mean, candidate.behind, candidate.cost
+    return (
+        f"{'*' if is_chosen else ' '} {candidate.arm}",
+        f"{mean.mean:.4f}",
+        f"[{mean.low:.4f}, {mean.high:.4f}]",
+        "–" if behind is None else f"{behind.mean:.4f}",
+        "–" if candidate.standard_error is None else f"{candidate.standard_error:.4f}",
+        "–" if cost is None else f"{cost.bytes / 1e6:.1f} MB",
+        "–" if cost is None or cost.milliseconds is None else f"{cost.milliseconds:.2f} ms",
+    )
+
+
+def _sentences(choice: Choice) -> list[str]:
+    seeds = len(choice.chosen.trials)
+    rules = {
+        "best": f"the best mean over {seeds} seeds, then the best of its seeds",
+        "one-standard-error": "of the arms within one standard error (paired bootstrap) of the best mean that with "
+        "the fewest parameters, then the fastest, then the best; then the best of its seeds",
+    }
+    limits = {"size_mb": "files of at most {:g} MB", "latency_ms": "at most {:g} ms to encode a query"}
+    asked = "".join(f"; {limits[name].format(value)}" for name, value in choice.limits.items())
+    lines = [f"Rule: {rules[choice.rule]}{asked}."]
+    if choice.runner_up is not None and choice.difference is not None:
+        gap = choice.difference
+        verdict = "more than chance" if gap.low > 0 or gap.high < 0 else "not distinguishable"
+        lines.append(
+            f"Runner-up: {choice.runner_up.arm}; {choice.chosen.arm} − {choice.runner_up.arm} = {_signed(gap.mean)} "
+            f"[{_signed(gap.low)}, {_signed(gap.high)}] (95 %, paired bootstrap over queries and seeds): {verdict}."
+        )
+    if any(each.cost is not None and each.cost.milliseconds is not None for each in choice.candidates):
+        lines.append("Latency: median to encode one query, measured now, on this machine, one thread.")
+    lines += [f"Left out: {arm}: {reason}" for arm, reason in choice.left_out.items()]
+    lines += [f"Note: {note}" for note in choice.notes]
+    return lines
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")

@@ -1,0 +1,203 @@
+"""The export itself: which model, from where, in which formats."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from softnce_ray.export import cards
+from softnce_ray.export.checking import Checked, expect
+from softnce_ray.export.choosing import is_run, trial_of_run
+from softnce_ray.export.evaluated import find_corpus, stored_ranks
+from softnce_ray.export.formats import DEFAULT, FORMATS
+from softnce_ray.export.fresh import in_this_process
+from softnce_ray.export.writing import INT8, RECORD, places, possible, write_formats
+from softnce_ray.model import ExportError, Model, load_model
+from softnce_ray.named import EXPORT_SETTINGS
+from softnce_ray.results import StudyResults, TrialResult
+from softnce_ray.selection import best_trial
+from softnce_ray.store import Store
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+      folder: the folder that was made.
+      trial: whose model it is.
+      formats: where each format lies: the folder itself for one, folders in it for several.
+      checked: what the check of each format found; `onnx (int8)` beside `onnx` where it was asked for.
+      sizes: bytes of each format's folder, of `onnx (int8)` those of its graph.
+      registered: name, version and earlier champion of the registered model, or None.
+    """
+
+    folder: Path
+    trial: TrialResult
+    formats: Mapping[str, Path]
+    checked: Mapping[str, Checked]
+    sizes: Mapping[str, int]
+    registered: tuple[str, str, str | None] | None
+
+    @property
+    def largest_difference(self) -> float:
+        """Of a vector from the trained one, as a share of its length, among the formats that must be equal."""
+        return max(each.difference for name, each in self.checked.items() if name != INT8)
+
+
+def export(
+    study: str,
+    to: str | Path,
+    *,
+    store: Store | str | Path | None = None,
+    arm: str | None = None,
+    language: str | None = None,
+    formats: Sequence[str] = DEFAULT,
+    int8: bool = False,
+    register: str | None = None,
+    corpus: str | Path | None = None,
+    ranks: bool = True,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Exported:
+    """Write a study's best model, or that of a run, in one or several formats, each read again by a fresh process.
+
+    Args:
+      study: its name in the store, or the id of a trial's run (32 hex digits).
+      to: the folder to make; of several formats each has a folder in it.
+      store: default `Store.at()`.
+      arm: only among trials of this arm.
+      language: only among trials of this language; needed when the study has several.
+      formats: names of `FORMATS`.
+      int8: an int8 graph beside the ONNX one, its loss measured.
+      register: name of the registered model that an `mlflow` export becomes the champion of; default the study's, with
+        the language behind a dot where the study has several.
+      corpus: the study's corpus, whose stored ranks every format must give; default where the study's file says.
+      ranks: False leaves these out, and only vectors are compared.
+      overwrite: replace `to` if it is an earlier export.
+      say: told a line about each step.
+
+    Raises:
+      ExportError: unknown formats, `to` is taken, nothing to export, or a written format gives other vectors or ranks.
+      SelectionError: unknown arm or language, or no arm all of whose seeds have finished.
+      TrackingError: no such study or run, its model is gone, or the registry refuses.
+      CorpusError: `corpus` is no corpus.
+    """
+    from softnce_ray.tracking import download_model, load_results
+    from softnce_ray.tracking.models import corpus_of_study, study_of_run
+
+    target, place = Path(to), Store.at(store)
+    chosen = _formats(formats, int8=int8, ranks=ranks, register=register)
+    _free(target, overwrite)
+    run_id = study if is_run(study) else None
+    if run_id is not None:
+        if arm or language:
+            raise ExportError(f"run {run_id} is one trial: give no --arm and no --language with it")
+        study = study_of_run(place, run_id)
+    results = load_results(place, study)
+    trial = trial_of_run(results, run_id) if run_id else best_trial(results, arm=arm, language=language)
+    name = _registered_name(place, results, trial, register) if "mlflow" in chosen else None
+    known = (
+        find_corpus(corpus, corpus_of_study(place, study), place.root, results.corpus_fingerprint) if ranks else None
+    )
+    with tempfile.TemporaryDirectory() as work:
+        model = load_model(download_model(place, trial.run_id, Path(work)))
+    possible(chosen, model)
+    origin = cards.Origin(results, trial, known, _table(results), _chosen(results, trial, run_id))
+    expected = expect(model, stored_ranks(known, results, trial) if known else ())
+    registered: list[tuple[str, str, str | None]] = []
+
+    def finish(folder: Path) -> None:
+        if name is not None:
+            registered.append(_register(place, folder, name, trial))
+
+    checked, sizes = write_formats(
+        model,
+        target,
+        chosen,
+        expected,
+        lambda *args: cards.card(origin, model, *args),
+        int8=int8,
+        replace=overwrite,
+        finish=finish,
+        say=say or (lambda line: None),
+    )
+    return Exported(target, trial, places(target, chosen), checked, sizes, registered[0] if registered else None)
+
+
+def write_export(model: Model, target: Path, card: str, *, replace: bool = False) -> float:
+    """Write a model for sentence-transformers with a given card, and check it in this process; the folder appears when
+    the check has passed. Returns the largest difference, as a share of a vector's length.
+
+    Raises:
+      ExportError: see `export`.
+    """
+    possible(DEFAULT, model)
+    checked, _ = write_formats(
+        model, target, DEFAULT, expect(model), lambda *args: card, replace=replace, read=in_this_process
+    )
+    return max(each.difference for each in checked.values())
+
+
+def _formats(names: Sequence[str], *, int8: bool, ranks: bool, register: str | None) -> tuple[str, ...]:
+    """The formats asked for, each once."""
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        got = ", ".join(map(repr, unknown)) or "none"
+        raise ExportError(f"--formats: expected names of formats, got {got}; possible: {', '.join(FORMATS)}")
+    if int8 and "onnx" not in names:
+        raise ExportError(
+            f"--int8 is a graph beside the ONNX one: expected onnx among --formats, got {', '.join(names)}"
+        )
+    if int8 and not ranks:
+        raise ExportError("--int8 is given with its loss in MRR: it needs the corpus, so leave out --no-ranks")
+    if register is not None and "mlflow" not in names:
+        raise ExportError(f"--register names an MLflow model: expected mlflow among --formats, got {', '.join(names)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _free(target: Path, overwrite: bool) -> None:
+    ours = any((target / name).exists() for name in (EXPORT_SETTINGS, RECORD))
+    if (target.exists() or target.is_symlink()) and not (overwrite and ours):
+        what = "something that is no export of ours" if overwrite else "something already"
+        raise ExportError(
+            f"expected to make {target}, got {what} there: give another --to"
+            + ("" if overwrite else ", or --overwrite to replace an earlier export")
+        )
+
+
+def _table(results: StudyResults) -> str:
+    """The study's comparison as Markdown, or why there is none."""
+    from softnce_ray.report import ReportError, build_report, to_markdown
+
+    try:
+        heading, _, rest = to_markdown(build_report(results)).strip().partition("\n")
+        return rest.strip() if heading.startswith("#") else f"{heading}\n{rest}"
+    except ReportError as error:
+        return f"No table: {error}."
+
+
+def _chosen(results: StudyResults, trial: TrialResult, run_id: str | None) -> str:
+    if run_id is not None:
+        return f"It is of a run of study `{results.study}` that was asked for by its id."
+    among = f"the finished confirm trials of study `{results.study}`"
+    return f"Chosen by validation MRR among {among}; test was not looked at."
+
+
+def _registered_name(store: Store, results: StudyResults, trial: TrialResult, given: str | None) -> str:
+    from softnce_ray.tracking.models import check_name
+
+    several = len(results.languages) > 1
+    name = given if given is not None else results.study + (f".{trial.language}" if several else "")
+    check_name(store, name)
+    return name
+
+
+def _register(store: Store, folder: Path, name: str, trial: TrialResult) -> tuple[str, str, str | None]:
+    from softnce_ray.tracking.models import register
+
+    tags = {"arm": trial.arm, "language": trial.language, "seed": str(trial.seed), "identity": trial.identity}
+    done = register(store, folder, name, run_id=trial.run_id, tags=tags)
+    return done.name, done.version, done.before

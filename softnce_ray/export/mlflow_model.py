@@ -1,0 +1,42 @@
+"""MLflow: a model of any Python code (pyfunc) around the ONNX graph, so that serving needs neither torch nor this
+package: mlflow, onnxruntime and tokenizers suffice."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from softnce_ray.export import onnx_graph
+from softnce_ray.model import Model, settings_json
+from softnce_ray.named import EXPORT_SETTINGS
+
+_RECIPE = """\
+import mlflow
+import pandas
+
+model = mlflow.pyfunc.load_model(folder)
+
+
+def encode(texts, side="code"):
+    return model.predict(pandas.DataFrame({"text": texts}), params={"side": side})
+"""
+
+problem = onnx_graph.problem
+
+
+def write(model: Model, folder: Path) -> None:
+    """Write the files into an existing folder."""
+    from softnce_ray.tracking.models import write_served
+
+    with tempfile.TemporaryDirectory() as work:
+        graph, made = Path(work) / "encoder", Path(work) / "model"
+        graph.mkdir()
+        onnx_graph.write(model, graph)
+        (graph / EXPORT_SETTINGS).write_text(settings_json(model.config))
+        write_served(made, graph, example="parse a date string")
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+
+
+def recipe(model: Model) -> str:
+    return _RECIPE

@@ -1,0 +1,90 @@
+"""What stands beside a table: the study's state, trials that are not in it, and what a reader must know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from softnce_ray.report.cells import Cells
+from softnce_ray.report.values import Problem, ProblemKind, Row, row_name
+from softnce_ray.results import StudyResults, TrialResult
+
+
+def problems_of(results: StudyResults, cells: Cells, unusable: Mapping[str, str]) -> tuple[Problem, ...]:
+    found: dict[tuple[str, str, ProblemKind, str, str], list[TrialResult | int]] = {}
+    kinds: dict[str, ProblemKind] = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "running"}
+    for trial in results.trials:
+        kind = "unusable" if trial.run_id in unusable else kinds.get(trial.status)
+        if kind is None:
+            continue
+        unexplained = "" if kind == "running" else "no reason recorded"
+        reason = unusable.get(trial.run_id, trial.failure or unexplained)
+        done = [t.run_id for t in cells[trial.arm, trial.language] if t.seed == trial.seed]
+        if done and trial.phase == "confirm" and kind != "unusable":
+            reason = "; ".join(filter(None, [reason, f"finished in run {done[0]}"]))
+        found.setdefault((trial.arm, trial.language, kind, trial.phase, reason), []).append(trial)
+    started = {(t.arm, t.language, t.seed) for t in results.trials if t.phase == "confirm"}
+    reason = "not started yet" if results.status == "RUNNING" else "never started"
+    for arm, language in cells:
+        for seed in results.seeds:
+            if (arm, language, seed) not in started:
+                found.setdefault((arm, language, "missing", "confirm", reason), []).append(seed)
+    problems = [
+        Problem(
+            arm,
+            language,
+            kind,
+            phase,
+            tuple(t if isinstance(t, int) else t.seed for t in trials),
+            tuple(t.run_id for t in trials if not isinstance(t, int)),
+            reason,
+        )
+        for (arm, language, kind, phase, reason), trials in found.items()
+    ]
+    order = {key: i for i, key in enumerate(cells)}
+    return tuple(sorted(problems, key=lambda p: order[p.arm, p.language]))
+
+
+def title_of(results: StudyResults, cells: Cells) -> str:
+    state = {"FINISHED": "", "RUNNING": "still running"}.get(results.status, results.status.lower())
+    if not state:
+        return results.study
+    asked = len(cells) * len(results.seeds)
+    running = sum(trial.status == "RUNNING" for trial in results.trials)
+    now = f", {running} trial{'s' if running > 1 else ''} running" if running else ""
+    return f"{results.study} ({state}: {sum(map(len, cells.values()))} of {asked} confirm trials finished{now})"
+
+
+def notes_on(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple[str, ...]:
+    notes = []
+    single = [row for row in rows if row.language is not None]
+    done = [row for row in single if row.mean]
+    if not done:
+        notes.append("No confirm trial has finished: there is nothing to compare.")
+    if few := [row.label for row in done if row.seeds_done < 3]:
+        notes.append(
+            f"Fewer than 3 seeds finished ({_listed(few)}): how much seeds vary is hardly known there, "
+            "and with one seed the interval covers the queries only."
+        )
+    if own := [row.label for row in done if row.difference and not row.difference.seeds_paired]:
+        notes.append(
+            f"Not the same seeds as the baseline's finished ({_listed(own)}): the seeds of the two arms "
+            "were resampled each on their own."
+        )
+    if bare := [
+        row_name(str(row.language), row.training_set) for row in single if row.arm == baseline and not row.mean and done
+    ]:
+        notes.append(f"Without a finished trial of the baseline, no differences: {_listed(bare)}.")
+    if part := [row.name for row in rows if row.language is None and not row.mean]:
+        notes.append(f"No overall row for {_listed(part)}: nothing finished in at least one language.")
+    searched = Counter(t.status for t in results.trials if t.phase == "search")
+    if searched:
+        notes.append(
+            f"{searched.total()} search trials ({searched['FINISHED']} finished) chose the settings; they do "
+            "not enter the table."
+        )
+    return tuple(notes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "; ".join(names)

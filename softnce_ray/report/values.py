@@ -1,0 +1,179 @@
+"""What a report says, as frozen values: everything that a rendering needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from softnce_ray.errors import UserError
+from softnce_ray.ranks_file import Measure
+from softnce_ray.statistics import Difference, Interval
+
+ProblemKind = Literal["failed", "killed", "running", "missing", "unusable"]
+
+OVERALL = "overall"
+"""What stands in place of a language for the mean over languages."""
+
+
+class ReportError(UserError, ValueError):
+    """A study that cannot be reported on as asked; the message says what is possible."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Trials of one arm and language that have no place in the table, and why.
+
+    Attributes:
+        language: as the study has it: a language, or the name of a training set.
+        kind: ``failed``, ``killed`` or ``running`` as the run says; ``missing``: asked for, never started;
+            ``unusable``: finished, but not comparable.
+        seeds, run_ids: of these trials, in the same order; ``run_ids`` is empty for missing ones.
+        phase: ``search`` or ``confirm``.
+        reason: one line, or "".
+    """
+
+    arm: str
+    language: str
+    kind: ProblemKind
+    phase: str
+    seeds: tuple[int, ...]
+    run_ids: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm evaluated in one language, or in several.
+
+    Attributes:
+        language: the queries' language; None for the mean over languages.
+        training_set: name of what it was trained on; None where that is the language itself, by a model of its own.
+        languages: those whose queries count: one, or those of the mean.
+        seeds_done, seeds_asked: seeds that entered, and that should have; over languages: of the one with
+            fewest.
+        mean: of the measure, with its interval; None when nothing finished (over languages: not in all of them).
+        spread: standard deviation (n - 1) of the seeds' means; None for one seed, and over languages unless the
+            same seeds finished in all of them.
+        difference: from the baseline with the same training set; None for the baseline, and where either has no mean.
+        p_value, p_holm: of that difference, as computed and corrected over all rows of this language.
+        is_best: highest mean of its language, among two or more.
+        ties_best: not the best, and not significantly different from it (Holm's p over the arms >= 1 -
+            level).
+        failures: failed or killed runs, of both phases.
+        settings: full key -> value, where it is not common to all arms; seeds that differ are joined by " |
+            ".
+        metrics: mean over the seeds that entered, of the metrics that all of them have; empty over languages.
+    """
+
+    arm: str
+    language: str | None
+    training_set: str | None
+    languages: tuple[str, ...]
+    seeds_done: int
+    seeds_asked: int
+    mean: Interval | None
+    spread: float | None
+    difference: Difference | None
+    p_value: float | None
+    p_holm: float | None
+    is_best: bool
+    ties_best: bool
+    failures: int
+    settings: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """The arm, with what it was trained on where that is not the language itself: `soft_bm25 [all]`."""
+        return row_name(self.arm, self.training_set)
+
+    @property
+    def label(self) -> str:
+        """The row's name in a sentence."""
+        return f"{self.name}, {self.language or OVERALL}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published mean reciprocal rank of the same loss, estimator and language as a row of ours.
+
+    Attributes:
+        name, language: the row's.
+        model: the encoder that was published.
+        table: of the paper.
+        mrr: as published, three decimals.
+        difference: from the published number of what our baseline is, same model and language; None for the baseline,
+            and where it has none.
+    """
+
+    name: str
+    language: str | None
+    model: str
+    table: str
+    mrr: float
+    difference: float | None
+
+
+@dataclass(frozen=True)
+class PaperComparison:
+    """Published numbers beside a study's.
+
+    Attributes:
+        published: row by row, model by model.
+        set_up: whole sentences: what differs between the published experiment and this one.
+        unmatched: labels of rows that have no published number.
+    """
+
+    published: tuple[Published, ...]
+    set_up: tuple[str, ...]
+    unmatched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a rendering needs.
+
+    Attributes:
+        rows: language by language in the study's order, then over languages (where there are several); within a
+            language training set by training set.
+        training_sets: name -> languages that it is trained on, of those that are not just a language.
+        common_settings: full key -> value, of the settings on which all ``confirm`` trials agree.
+        key_names: full key -> shortest ending that is unambiguous among the settings.
+        queries, codebase: language -> number of queries, and of codes that each was ranked against (if
+            known).
+        seeds: those that every arm should have.
+        counts: phase -> status -> number of trials, those that run now among them.
+        paper: published numbers beside these, where they were asked for.
+        measure: what of each query is averaged; the means and differences are of it.
+        problems: failed, killed, running, missing and unusable trials.
+        notes: whole sentences that a reader must know.
+    """
+
+    title: str
+    study: str
+    question: str
+    status: str
+    baseline: str
+    split: str
+    measure: Measure
+    corpus_fingerprint: str
+    level: float
+    resamples: int
+    permutations: int
+    random_seed: int
+    rows: tuple[Row, ...]
+    training_sets: Mapping[str, tuple[str, ...]]
+    common_settings: Mapping[str, str]
+    key_names: Mapping[str, str]
+    queries: Mapping[str, int]
+    codebase: Mapping[str, int]
+    seeds: tuple[int, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    paper: PaperComparison | None = None
+
+
+def row_name(arm: str, training_set: str | None) -> str:
+    return arm if training_set is None else f"{arm} [{training_set}]"

@@ -1,0 +1,180 @@
+"""The words of a report that its renderings share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from softnce_ray.ranks_file import Measure
+from softnce_ray.report.values import OVERALL, Problem, Published, Report, Row
+from softnce_ray.statistics import Interval
+
+COLUMNS = ("arm", "language", "seeds", "MRR", "interval", "spread", "difference", "p (Holm)", "failed")
+NOTHING = "–"
+MEASURES: dict[Measure, tuple[str, str]] = {
+    "reciprocal_rank": ("MRR", "Mean reciprocal rank"),
+    "graded_ndcg": ("nDCG", "Mean nDCG of the whole ranking (grade 2: the query's own code, 1: codes of its meaning)"),
+}
+
+
+def method_line(report: Report) -> str:
+    """What exactly was computed, in a few sentences on one line."""
+    sizes = "; ".join(
+        f"{language} {n:,} queries"
+        + (f" among {report.codebase[language]:,} codes" if language in report.codebase else "")
+        for language, n in report.queries.items()
+    )
+    overall = any(row.language is None for row in report.rows)
+    return (
+        f"{MEASURES[report.measure][1]} on {report.split} ({sizes or 'no queries yet'}; "
+        f"corpus {report.corpus_fingerprint[:12]}). Intervals: {percent(report.level)} percentile bootstrap over "
+        f"queries and seeds, {report.resamples:,} resamples. Spread: standard deviation over seeds. p: "
+        "two-sided paired sign-flip test over queries of the seed-averaged values, "
+        f"{report.permutations:,} permutations (the trained models taken as given), Holm-corrected over the "
+        f"arms compared with {report.baseline} within each language"
+        + (", and overall (mean over languages)." if overall else ".")
+        + _training_sets_text(report)
+    )
+
+
+def _training_sets_text(report: Report) -> str:
+    """What the rows of training sets are, after another sentence; nothing where there are none."""
+    if not report.training_sets:
+        return ""
+    names = ", ".join(f"[{name}] on {', '.join(languages)}" for name, languages in report.training_sets.items())
+    return (
+        f" Rows with brackets are of one model trained on all of these together: {names}; they are compared with "
+        f"{report.baseline} trained on the same, and corrected with all rows of their language."
+    )
+
+
+def paper_table(report: Report) -> list[list[str]]:
+    """Headings and rows of published numbers beside ours; empty where there are none, or none were asked for."""
+    if report.paper is None or not report.paper.published:
+        return []
+    models = list(dict.fromkeys(each.model for each in report.paper.published))
+    ours = {(row.name, row.language): row for row in report.rows}
+    found = {(each.name, each.language, each.model): each for each in report.paper.published}
+    table = [["arm", "language", "ours", f"difference from {report.baseline}", *models, "table"]]
+    for name, language in dict.fromkeys((each.name, each.language) for each in report.paper.published):
+        row = ours[name, language]
+        cells = cells_of(report, row)
+        beside = [found.get((name, language, model)) for model in models]
+        tables = dict.fromkeys(each.table for each in beside if each is not None)
+        table.append(
+            [
+                name,
+                language_text(report, row),
+                f"{row.mean.mean:.4f}" if row.mean else NOTHING,
+                cells[COLUMNS.index("difference")],
+                *(_published(each) for each in beside),
+                "; ".join(tables),
+            ]
+        )
+    return table
+
+
+def _published(each: Published | None) -> str:
+    if each is None:
+        return NOTHING
+    difference = "" if each.difference is None else f" ({each.difference:+.3f})".replace("-", "−")
+    return f"{each.mrr:.3f}{difference}"
+
+
+def paper_lines(report: Report) -> list[str]:
+    """What must be known to read the published numbers, a sentence a line."""
+    if report.paper is None:
+        return []
+    if not report.paper.published:
+        return [
+            "No published number stands for a row of this table: they are test MRR of InfoNCE and Soft-InfoNCE by "
+            "language, of other losses with SimCSE over six languages, and of cancellation with SimCSE on Python."
+        ]
+    lines = ["In brackets: the published difference from what the baseline is.", *report.paper.set_up]
+    if report.paper.unmatched:
+        lines.append(f"No published number for {'; '.join(report.paper.unmatched)}.")
+    return lines
+
+
+PAPER_HEADING = "Beside the published numbers (Li et al., EMNLP 2023, arXiv 2310.08069)"
+
+
+def differing(report: Report) -> list[str]:
+    """A line for each arm's settings; for each of its languages where they are not the same in all."""
+    languages: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        if row.language is not None and row.settings:
+            languages.setdefault((row.name, settings_text(report, row.settings)), []).append(row.language)
+    names = [name for name, _ in languages]
+    return [
+        f"{name}: {text}" if names.count(name) == 1 else f"{name}, {', '.join(found)}: {text}"
+        for (name, text), found in languages.items()
+    ]
+
+
+def headings(report: Report) -> list[str]:
+    headings = {
+        "MRR": f"{report.split} {MEASURES[report.measure][0]}",
+        "interval": f"{percent(report.level)} interval",
+        "difference": f"difference from {report.baseline}",
+    }
+    return [headings.get(name, name) for name in COLUMNS]
+
+
+def cells_of(report: Report, row: Row) -> list[str]:
+    difference = row.difference and f"{signed(row.difference.mean)} {bounds(row.difference, signed)}"
+    return [
+        row.name,
+        language_text(report, row),
+        f"{row.seeds_done}/{row.seeds_asked}",
+        f"{'≈' if row.ties_best else ''}{row.mean.mean:.4f}" if row.mean else NOTHING,
+        bounds(row.mean, "{:.4f}".format) if row.mean else NOTHING,
+        NOTHING if row.spread is None else f"{row.spread:.4f}",
+        difference or ("baseline" if row.arm == report.baseline else NOTHING),
+        NOTHING if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}",
+        str(row.failures),
+    ]
+
+
+def language_text(report: Report, row: Row) -> str:
+    """The row's language; of a mean over some of the languages, which."""
+    if row.language is not None:
+        return row.language
+    every = {row.language for row in report.rows} - {None}
+    return OVERALL if set(row.languages) == every else f"{OVERALL} ({', '.join(row.languages)})"
+
+
+def bounds(interval: Interval, number: Callable[[float], str]) -> str:
+    return f"[{number(interval.low)}, {number(interval.high)}]"
+
+
+def signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def percent(level: float) -> str:
+    return f"{100 * level:g} %"
+
+
+def legend(report: Report) -> str:
+    return f"≈: not significantly different from it (sign-flip test, Holm, p ≥ {1 - report.level:.2g})."
+
+
+def settings_text(report: Report, settings: Mapping[str, str]) -> str:
+    return ", ".join(f"{report.key_names[key]}={_short(settings[key])}" for key in sorted(settings))
+
+
+def _short(value: str) -> str:
+    """Four digits of what is a fraction: the JSON has them all."""
+    try:
+        return f"{float(value):.4g}" if len(value) > 6 and "." in value else value
+    except ValueError:
+        return value
+
+
+def problem_text(problem: Problem) -> str:
+    seeds = f"seed{'s' if len(problem.seeds) > 1 else ''} {', '.join(map(str, problem.seeds))}"
+    plural = "s" if len(problem.run_ids) > 1 else ""
+    runs = f" (run{plural} {', '.join(problem.run_ids)})" if problem.run_ids else ""
+    phase = "search trial " if problem.phase == "search" else ""
+    reason = f": {problem.reason}" if problem.reason else ""
+    return f"{problem.arm}, {problem.language}: {phase}{problem.kind}, {seeds}{runs}{reason}"

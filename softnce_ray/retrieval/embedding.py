@@ -1,0 +1,92 @@
+"""A model that turns queries and functions into vectors: an export of this system or any other sentence encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from softnce_ray.model import ExportError, load_export
+from softnce_ray.named import EXPORT_SETTINGS, model_content, sentence_model_problem
+
+CHUNK = 2_000
+"""Texts that are encoded between two steps of a progress display."""
+
+Steps = Callable[[int, int], None]
+"""Called with (texts done, texts in all)."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Vectors whose dot product is the score.
+
+    Attributes:
+      folder: where the model is, absolute.
+      content: hash of its files; another model has another one.
+      encode_queries, encode_codes: texts in, (n, width) float32 out.
+    """
+
+    folder: Path
+    content: str
+    encode_queries: Callable[[Sequence[str]], np.ndarray]
+    encode_codes: Callable[[Sequence[str]], np.ndarray]
+
+    def codes(self, texts: Sequence[str], steps: Steps = lambda done, total: None) -> np.ndarray:
+        """(n, width) float32 vectors of functions, n >= 1, with progress."""
+        parts = []
+        for start in range(0, len(texts), CHUNK):
+            parts.append(self.encode_codes(texts[start : start + CHUNK]))
+            steps(min(start + CHUNK, len(texts)), len(texts))
+        return np.concatenate(parts)
+
+
+def open_embedder(model: str | Path) -> Embedder:
+    """The model in a folder.
+
+    An export of this system cuts queries and functions where its training cut them. Any other folder is read by
+    sentence-transformers, with the model's own length and prompts and, unless it says `dot`, the cosine; of a folder
+    of transformers alone, sentence-transformers takes the mean of the tokens' vectors.
+
+    Raises:
+      ExportError: there is no such folder, or what is in it cannot be loaded.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        got = "a file" if folder.exists() else "nothing there"
+        raise ExportError(
+            f"expected the folder of a model at {folder}, got {got}: make one with softnce-ray export STUDY --to DIR, "
+            "or give the folder of a sentence-transformers or Hugging Face model"
+        )
+    if problem := sentence_model_problem(str(folder)):
+        raise ExportError(problem)
+    folder = folder.resolve()
+    if (folder / EXPORT_SETTINGS).is_file():
+        exported = load_export(folder)
+        return Embedder(folder, model_content(str(folder)), exported.encode_queries, exported.encode_codes)
+    return _foreign(folder)
+
+
+def _foreign(folder: Path) -> Embedder:
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        encoder = SentenceTransformer(str(folder))
+    except Exception as error:  # each of the libraries that read a model's files has its own
+        reason = (str(error).splitlines() or [""])[0]
+        raise ExportError(
+            f"expected a model of sentence-transformers or transformers in {folder}, got one that cannot be loaded: "
+            f"{reason}; give the folder of another"
+        ) from error
+    unit = encoder.similarity_fn_name != "dot"
+
+    def encode_queries(texts: Sequence[str]) -> np.ndarray:
+        return encoder.encode_query(list(texts), normalize_embeddings=unit, show_progress_bar=False)
+
+    def encode_codes(texts: Sequence[str]) -> np.ndarray:
+        return encoder.encode_document(list(texts), normalize_embeddings=unit, show_progress_bar=False)
+
+    return Embedder(folder, model_content(str(folder)), encode_queries, encode_codes)

@@ -1,0 +1,231 @@
+"""How well a model ranks: on the pairs of a corpus as studies do it, and on codes that people have judged; BM25 and the
+hybrid of both beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from softnce_ray.corpus.formats import read_judgements
+from softnce_ray.corpus.store import Corpus
+from softnce_ray.evaluation import ranks
+from softnce_ray.judgements import judged_ndcg, ndcg_of_scores
+from softnce_ray.retrieval.embedding import Embedder, open_embedder
+from softnce_ray.retrieval.index import Advance, RetrievalError
+from softnce_ray.retrieval.lexical import WordIndex
+from softnce_ray.retrieval.rankings import fused, ranks_of
+from softnce_ray.statistics import Interval, overall_mean_interval
+
+MODEL, BM25, HYBRID = "model", "bm25", "hybrid"
+SYSTEMS = (MODEL, BM25, HYBRID)
+ALL_LANGUAGES = "mean"
+"""What stands in place of a language for the mean over languages."""
+
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one system scored in one language: `metrics` by name with 95 % bootstrap intervals over queries.
+
+    `codes` is the number of codes that every query was ranked against; of the mean over languages, that of all.
+    """
+
+    language: str
+    system: str
+    queries: int
+    codes: int
+    metrics: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All lines, and what was evaluated on what: `data` names the corpus (with its fingerprint) or the judgements."""
+
+    model: Path
+    content: str
+    data: str
+    split: str
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+
+
+def evaluate_corpus(
+    model: str | Path,
+    corpus: str | Path,
+    *,
+    split: Literal["valid", "test"] = "test",
+    languages: Sequence[str] | None = None,
+    advance: Advance = lambda done, total, note: None,
+) -> Evaluation:
+    """MRR, recall and nDCG of a split's queries, each ranked among its language's whole codebase: the codes of valid
+    and test and the distractors, as in studies.
+
+    BM25 reads the words of the codes; the hybrid fuses both rankings, see `rankings.fused`. Ties count half.
+
+    Args:
+      model: the folder of a model, see `embedding.open_embedder`.
+      corpus: a corpus folder.
+      split: whose queries; test numbers are for reporting, not for choosing.
+      languages: default all of the corpus.
+      advance: called with progress in texts.
+
+    Raises:
+      ExportError, CorpusError: no such model, corpus or language.
+      RetrievalError: the split has no pairs.
+      DivergedError: a vector is not finite.
+    """
+    opened, embedder = Corpus.open(corpus), open_embedder(model)
+    by_language: dict[str, dict[str, np.ndarray]] = {}
+    sizes: dict[str, int] = {}
+    for language in languages or opened.languages:
+        parts = {each: _texts(opened, language, each, "code") for each in ("valid", "test", "codebase")}
+        queries = _texts(opened, language, split, "query")
+        if not queries:
+            raise RetrievalError(f"expected {split} pairs of {language} in {corpus}, got none: name another --split")
+        codes = [code for part in parts.values() for code in part]
+        first = 0 if split == "valid" else len(parts["valid"])
+        targets = np.arange(first, first + len(queries))
+        by_language[language] = _ranks(embedder, queries, codes, targets, language, advance)
+        sizes[language] = len(codes)
+    lines = [
+        _line(language, system, [_metrics(found[system])], sizes[language])
+        for language, found in by_language.items()
+        for system in SYSTEMS
+    ]
+    if len(by_language) > 1:
+        lines += [
+            _line(
+                ALL_LANGUAGES,
+                system,
+                [_metrics(found[system]) for found in by_language.values()],
+                sum(sizes.values()),
+            )
+            for system in SYSTEMS
+        ]
+    data = f"{Path(corpus)} ({opened.fingerprint[:12]})"
+    return Evaluation(embedder.folder, embedder.content, data, split, tuple(lines))
+
+
+def evaluate_judgements(
+    model: str | Path, qrels: str | Path, *, advance: Advance = lambda done, total, note: None
+) -> Evaluation:
+    """nDCG by human judgements, in CodeSearchNet's two ways: `ndcg@judged` ranks a query's judged codes among
+    themselves, `ndcg@all` among all codes of the query's language in the file. Queries without a relevant code are left
+    out.
+
+    Args:
+      model: the folder of a model.
+      qrels: `judgements.jsonl` beside `codes.jsonl`, or their folder: see `corpus.read_judgements`.
+
+    Raises:
+      ExportError, CorpusError: no such model or judgements.
+      RetrievalError: no query has a relevant code.
+    """
+    judged, embedder = read_judgements(qrels), open_embedder(model)
+    lines: list[Line] = []
+    notes: list[str] = []
+    values: dict[str, list[dict[str, np.ndarray]]] = {system: [] for system in SYSTEMS}
+    sizes: list[int] = []
+    for language in sorted(set(judged.languages)):
+        asked = [row for row, name in enumerate(judged.languages) if name == language]
+        rows = {row for row, code in enumerate(judged.codes) if code.language == language}
+        rows |= {code for query, code in judged.relevance if judged.languages[query] == language}
+        of_code = {row: place for place, row in enumerate(sorted(rows))}
+        of_query = {row: place for place, row in enumerate(asked)}
+        relevance = {
+            (of_query[query], of_code[code]): value
+            for (query, code), value in judged.relevance.items()
+            if query in of_query
+        }
+        texts = [judged.codes[row].code for row in of_code]
+        found = _ndcgs(embedder, [judged.queries[row] for row in asked], texts, relevance, language, advance)
+        kept = ~np.isnan(found[MODEL]["ndcg@all"])
+        if not kept.all():
+            notes.append(f"{language}: {int((~kept).sum())} of {len(kept)} queries have no relevant code: left out")
+        if not kept.any():
+            continue
+        sizes.append(len(texts))
+        for system in SYSTEMS:
+            values[system].append({name: each[kept] for name, each in found[system].items()})
+            lines.append(_line(language, system, values[system][-1:], len(texts)))
+    if not lines:
+        raise RetrievalError(f"expected queries with a relevant code in {qrels}, got none: nothing can be measured")
+    if len(sizes) > 1:
+        lines += [_line(ALL_LANGUAGES, system, values[system], sum(sizes)) for system in SYSTEMS]
+    return Evaluation(embedder.folder, embedder.content, str(qrels), "judgements", tuple(lines), tuple(notes))
+
+
+def _texts(corpus: Corpus, language: str, split: str, side: str) -> list[str]:
+    return corpus.table(language, split, [side]).column(side).to_pylist()
+
+
+def _ranks(
+    embedder: Embedder,
+    queries: Sequence[str],
+    codes: Sequence[str],
+    targets: np.ndarray,
+    language: str,
+    advance: Advance,
+) -> dict[str, np.ndarray]:
+    """(Q,) ranks of each system."""
+    asking, answering = _vectors(embedder, queries, codes, language, advance)
+    found = {MODEL: ranks(torch.from_numpy(asking), torch.from_numpy(answering), torch.from_numpy(targets))}
+    words = WordIndex.fit(codes)
+    lexical, both = [], []
+    for start in range(0, len(queries), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        scores = words.scores(queries[part])
+        lexical.append(ranks_of(scores, targets[part]))
+        both.append(ranks_of(fused(asking[part] @ answering.T, scores), targets[part]))
+    return {**found, BM25: np.concatenate(lexical), HYBRID: np.concatenate(both)}
+
+
+def _ndcgs(
+    embedder: Embedder,
+    queries: Sequence[str],
+    codes: Sequence[str],
+    relevance: Mapping[tuple[int, int], float],
+    language: str,
+    advance: Advance,
+) -> dict[str, dict[str, np.ndarray]]:
+    """System → way → (Q,) nDCG, NaN where no code is relevant."""
+    asking, answering = _vectors(embedder, queries, codes, language, advance)
+    lexical = WordIndex.fit(codes).scores(queries)
+    both = fused(asking @ answering.T, lexical)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    ways: tuple[Literal["all", "judged"], ...] = ("all", "judged")
+    for way in ways:
+        model = judged_ndcg(torch.from_numpy(asking), torch.from_numpy(answering), relevance, among=way)
+        found.setdefault(MODEL, {})[f"ndcg@{way}"] = model
+        found.setdefault(BM25, {})[f"ndcg@{way}"] = ndcg_of_scores(lexical, relevance, among=way)
+        found.setdefault(HYBRID, {})[f"ndcg@{way}"] = ndcg_of_scores(both, relevance, among=way)
+    return found
+
+
+def _vectors(
+    embedder: Embedder, queries: Sequence[str], codes: Sequence[str], language: str, advance: Advance
+) -> tuple[np.ndarray, np.ndarray]:
+    answering = embedder.codes(codes, lambda done, total: advance(done, total, language))
+    return np.ascontiguousarray(embedder.encode_queries(queries)), answering
+
+
+def _metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
+    """(Q,) values of each metric, whose means are those of `evaluation.metrics`."""
+    return {
+        "mrr": 1.0 / rank,
+        **{f"recall@{k}": (rank <= k).astype(float) for k in (1, 5, 10)},
+        "ndcg@10": np.where(rank <= 10, 1.0 / np.log2(1.0 + rank), 0.0),
+    }
+
+
+def _line(language: str, system: str, values: Sequence[Mapping[str, np.ndarray]], codes: int) -> Line:
+    """`values` has one entry for each language."""
+    metrics = {name: overall_mean_interval([each[name][None] for each in values]) for name in values[0]}
+    queries = sum(len(next(iter(each.values()))) for each in values)
+    return Line(language, system, queries, codes, metrics)

@@ -1,0 +1,75 @@
+"""BM25 over the words of functions, identifiers split: the baseline that needs no training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from softnce_ray.estimators import count_words, load_sparse, save_sparse, words
+
+K1 = 1.2
+B = 0.75
+
+_VOCABULARY = "vocabulary.txt"
+_WEIGHTS = "words"
+
+
+@dataclass(frozen=True)
+class WordIndex:
+    """BM25 weights of documents, to be asked by word.
+
+    The score of a document is the sum over the query's words, each as often as it stands there, of
+    `idf · f (k1 + 1) / (f + k1 (1 - b + b · length / mean length))` with f the word's count in the document and
+    `idf = log(1 + (n - df + 0.5) / (df + 0.5))`, which is never negative.
+
+    Attributes:
+      vocabulary: row of each word.
+      weights: (V, n) float32; row: a word, column: a document.
+
+    Source: Robertson, Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009; the idf is Lucene's.
+    """
+
+    vocabulary: dict[str, int]
+    weights: sparse.csr_array
+
+    @staticmethod
+    def fit(documents: Iterable[str], *, k1: float = K1, b: float = B) -> WordIndex:
+        """Statistics of n documents, which are read once and not kept."""
+        vocabulary: dict[str, int] = {}
+        counts = count_words(map(words, documents), vocabulary)
+        n = counts.shape[0]
+        found = np.bincount(counts.indices, minlength=len(vocabulary))
+        idf = np.log1p((n - found + 0.5) / (found + 0.5))
+        sizes = counts.sum(axis=1)
+        scale = k1 * (1 - b + b * sizes / max(float(sizes.mean()) if n else 0.0, 1e-9))
+        rows = np.repeat(np.arange(n), np.diff(counts.indptr))
+        weights = idf[counts.indices] * counts.data * (k1 + 1) / (counts.data + scale[rows])
+        matrix = sparse.csr_array((weights.astype(np.float32), counts.indices, counts.indptr), counts.shape)
+        return WordIndex(vocabulary, sparse.csr_array(matrix.T))
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        """(Q, n) float32 scores, 0 for a document without any of the query's words."""
+        known = [[word for word in words(query) if word in self.vocabulary] for query in queries]
+        asked = count_words(known, self.vocabulary)  # adds none: all are known
+        asked.resize((len(queries), len(self.vocabulary)))
+        return (asked @ self.weights).toarray()
+
+    def save(self, folder: Path) -> None:
+        # Words are letters or digits: none holds a line's end.
+        (folder / _VOCABULARY).write_text("\n".join(self.vocabulary), encoding="utf-8")
+        save_sparse(folder / _WEIGHTS, self.weights)
+
+    @staticmethod
+    def load(folder: Path) -> WordIndex:
+        """Memory-mapped: a query reads the rows of its own words.
+
+        Raises:
+          OSError, ValueError: a file is missing or damaged.
+        """
+        text = (folder / _VOCABULARY).read_text(encoding="utf-8")
+        names = text.split("\n") if text else []
+        return WordIndex({word: row for row, word in enumerate(names)}, load_sparse(folder / _WEIGHTS))

@@ -1,0 +1,143 @@
+"""What the store knows of a study beside its results: metrics epoch by epoch, which query is which, its file."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from softnce_ray.ranks_file import RANKS_FILE, place
+from softnce_ray.store import Store
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
+from softnce_ray.tracking.long_tags import from_pieces
+
+_THREADS = 8
+"""One query a run and metric: several at a time, for most of each is waiting."""
+
+History = tuple[tuple[int, float], ...]
+"""(epoch, value) of a metric, epochs ascending, each once."""
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a study's parent run says beside its results.
+
+    Attributes:
+      run_id: of the parent run.
+      corpus: its folder, as the study's file names it.
+      text: the study as YAML; "" where the store has lost it.
+      definitions: what each arm means now, as in `StudyRecord`.
+      stopped_early: runs of trials that the search stopped.
+    """
+
+    run_id: str
+    corpus: str
+    text: str
+    definitions: Mapping[str, str]
+    stopped_early: frozenset[str]
+
+
+def load_background(store: Store, study: str) -> Background:
+    """The study's parent run.
+
+    Raises:
+      TrackingError: no such store or study.
+    """
+    client, parent = _parent(store, study)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            text = fetch_file(store, parent, "study.yaml", folder).read_text(encoding="utf-8")
+    except (OSError, MlflowException):
+        text = ""
+    stopped = search_runs(client, parent.info.experiment_id, "tags.stopped_early = 'yes'")
+    return Background(
+        parent.info.run_id,
+        parent.data.tags.get("corpus", ""),
+        text,
+        json.loads(from_pieces("definitions", parent.data.tags, "{}")),
+        frozenset(run.info.run_id for run in stopped),
+    )
+
+
+def load_histories(store: Store, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, History]]:
+    """Run id → metric → its values by epoch, of the metrics that are `wanted` of each run; one without values is left
+    out.
+
+    The last epoch may be recorded twice, at its end and as that of the best epoch's model: the first counts.
+
+    Raises:
+      TrackingError: no such store, or it cannot be read.
+    """
+    client = connect(store, must_exist=True)
+    pairs = [(run_id, name) for run_id, names in wanted.items() for name in names]
+    try:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = list(pool.map(lambda pair: _history(client, *pair), pairs))
+    except MlflowException as error:
+        raise TrackingError(f"metrics of {without_password(store.tracking_uri)}: {first_line(error)}") from error
+    histories: dict[str, dict[str, History]] = {}
+    for (run_id, name), history in zip(pairs, found, strict=True):
+        if history:
+            histories.setdefault(run_id, {})[name] = history
+    return histories
+
+
+def load_query_ids(store: Store, run_id: str) -> dict[str, tuple[str, ...]]:
+    """Split (of several languages as `place` names them) → ids of its queries' pairs, in the order of the stored ranks.
+
+    Raises:
+      TrackingError: the run has no readable file of ranks.
+    """
+    client = connect(store, must_exist=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            table = pq.read_table(fetch_file(store, client.get_run(run_id), RANKS_FILE, folder))
+    except (OSError, MlflowException, pa.ArrowException) as error:
+        raise TrackingError(f"run {run_id}: its {RANKS_FILE} cannot be read: {first_line(error)}") from error
+    columns = {
+        name: table.column(name).to_pylist() for name in table.column_names if name in ("id", "split", "language")
+    }
+    languages = columns.get("language", [None] * len(columns["id"]))
+    ids: dict[str, list[str]] = {}
+    for identity, split, language in zip(columns["id"], columns["split"], languages, strict=True):
+        ids.setdefault(place(split, language), []).append(identity)
+    return {key: tuple(names) for key, names in ids.items()}
+
+
+def fetch_file(store: Store, run: Run, name: str, folder: str) -> Path:
+    """Fetch a file of a run into a folder.
+
+    The run's own word on where its files lie is taken: MLflow's client asks the store for it twice more for each file,
+    which is ten times the work where a report reads the ranks of hundreds of trials.
+
+    Raises:
+      OSError, MlflowException: it is not there, or cannot be fetched.
+    """
+    files = get_artifact_repository(run.info.artifact_uri, tracking_uri=store.tracking_uri)
+    return Path(files.download_artifacts(name, folder))
+
+
+def _parent(store: Store, study: str) -> tuple[MlflowClient, Run]:
+    client = connect(store, must_exist=True)
+    experiment = client.get_experiment_by_name(study)
+    parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
+    if not parents:
+        raise TrackingError(f"no study {study!r} in {without_password(store.tracking_uri)}")
+    return client, parents[0]
+
+
+def _history(client: MlflowClient, run_id: str, name: str) -> History:
+    by_epoch: dict[int, float] = {}
+    for each in sorted(client.get_metric_history(run_id, name.replace("@", "_at_")), key=lambda each: each.timestamp):
+        by_epoch.setdefault(each.step, each.value)
+    return tuple(sorted(by_epoch.items()))

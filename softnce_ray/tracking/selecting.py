@@ -1,0 +1,107 @@
+"""What choosing a model reads and writes: validation results alone, the sizes of kept models, tags of the choice."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from softnce_ray.ranks_file import MEASURES, RANKS_FILE, Measure, place
+from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
+from softnce_ray.store import Store
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
+from softnce_ray.tracking.reading import load_results
+
+_SELECTED = "selected"
+
+
+def load_validation(store: Store, study: str) -> StudyResults:
+    """A study as `load_results` gives it, without anything of the test split: its rows are not taken from the files of
+    ranks, its metrics are dropped.
+
+    Raises:
+      TrackingError: no such store or study, or the ranks of a finished trial cannot be read.
+    """
+    client, results = connect(store, must_exist=True), load_results(store, study, ranks=False)
+    return dataclasses.replace(results, trials=tuple(_of_validation(client, trial) for trial in results.trials))
+
+
+def _of_validation(client: MlflowClient, trial: TrialResult) -> TrialResult:
+    metrics = {name: value for name, value in trial.metrics.items() if not name.startswith("test_")}
+    if trial.phase != "confirm" or trial.status != "FINISHED":
+        return dataclasses.replace(trial, metrics=metrics)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = _validation_ranks(client.download_artifacts(trial.run_id, RANKS_FILE, folder))
+    except (OSError, MlflowException, pa.ArrowException) as error:
+        raise TrackingError(
+            f"run {trial.run_id} ({trial.arm}/{trial.language} seed {trial.seed}) is finished, but its {RANKS_FILE} "
+            f"cannot be read: {first_line(error)}"
+        ) from error
+    return dataclasses.replace(
+        trial,
+        metrics=metrics,
+        reciprocal_ranks=found.get("reciprocal_rank", {}),
+        graded_ndcg=found.get("graded_ndcg", {}),
+    )
+
+
+def _validation_ranks(path: str) -> dict[Measure, dict[str, np.ndarray]]:
+    table = pq.read_table(path, filters=[("split", "=", "valid")])
+    several = "language" in table.column_names
+    languages = np.array(table.column("language").to_pylist() if several else [None] * len(table), dtype=object)
+    found: dict[Measure, dict[str, np.ndarray]] = {}
+    for measure in MEASURES:
+        if measure not in table.column_names:
+            continue
+        values = table.column(measure).to_numpy()
+        for language in dict.fromkeys(languages.tolist()):
+            of_language = values[languages == language]
+            if not np.isnan(of_language).all():  # a measure that only some languages have
+                found.setdefault(measure, {})[place("valid", language)] = of_language
+    return found
+
+
+def kept_bytes(store: Store, run_id: str) -> int | None:
+    """Bytes of the files of the model that a run keeps; None where it keeps none.
+
+    Raises:
+      TrackingError: the store cannot be reached.
+    """
+    client = connect(store, must_exist=True)
+    waiting, total, files = [MODEL_FOLDER], 0, 0
+    while waiting:
+        for entry in client.list_artifacts(run_id, waiting.pop()):
+            if entry.is_dir:
+                waiting.append(entry.path)
+            else:
+                files += 1
+                total += entry.file_size or 0
+    return total if files else None
+
+
+def record_choice(store: Store, study: str, language: str, run_id: str, text: str) -> None:
+    """Write the choice of a language into the tags of the study's parent run (`selection.<language>`) and of the chosen
+    run (`selected`); an earlier choice of the language gives way.
+
+    Raises:
+      TrackingError: the store cannot be written.
+    """
+    client = connect(store, must_exist=True)
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None, study
+    try:
+        for run in search_runs(client, experiment.experiment_id, "tags.role = 'trial'"):
+            tags = run.data.tags
+            if run.info.run_id != run_id and tags.get("language") == language and _SELECTED in tags:
+                client.delete_tag(run.info.run_id, _SELECTED)
+        client.set_tag(run_id, _SELECTED, text)
+        for parent in search_runs(client, experiment.experiment_id, "tags.role = 'study'"):
+            client.set_tag(parent.info.run_id, f"selection.{language}", text)
+    except MlflowException as error:
+        raise TrackingError(f"the choice cannot be recorded in study {study}: {first_line(error)}") from error

@@ -1,0 +1,44 @@
+"""The code of an exported MLflow model, copied into it: it runs where the model is loaded, without this package."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.pyfunc import PythonModel
+
+
+class Encoder(PythonModel):
+    """Vectors of texts: a column `text` in, (n, width) float32 out."""
+
+    # Else MLflow tells whoever loads the model to annotate `predict`, though the model has its signature.
+    _skip_type_hint_validation = True
+
+    def load_context(self, context: Any) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        folder = Path(context.artifacts["encoder"])
+        self.lock = threading.Lock()  # the tokenizer's truncation is its state, and a server has threads
+        self.tokens = json.loads((folder / "softnce_ray.json").read_text())["tokens"]
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.encode_special_tokens = True
+        self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        side = (params or {}).get("side", "code")
+        if side not in ("query", "code"):
+            raise ValueError(f"expected params side query or code, got {side!r}")
+        with self.lock:
+            self.tokenizer.enable_truncation(self.tokens[f"{side}_length"])
+            batch = self.tokenizer.encode_batch([str(text) for text in model_input["text"]])
+        ids = np.array([text.ids for text in batch], np.int64)
+        mask = np.array([text.attention_mask for text in batch], np.int64)
+        return self.session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
+
+
+mlflow.models.set_model(Encoder())

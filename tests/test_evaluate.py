@@ -1,0 +1,226 @@
+"""Evaluation of a model: the numbers of its study, BM25 by hand, the hybrid, judgements, and the commands."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from typer.testing import CliRunner
+
+from softnce_ray.cli import app
+from softnce_ray.config import TrialConfig
+from softnce_ray.corpus import CorpusError
+from softnce_ray.errors import UserError
+from softnce_ray.evaluation import metrics
+from softnce_ray.export import write_export
+from softnce_ray.judgements import ndcg_of_scores
+from softnce_ray.preparation import open_data, prepare
+from softnce_ray.retrieval import evaluate_corpus, evaluate_judgements
+from softnce_ray.retrieval.lexical import WordIndex
+from softnce_ray.retrieval.rankings import fused, ranks_of
+from softnce_ray.training import TrainResult, train
+
+GRADED = Path(__file__).parents[1].parent / "shared" / "data" / "graded_ruby"
+
+Trained = tuple[TrainResult, Path]
+
+
+def trained(corpus: Path, languages: dict[str, object], root: Path) -> Trained:
+    """A bag as a study's confirm trial trains it, and its export."""
+    shape = {"encoder": {"kind": "bag", "width": 24}, "training": {"epochs": 4, "batch_size": 16}}
+    config = TrialConfig.model_validate({**languages, "seed": 0, **shape, "tokens": {"vocabulary": 400}})
+    data = open_data(prepare(config, corpus, config.training_set, root), config, config.training_set)
+    result = train(config, data, read_test=True)
+    write_export(result.model, root / "best", "card")
+    return result, root / "best"
+
+
+@pytest.fixture(scope="module")
+def one(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tiny_corpus, {"language": "python"}, tmp_path_factory.mktemp("one"))
+
+
+def means(corpus: Path, model: Path, **options: object) -> dict[tuple[str, str], dict[str, float]]:
+    made = evaluate_corpus(model, corpus, **options)  # type: ignore[arg-type]
+    return {
+        (line.language, line.system): {name: value.mean for name, value in line.metrics.items()} for line in made.lines
+    }
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_an_exported_model_has_the_numbers_of_its_run(one: Trained, tiny_corpus: Path, split: str) -> None:
+    result, folder = one
+    found = means(tiny_corpus, folder, split=split)["python", "model"]
+    stored = {name: result.metrics[f"{split}_{name}"] for name in found}
+    assert found == pytest.approx(stored, abs=1e-9)
+    assert 0.05 < found["mrr"] < 1
+
+
+def test_the_mean_over_languages_is_that_of_the_languages(
+    two_languages: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    result, folder = trained(
+        two_languages,
+        {"language": "both", "train_languages": ["python", "ruby"], "test_languages": ["python", "ruby"]},
+        tmp_path_factory.mktemp("both"),
+    )
+    found = means(two_languages, folder)
+    assert found["mean", "model"]["mrr"] == pytest.approx(result.metrics["test_mrr"], abs=1e-9)
+    assert found["ruby", "model"]["mrr"] == pytest.approx(result.metrics["test_mrr/ruby"], abs=1e-9)
+    for system in ("bm25", "hybrid"):
+        both = [found[language, system]["mrr"] for language in ("python", "ruby")]
+        assert found["mean", system]["mrr"] == pytest.approx(np.mean(both))
+
+
+def test_a_language_that_is_not_there_is_said(one: Trained, tiny_corpus: Path) -> None:
+    with pytest.raises(CorpusError, match="'cobol'"):
+        evaluate_corpus(one[1], tiny_corpus, languages=["cobol"])
+
+
+def test_bm25_by_hand() -> None:
+    index = WordIndex.fit(["parse date", "parse time time", "sort"], k1=1.2, b=0.75)
+    (scores,) = index.scores(["parseTime unknown"])
+    length = 2.0  # (2 + 3 + 1) / 3
+    of_parse, of_time = math.log(1 + 1.5 / 2.5), math.log(1 + 2.5 / 1.5)
+
+    def weight(count: int, words: int) -> float:
+        return count * 2.2 / (count + 1.2 * (0.25 + 0.75 * words / length))
+
+    expected = [of_parse * weight(1, 2), of_parse * weight(1, 3) + of_time * weight(2, 3), 0.0]
+    assert scores.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_stored_word_index_scores_the_same(tmp_path: Path) -> None:
+    index = WordIndex.fit(["def löschen(x)", "def f_2(y): return y", ""])
+    index.save(tmp_path)
+    queries = ["löschen y", "2 return", "nothing known", ""]
+    np.testing.assert_array_equal(WordIndex.load(tmp_path).scores(queries), index.scores(queries))
+
+
+def test_the_fused_score_by_hand() -> None:
+    dense, words = np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 0.0, 0.0]])
+    first, second = math.sqrt(2 / 3), math.sqrt(32 / 9)
+    expected = [-1 / first + (8 / 3) / second, (-4 / 3) / second, 1 / first + (-4 / 3) / second]
+    assert fused(dense, words)[0].tolist() == pytest.approx(expected)
+
+
+@given(arrays.arrays(np.float64, (3, 6), elements=st.floats(-10, 10, width=16)))
+@settings(max_examples=50, deadline=None)
+def test_a_system_that_tells_nothing_apart_changes_no_order(scores: np.ndarray) -> None:
+    targets = np.array([0, 3, 5])
+    with_flat = fused(scores, np.full(scores.shape, 7.3))
+    np.testing.assert_array_equal(
+        ranks_of(with_flat, targets, rounding=0), ranks_of(fused(scores), targets, rounding=0)
+    )
+
+
+def test_ties_of_scores_count_half_and_a_query_without_known_words_gains_nothing() -> None:
+    scores = np.array([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
+    assert ranks_of(scores, np.array([1, 2])).tolist() == [1.5, 2.5]
+    assert metrics(ranks_of(scores, np.array([1, 2])))["recall@1"] == 0
+
+
+def test_judged_ndcg_of_scores_by_hand() -> None:
+    scores = np.array([[0.8, 0.6, 0.4, 0.9]])
+    relevance = {(0, 0): 1.0, (0, 1): 3.0, (0, 2): 0.0}
+    ideal = 7 + 1 / math.log2(3)
+    assert ndcg_of_scores(scores, relevance) == pytest.approx([(1 + 7 / math.log2(3)) / ideal])
+    assert ndcg_of_scores(scores, relevance, among="all") == pytest.approx([(1 / math.log2(3) + 7 / 2) / ideal])
+
+
+@pytest.fixture
+def judgements(tiny_corpus: Path, tmp_path: Path) -> Path:
+    """Judgements of the first tests of the tiny corpus: its own code 3, the next one 1; nobody's query is useless."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(tiny_corpus / "python" / "test.parquet").to_pylist()[:10]
+    codes = [{"url": row["id"], "code": row["code"], "language": "python"} for row in rows]
+    said = []
+    for number, row in enumerate(rows):
+        near = rows[(number + 1) % 10]
+        said += [
+            {"query": row["query"], "url": row["id"], "relevance": 3},
+            {"query": row["query"], "url": near["id"], "relevance": 1},
+        ]
+    said.append({"query": "nothing answers this", "url": rows[0]["id"], "relevance": 0})
+    for name, records in (("codes", codes), ("judgements", said)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+    return tmp_path
+
+
+def test_judgements_are_measured_in_both_ways(one: Trained, judgements: Path) -> None:
+    made = evaluate_judgements(one[1], judgements)
+    lines = {line.system: line for line in made.lines}
+    assert list(lines) == ["model", "bm25", "hybrid"]
+    assert {(line.queries, line.codes) for line in lines.values()} == {(10, 10)}
+    assert "1 of 11 queries" in made.notes[0]
+    # The tiny corpus' codes share no word with their queries: BM25 knows nothing, a random order of two judged codes.
+    within = (7 + 1) * (1 + 1 / math.log2(3)) / 2 / (7 + 1 / math.log2(3))
+    assert lines["bm25"].metrics["ndcg@judged"].mean == pytest.approx(within, abs=0.15)
+    assert lines["model"].metrics["ndcg@all"].mean > lines["bm25"].metrics["ndcg@all"].mean
+
+
+@pytest.mark.skipif(not GRADED.is_dir(), reason="the human judgements are not there")
+def test_words_rank_what_people_judged_above_chance(one: Trained) -> None:
+    lines = {line.system: line for line in evaluate_judgements(one[1], GRADED).lines}
+    assert lines["bm25"].metrics["ndcg@judged"].low > 0.75
+
+
+def run(*arguments: object) -> str:
+    command = [sys.executable, "-m", "softnce_ray", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def call(*arguments: object) -> Any:
+    """The command in this process: no imports to wait for."""
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@pytest.mark.slow
+def test_a_user_evaluates_a_model_indexes_a_folder_and_searches_it(
+    one: Trained, tiny_corpus: Path, judgements: Path, tmp_path: Path
+) -> None:
+    _, model = one
+    rows = run("evaluate", model, "--corpus", tiny_corpus, "--qrels", judgements).splitlines()
+    assert rows[0].split("\t")[-4:] == ["metric", "value", "low", "high"]
+    assert len(rows) == 1 + 3 * 5 + 3 * 2
+    assert {len(row.split("\t")) for row in rows} == {10}
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("def locate_street(buyers):\n    return buyers.street\n")
+    said = run("index", tmp_path / "src", "--model", model, "--out", tmp_path / "index")
+    assert "1 functions (python 1) of 1 files" in said
+    found = run("search", tmp_path / "index", "find the address", "--top", 1, "--hybrid", "--code")
+    assert found.splitlines()[0] == "# find the address"
+    assert "\ta.py:1\tlocate_street\t" in found and "    def locate_street" in found
+
+
+def test_an_evaluation_is_the_same_as_a_table_as_rows_and_as_json(one: Trained, tiny_corpus: Path) -> None:
+    asked = ("evaluate", one[1], "--corpus", tiny_corpus, "--format")
+    (made,) = json.loads(call(*asked, "json").stdout)
+    mrr = made["lines"][0]["metrics"]["mrr"]["mean"]
+    assert call(*asked, "tsv").stdout.splitlines()[1].split("\t")[6:8] == ["mrr", f"{mrr:.6f}"]
+    table = call(*asked, "terminal").stdout
+    assert f"{mrr:.4f} [" in table and "hybrid" in table and "recall@10" in table
+
+
+def test_what_cannot_be_asked_is_said(one: Trained, tiny_corpus: Path, tmp_path: Path) -> None:
+    for arguments, says in (
+        (("search", one[1], "query"), "is a model"),
+        (("search", one[1], "query", "--corpus", tiny_corpus, "--hybrid"), "--hybrid: is for an index"),
+        (("search", tmp_path / "none", "query"), "softnce-ray index"),
+        (("evaluate", one[1]), "--corpus"),
+        (("evaluate", one[1], "--qrels", GRADED, "--language", "ruby"), "--language"),
+    ):
+        error = call(*arguments).exception
+        assert isinstance(error, UserError) and says in str(error)

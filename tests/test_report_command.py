@@ -1,0 +1,46 @@
+"""`softnce-ray report` in a process of its own, in every format."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from reported_study import make
+
+from softnce_ray.store import Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Store:
+    return make(tmp_path_factory.mktemp("command"), tiny_corpus, running=True)
+
+
+def run(store: Store, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "softnce_ray", "report", "small", "--store", str(store.root), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.slow
+def test_every_format_is_written_and_a_running_study_says_so(store: Store, tmp_path: Path) -> None:
+    starts = {"html": "<!doctype html>", "latex": "%", "markdown": "## small", "json": "{"}
+    for name, start in starts.items():
+        out = tmp_path / f"report.{name}"
+        done = run(store, "--format", name, "--out", out, "--versus-paper")
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        text = out.read_text(encoding="utf-8")
+        assert text.startswith(start) and text.endswith("\n") and not text.endswith("\n\n")
+        assert "8 of 9 confirm trials finished, 1 trial running" in text
+    assert "Gained most" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["counts"]["confirm"]["RUNNING"] == 1
+
+
+@pytest.mark.slow
+def test_a_corpus_elsewhere_is_named_and_what_cannot_be_written_is_one_line(store: Store, tmp_path: Path) -> None:
+    page = run(store, "--format", "html", "--corpus", tmp_path / "nowhere")
+    assert page.returncode == 0 and "are shown by their id" in page.stdout
+    refused = run(store, "--format", "latex", "--out", tmp_path / "no" / "folder.tex")
+    assert refused.returncode != 0
+    assert "cannot be written" in refused.stderr and "Traceback" not in refused.stderr
