@@ -32,8 +32,8 @@ def run(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedP
 @pytest.mark.parametrize(
     "command",
     [[], ["corpus"], ["corpus", "mine"], ["corpus", "import"], ["corpus", "plant"], ["corpus", "show"], ["launch"],
-     ["report"], ["export"],
-     ["search"], ["ui"], ["schema"]],
+     ["resume"], ["extend"], ["sync"], ["doctor"], ["report"], ["best"], ["export"], ["index"],
+     ["search"], ["evaluate"], ["ui"], ["schema"]],
     ids=" ".join,
 )  # fmt: skip
 def test_every_command_has_help(command: list[str], tmp_path: Path) -> None:
@@ -56,6 +56,12 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (["report", "none"], "launch a study first"),
         (["export", "none", "--to", "best"], "launch a study first"),
         (["ui"], "launch a study first"),
+        (["best", "none"], "launch a study first"),
+        (["resume", "none"], "expected a study that was launched with the store"),
+        (["extend", "none", "--seed", "5"], "expected a study that was launched with the store"),
+        (["extend", "none"], "expected something to add"),
+        (["sync", "none"], "launch a study first"),
+        (["doctor", "none.yaml"], "no such study file"),
         (["search", "none", "--corpus", "none", "query"], "softnce-ray export"),
         (["corpus", "show", "none"], "softnce-ray corpus mine"),
         (["corpus", "mine", "--out", "c"], "--source"),
