@@ -173,7 +173,8 @@ def _parser(language: str) -> tuple[tree_sitter.Parser, tree_sitter.Query]:
     return tree_sitter.Parser(grammar), tree_sitter.Query(grammar, entry.functions)
 
 
-def _function_nodes(source: bytes, language: Language) -> list[Node]:
+def function_nodes(source: bytes, language: Language) -> list[Node]:
+    """The nodes of all functions of a file, those inside others too, in its order."""
     parser, query = _parser(language.name)
     captures = tree_sitter.QueryCursor(query).captures(parser.parse(source).root_node)
     return sorted(captures.get("function", []), key=lambda node: node.start_byte)
@@ -190,7 +191,7 @@ def functions_in(source: bytes, language: Language) -> Iterator[Function]:
     if not language.hint.search(source):
         return
     end_of_outer = -1
-    for node in _function_nodes(source, language):
+    for node in function_nodes(source, language):
         if node.start_byte < end_of_outer:
             continue
         if not language.looks_inside:
@@ -217,7 +218,7 @@ def strip_documentation(code: str, language: Language) -> str | None:
     """
     for before, after in language.wraps:
         source = f"{before}{code}{after}".encode()
-        nodes = _function_nodes(source, language)
+        nodes = function_nodes(source, language)
         if not nodes or nodes[0].has_error:
             continue
         start, end = len(before.encode()), len(source) - len(after.encode())

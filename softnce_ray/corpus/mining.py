@@ -81,20 +81,24 @@ def file_exclusion(source: bytes) -> str | None:
     return None
 
 
-def mine_file(source: Source, language: Language, *, strip_names: bool = True) -> Batch:
-    """The pairs of one file. Whatever is wrong with the file is counted, never raised.
-
-    `strip_names` takes the function's name out of its documentation in languages where it stands there by habit.
-    """
+def read_source(source: Source) -> tuple[bytes, str | None]:
+    """A file's content without a byte order mark, and why it is not mined, or None."""
     try:
         if not os.path.isfile(source.file):  # opening a pipe would wait for ever
             raise FileNotFoundError(source.file)
         with open(source.file, "rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1).removeprefix(codecs.BOM_UTF8)
     except OSError:
-        reason: str | None = "unreadable_file"
-    else:
-        reason = file_exclusion(data)
+        return b"", "unreadable_file"
+    return data, file_exclusion(data)
+
+
+def mine_file(source: Source, language: Language, *, strip_names: bool = True) -> Batch:
+    """The pairs of one file. Whatever is wrong with the file is counted, never raised.
+
+    `strip_names` takes the function's name out of its documentation in languages where it stands there by habit.
+    """
+    data, reason = read_source(source)
     if reason is not None:
         return Batch(1, (), Counter([reason]), examples=(Example(reason, source.path, 0),))
     pairs: list[Pair] = []

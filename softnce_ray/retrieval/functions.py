@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-import tree_sitter
 from tree_sitter import Node
 
 from softnce_ray.corpus.archives import is_archive, unpack_archive
 from softnce_ray.corpus.cleaning import first_paragraph, strip_markup
-from softnce_ray.corpus.languages import LANGUAGES, Language
-from softnce_ray.corpus.mining import MAX_FILE_BYTES, Batch, Example, file_exclusion, process_pool
+from softnce_ray.corpus.languages import LANGUAGES, Language, function_nodes
+from softnce_ray.corpus.mining import Batch, Example, process_pool, read_source
 from softnce_ray.corpus.pairs import SPLITS, CorpusError, Pair
 from softnce_ray.corpus.sources import Source, path_exclusion
 from softnce_ray.corpus.store import MANIFEST_NAME, Corpus
@@ -26,8 +25,6 @@ from softnce_ray.corpus.store import MANIFEST_NAME, Corpus
 _CHUNK_FILES = 32
 _ASIDE = ("test_file", "example_file")
 """Why files are not mined into a corpus, though they are code that somebody may look for."""
-
-_BOM = b"\xef\xbb\xbf"
 
 Steps = Callable[[int, int, int], None]
 """Called with (files done, files in all, functions so far)."""
@@ -164,20 +161,12 @@ def functions_of_file(source: Source, *, tests: bool = True) -> Batch:
     """The functions of one file, in its order. Whatever is wrong with the file is counted, never raised."""
     language = language_of(source.file)
     assert language is not None, source
-    try:
-        if not os.path.isfile(source.file):  # opening a pipe would wait for ever
-            raise FileNotFoundError(source.file)
-        with open(source.file, "rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1).removeprefix(_BOM)
-    except OSError:
-        reason: str | None = "unreadable_file"
-    else:
-        reason = file_exclusion(data)
+    data, reason = read_source(source)
     if reason is not None:
         return Batch(1, (), Counter([reason]), examples=(Example(reason, source.path, 0),))
     pairs: list[Pair] = []
     dropped: Counter[str] = Counter()
-    for node in _function_nodes(data, language):
+    for node in _outermost(data, language):
         name = language.function_name(node)
         why = _left_out(node, name, language, tests)
         if why is not None:
@@ -206,19 +195,10 @@ def _left_out(node: Node, name: str, language: Language, tests: bool) -> str | N
     return why if why == "no_body" or (why == "test_function" and not tests) else None
 
 
-@cache
-def _parser(language: str) -> tuple[tree_sitter.Parser, tree_sitter.Query]:
-    entry = LANGUAGES[language]
-    grammar = tree_sitter.Language(entry.grammar())
-    return tree_sitter.Parser(grammar), tree_sitter.Query(grammar, entry.functions)
-
-
-def _function_nodes(data: bytes, language: Language) -> Iterator[Node]:
+def _outermost(data: bytes, language: Language) -> Iterator[Node]:
     """The functions of a file; without those inside another one, unless the language looks inside."""
-    parser, query = _parser(language.name)
-    captures = tree_sitter.QueryCursor(query).captures(parser.parse(data).root_node)
     end_of_outer = -1
-    for node in sorted(captures.get("function", []), key=lambda each: each.start_byte):
+    for node in function_nodes(data, language):
         if node.start_byte >= end_of_outer:
             yield node
             if not language.looks_inside:
