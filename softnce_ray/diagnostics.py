@@ -1,4 +1,5 @@
-"""How an encoder's space and a loss' weights look: a few numbers an epoch that no training step waits for."""
+"""How an encoder's space and a loss' weights look: a few numbers an epoch that no training step waits for, and
+histograms at the end."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from softnce_ray.distributions import RELATIVE_EDGES, SCORE_EDGES, Distributions, Histogram
 
 SAMPLE = 512
 """Vectors of which the space is judged: 130,000 pairs of them."""
@@ -89,3 +92,34 @@ def batch_diagnostics(
     if weights is not None and floor is not None:
         found["floor_share"] = ((weights <= floor) & ~away).sum() / visible.sum().clamp_min(1)
     return found
+
+
+def batch_distributions(
+    queries: Tensor, codes: Tensor, *, negatives: Tensor | None = None, hidden: Tensor | None = None
+) -> Distributions:
+    """How the scores of a batch and what its estimator says of them are distributed.
+
+    Scores are cosines, also where a loss takes raw dot products: so they have one axis whatever the arm. Of the
+    estimator it is p · (N - 1), p relative to uniform, not a loss' weight: every arm with an estimator has it, a floor
+    does not cut it off, and Soft-InfoNCE's weight is linear in it.
+
+    Args:
+      queries, codes: (N, D); row i of both is pair i.
+      negatives: (N, N) p, rows sum to one, zero diagonal.
+      hidden: (N, N) bool, negatives that do not count; N - 1 is then the number of those of a row that do.
+    """
+    cosines = F.normalize(queries.float(), dim=1) @ F.normalize(codes.float(), dim=1).T
+    own = torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
+    visible = ~own if hidden is None else ~(own | hidden)
+    relative = None
+    if negatives is not None:
+        against_uniform = negatives.float() * visible.sum(dim=1, keepdim=True)
+        tiny = torch.finfo(torch.float32).tiny
+        relative = Histogram.of(against_uniform[visible].clamp_min(tiny).log10().cpu().numpy(), RELATIVE_EDGES)
+    return Distributions(
+        len(cosines),
+        1,
+        Histogram.of(cosines[visible].cpu().numpy(), SCORE_EDGES),
+        Histogram.of(cosines.diagonal().cpu().numpy(), SCORE_EDGES),
+        relative,
+    )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from softnce_ray.config import SoftInfoNCE, TrialConfig
-from softnce_ray.diagnostics import batch_diagnostics
+from softnce_ray.diagnostics import batch_diagnostics, batch_distributions
+from softnce_ray.distributions import Distributions
 from softnce_ray.estimators import negative_distribution
 from softnce_ray.losses import LOSSES, soft_weights
 from softnce_ray.training_data import TrainingData
@@ -77,12 +78,17 @@ def batch_loss(scores: Tensor, batch: Batch, config: TrialConfig) -> Tensor:
 
 def observe(scores: Tensor, batch: Batch, config: TrialConfig) -> dict[str, Tensor]:
     """Diagnostics of a batch's (B, B) scores, from query to code; see `batch_diagnostics`."""
-    hidden = _hidden(batch.same) if config.mask_duplicates and batch.same is not None else None
+    hidden = _hidden_of(batch, config)
     p = batch.negatives
     if p is None or not isinstance(config.loss, SoftInfoNCE):
         return batch_diagnostics(scores, negatives=p, hidden=hidden)
     weights = soft_weights(p, **loss_options(config), hidden=hidden)
     return batch_diagnostics(scores, negatives=p, weights=weights, floor=config.loss.floor, hidden=hidden)
+
+
+def distribute(queries: Tensor, codes: Tensor, batch: Batch, config: TrialConfig) -> Distributions:
+    """Distributions of a batch's scores, from query to code, and of its p; see `batch_distributions`."""
+    return batch_distributions(queries, codes, negatives=batch.negatives, hidden=_hidden_of(batch, config))
 
 
 def loss_options(config: TrialConfig) -> dict[str, Any]:
@@ -108,6 +114,10 @@ def _directed(
     if config.mask_duplicates and same is not None:
         given["hidden"] = _hidden(same)
     return entry.function(scores, **given, **loss_options(config))
+
+
+def _hidden_of(batch: Batch, config: TrialConfig) -> Tensor | None:
+    return _hidden(batch.same) if config.mask_duplicates and batch.same is not None else None
 
 
 def _hidden(same: Tensor) -> Tensor:

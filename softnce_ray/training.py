@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -15,11 +16,12 @@ from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restor
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.tokens import concatenate
 from softnce_ray.diagnostics import space_diagnostics
+from softnce_ray.distributions import Distributions, together
 from softnce_ray.encoders import DualEncoder, build_encoder
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.model import Model, encode
-from softnce_ray.objective import Batch, batch_loss, observe, prepared
+from softnce_ray.objective import Batch, batch_loss, distribute, observe, prepared
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
 from softnce_ray.ranks_file import place
 from softnce_ray.training_data import EvaluationData, TrainingData
@@ -33,6 +35,11 @@ _OBSERVED = 16
 _APART = 10
 """Diagnostics look at some 16 batches of an epoch, at most at every tenth: less than 2 % of the time of training."""
 
+_COUNTED = 16
+_STEPS_EACH = 50
+"""Distributions are of 16 batches, in a short run of one for every 50 steps: without a gradient, which is two thirds of
+a step, that is less than 1 % of the time of training."""
+
 
 class TrainingError(UserError, RuntimeError):
     """A run that cannot go on: too little data, or a foreign checkpoint."""
@@ -42,12 +49,14 @@ class TrainingError(UserError, RuntimeError):
 class TrainResult:
     """What a run leaves: `reciprocal_ranks` has (Q,) arrays for `valid` and, where it was read, `test`; so has
     `graded_ndcg` where the corpus knows which codes share a meaning. A run that is tested on several languages has them
-    for each, as `valid/ruby`, and beside each metric, then a mean over languages, those of each."""
+    for each, as `valid/ruby`, and beside each metric, then a mean over languages, those of each. `distributions` are
+    those of the model on batches of its training pairs: the same batches whether or not the run was interrupted."""
 
     model: Model
     metrics: dict[str, float]
     reciprocal_ranks: dict[str, np.ndarray]
     graded_ndcg: dict[str, np.ndarray]
+    distributions: Distributions
 
 
 def train(
@@ -174,7 +183,8 @@ def train(
             if (values := found[language].graded) is not None:
                 graded[place(split, several)] = values
             result[place(f"{split}_codebase", several)] = sum(map(len, texts.codebase))
-    return TrainResult(Model(encoder.cpu().eval(), data.tokenizer, config), result, reciprocal_ranks, graded)
+    counted = _distributions(encoder, config, data, device)
+    return TrainResult(Model(encoder.cpu().eval(), data.tokenizer, config), result, reciprocal_ranks, graded, counted)
 
 
 def _step(
@@ -201,6 +211,22 @@ def _step(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     return loss.detach(), scores.detach()
+
+
+def _distributions(encoder: DualEncoder, config: TrialConfig, data: TrainingData, device: str) -> Distributions:
+    """Distributions of an encoder on batches of its training pairs, in an order that no epoch has."""
+    pairs, size = len(data.train.queries), config.training.batch_size
+    count = min(_COUNTED, max(1, config.training.epochs * (pairs // size) // _STEPS_EACH))
+    order = islice(epoch_batches(pairs, size, config.seed, epoch=0), count)
+    return together(
+        distribute(
+            encode(encoder, data.train.queries.take(batch.rows)),
+            encode(encoder, data.train.codes.take(batch.rows)),
+            batch,
+            config,
+        )
+        for batch in prepared(order, config, data, device)
+    )
 
 
 def epoch_batches(pairs: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:

@@ -9,6 +9,14 @@ import numpy as np
 import yaml
 
 from softnce_ray.corpus import Corpus
+from softnce_ray.distributions import (
+    DISTRIBUTIONS_FILE,
+    RELATIVE_EDGES,
+    SCORE_EDGES,
+    Distributions,
+    Histogram,
+    write_distributions,
+)
 from softnce_ray.ranks_file import write_ranks
 from softnce_ray.results import StudyRecord, TrialKey
 from softnce_ray.store import Store
@@ -32,6 +40,18 @@ def valid_mrr(arm: str, seed: int, epoch: int) -> float:
     return 0.3 + 0.05 * epoch + 0.01 * seed + LIFTS[arm]
 
 
+def distributions(arm: str, seed: int) -> Distributions:
+    """Of 4 batches of 16 pairs; only `soft` has an estimator."""
+    random = np.random.default_rng([1, seed, *arm.encode()])
+    return Distributions(
+        16,
+        4,
+        Histogram.of(random.normal(0, 0.2, 960), SCORE_EDGES),
+        Histogram.of(random.normal(0.5, 0.1, 64), SCORE_EDGES),
+        Histogram.of(random.normal(0, 0.5, 960), RELATIVE_EDGES) if arm == "soft" else None,
+    )
+
+
 def search_settings(number: int) -> dict[str, float]:
     return {"loss.alpha": 0.2 + 0.2 * number, "temperature": 0.01 * 2**number}
 
@@ -44,9 +64,11 @@ def make(
     search: int = 6,
     diagnostics: Mapping[str, float] | None = None,
     name: str = "small",
+    counted: bool = True,
 ) -> Store:
     """Three arms on python, three seeds, a search of `soft`, in the store of `folder`. With `running`, the last seed of
-    `flat` has had one epoch of two and the study has not ended."""
+    `flat` has had one epoch of two and the study has not ended. `counted`: trials have
+    distributions."""
     opened = Corpus.open(corpus)
     ids = opened.table("python", "test", ["id"]).column("id").to_pylist()
     text = yaml.safe_dump({"arms": {arm: {} for arm in ARMS} | {"soft": {"search": SPACE}}, "search": {"space": {}}})
@@ -91,7 +113,11 @@ def make(
             ranks = reciprocal_ranks(arm, seed, len(ids))
             write_ranks(path, {"test": ids}, {"reciprocal_rank": {"test": ranks}})
             final = {"epoch": 2, "valid_mrr": valid_mrr(arm, seed, 2), "test_mrr": float(ranks.mean())}
-            tracker.trial_ended(key, "FINISHED", metrics=final | {"test_codebase": 80.0}, ranks=path)
+            beside = path.with_name(DISTRIBUTIONS_FILE)
+            if counted:
+                write_distributions(beside, distributions(arm, seed))
+            final |= {"test_codebase": 80.0}
+            tracker.trial_ended(key, "FINISHED", metrics=final, ranks=path, distributions=beside)
     if not running:
         tracker.study_ended("FINISHED")
     assert not tracker.close()

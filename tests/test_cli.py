@@ -57,7 +57,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         (["export", "none", "--to", "best"], "launch a study first"),
         (["ui"], "launch a study first"),
         (["best", "none"], "launch a study first"),
-        (["resume", "none"], "expected a study that was launched with the store"),
+        (["resume", "none"], "there: none yet"),
         (["extend", "none", "--seed", "5"], "expected a study that was launched with the store"),
         (["extend", "none"], "expected something to add"),
         (["sync", "none"], "launch a study first"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softnce_ray.diagnostics import SAMPLE, batch_diagnostics, space_diagnostics
+from softnce_ray.diagnostics import SAMPLE, batch_diagnostics, batch_distributions, space_diagnostics
+from softnce_ray.distributions import RELATIVE_EDGES, SCORE_EDGES, Histogram
 from softnce_ray.estimators import negative_distribution
 from softnce_ray.losses import infonce, soft_infonce, soft_weights
 
@@ -128,3 +130,57 @@ def test_great_scores_stay_finite(scale, kind):
     hidden[2, 2] = False  # a row without a negative left
     found = batch_diagnostics(scores, negatives=p, weights=weights, floor=0.1, hidden=hidden)
     assert all(bool(torch.isfinite(value)) for value in found.values())
+
+
+def filled(histogram: Histogram | None) -> dict[float, int]:
+    """Left edge of each bin that has something -> count."""
+    assert histogram is not None
+    return {edge: count for edge, count in zip(histogram.edges, histogram.counts, strict=False) if count}
+
+
+def test_the_distributions_of_three_pairs_by_hand():
+    queries = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])  # lengths do not count
+    codes = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, -5.0]])
+    # cosines: 1, -1, 0 / 0, 0, -1 / .707, -.707, -.707
+    p = torch.tensor([[0.0, 0.5, 0.5], [0.9, 0.0, 0.1], [1.0, 0.0, 0.0]])
+    found = batch_distributions(queries, codes, negatives=p)
+    assert filled(found.negatives) == {-1.0: 2, -0.75: 1, 0.0: 2, 0.7: 1}
+    assert filled(found.positives) == {-0.75: 1, 0.0: 1, 0.95: 1}
+    # log10 of 2p: 0, 0, .26, -.70, .30 and, of the p that is nothing, what lies before the first edge
+    assert filled(found.relative) == {-0.1: 2, 0.1: 1, -0.7: 1, 0.3: 1, -5.1: 1}
+    assert (found.batch_size, found.batches) == (3, 1)
+    assert batch_distributions(queries, codes).relative is None
+
+
+def test_hidden_pairs_are_not_counted_and_p_is_relative_to_the_rest():
+    hidden = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+    p = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]])
+    found = batch_distributions(torch.eye(3), torch.eye(3), negatives=p, hidden=hidden)
+    assert filled(found.relative) == {-0.1: 4}
+    assert (found.negatives.total, found.positives.total) == (4, 3)
+
+
+@given(size=st.integers(2, 12), seed=st.integers(0, 1000))
+def test_every_pair_of_a_batch_is_counted_where_it_lies(size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    q, c = torch.randn(2, size, 3, generator=generator).numpy().astype(np.float64)
+    _, p = some(size, seed)
+    found = batch_distributions(torch.from_numpy(q), torch.from_numpy(c), negatives=p)
+    assert found.relative is not None
+    assert (found.negatives.edges, found.relative.edges) == (SCORE_EDGES, RELATIVE_EDGES)
+    for histogram, near in (
+        (found.negatives, lambda i, j: q[i] @ c[j] / math.sqrt((q[i] @ q[i]) * (c[j] @ c[j]))),
+        (found.relative, lambda i, j: math.log10(float(p[i, j]) * (size - 1))),
+    ):
+        values = [near(i, j) for i in range(size) for j in range(size) if i != j]
+        assert histogram.total == len(values)
+        for at, edge in enumerate(histogram.edges[1:-1]):
+            below = [value < edge for value in values]
+            close = sum(abs(value - edge) < 1e-5 for value in values)  # float32 may put them on either side
+            assert abs(sum(below) - sum(histogram.counts[: at + 1])) <= close
+
+
+def test_a_uniform_estimator_is_one_bin():
+    p = negative_distribution(torch.zeros(257, 257), temperature=1.0)
+    found = batch_distributions(torch.eye(257), torch.eye(257), negatives=p)
+    assert filled(found.relative) == {-0.1: 257 * 256}

@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"training_data", "judgements"},
     {"model", "checkpoint", "optimisers", "losses", "estimators", "encoders", "evaluation", "diagnostics"},
     {"corpus", "results", "store"},
-    {"config", "folders", "ranks_file", "progress", "named"},
+    {"config", "folders", "ranks_file", "distributions", "progress", "named"},
     {"errors"},
 ]
 

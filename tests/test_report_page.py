@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from test_report import SEEDS, TONGUES, build, complete, study, tongues, trial
 
+from softnce_ray.distributions import RELATIVE_EDGES, SCORE_EDGES, Distributions, Histogram
 from softnce_ray.report import Evidence, Report, Text, gather, report_files, shown_queries, to_html, wanted_histories
 from softnce_ray.report import with_texts as told
 from softnce_ray.report.html import arm_classes
 from softnce_ray.report.svg import Scale, escape, number, scale
+from softnce_ray.report.wording import signed
 from softnce_ray.results import StudyResults, TrialResult
 
 VOID = {"meta", "link", "br", "img", "hr"}
@@ -84,6 +86,13 @@ def evidence(results: StudyResults, report: Report, **given) -> Evidence:
 
 def plain_text(page: str) -> str:
     return " ".join(text for tag, text in read(page).texts if tag not in ("script", "style"))
+
+
+def spread_of(arm: str, values: list[float], relative: list[float] | None = None) -> Distributions:
+    counted = Histogram.of(np.array(values), SCORE_EDGES)
+    return Distributions(
+        8, 2, counted, counted, None if relative is None else Histogram.of(np.array(relative), RELATIVE_EDGES)
+    )
 
 
 # --- the page --------------------------------------------------------------------------------------------
@@ -312,6 +321,48 @@ def test_diagnostics_are_drawn_with_their_unit():
     words = plain_text(to_html(report, gather(results, report, histories=given)))
     assert "entropy of the estimator's weights p [nats]" in words
     assert "No diagnostics" not in words
+
+
+def test_distributions_are_steps_of_shares_for_each_arm():
+    results = study(*complete())
+    report = build(results)
+    counted = {
+        each.run_id: spread_of(each.arm, [0.01, 0.01, 0.01, 0.06], [0.0, 0.0, 1.0] if each.arm == "soft" else None)
+        for each in results.trials
+    }
+    found = evidence(results, report, distributions=counted)
+    page = to_html(report, found)
+    part = page[page.index('<section id="distributions"') :]
+    part = part[: part.index("</section>")]
+    assert [part.count(f"<h3>{name}") for name in ("Weights of the est", "Scores of the neg", "Scores of the pos")] == [
+        1, 1, 1
+    ]  # fmt: skip
+    pictures = part.split("<svg")[1:]
+    arms = {each.arm for each in results.trials}
+    assert [picture.count("<polyline") for picture in pictures] == [1, len(arms), len(arms)]
+    # 2 of 3 and 1 of 3 seen in heights above the axis; 3 and 1 of 4 in the scores
+    for picture, shares in zip(pictures, ([2 / 3, 0, 0, 0, 0, 1 / 3], [0.75, 0.25]), strict=False):
+        points = re.search(r'<polyline points="([^"]+)"', picture)
+        assert points
+        places = [tuple(map(float, point.split(","))) for point in points.group(1).split()]
+        bottom = places[0][1]
+        heights = [bottom - y for _, y in places[1:-1:2]]
+        assert np.array(heights) / sum(heights) == pytest.approx(np.array(shares), abs=0.005)
+        assert places[-1][1] == bottom
+    assert ">60</text>" in pictures[0] and ">80</text>" not in pictures[0]  # per cent of all pairs, not of the highest
+    assert (
+        f"n = {3 * len(SEEDS)} pairs an arm" in part
+        and f"n = {4 * len(SEEDS)} pairs an arm, {len(SEEDS)} seeds" in part
+    )
+    assert to_html(report, evidence(results, report)).count("No distributions of scores") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(-0.00001, 4, "0.0000"), (0.00001, 4, "0.0000"), (0.0, 3, "0.000"), (-0.00006, 4, "−0.0001"), (0.25, 3, "+0.250")],
+)
+def test_a_difference_that_rounds_to_nothing_has_no_sign(value: float, digits: int, text: str):
+    assert signed(value, digits) == text
 
 
 def test_only_what_was_recorded_is_asked_for_and_seeds_are_dropped_before_arms():

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,11 +21,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 from servers import MlflowServer, Postgres, free_port, kill_tree
 
 import softnce_ray
+from softnce_ray.config import TrialConfig
 from softnce_ray.config.settings import NAME
 from softnce_ray.corpus import Corpus, CorpusError
+from softnce_ray.encoders import Bag
+from softnce_ray.export.formats import FORMATS
 from softnce_ray.study.file import parse_study
 from softnce_ray.study.problems import StudyError
 
@@ -370,6 +375,41 @@ def test_what_could_run_code_is_seen(text: str) -> None:
 
 
 def test_nothing_that_a_store_holds_can_run_code() -> None:
+    """An export runs the recipe of its own card, to check it: the next test says what such a recipe may have in it."""
     assert len(SOURCES) > 50
-    found = {path.name: runs_code(ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES}
-    assert {name: each for name, each in found.items() if each} == {}
+    root = Path(softnce_ray.__file__).parent
+    found = {str(path.relative_to(root)): runs_code(ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES}
+    assert {name: each for name, each in found.items() if each} == {"export/reader.py": ["exec"]}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("pooling", [None, "mean", "first", "pooler"])  # None: a bag
+def test_the_recipe_that_an_export_runs_has_no_text_of_a_store_in_it(form: str, pooling: str | None) -> None:
+    """Of a model there are two numbers in it. All its texts say the same here, wherever they stand."""
+    tower = Bag(10, 4) if pooling is None else SimpleNamespace(pooling=pooling)
+    model: Any = SimpleNamespace(
+        encoder=SimpleNamespace(tower=tower),
+        tokenizer=None,
+        config=crafted(TrialConfig.model_validate({"language": "python", "seed": 1})),
+    )
+    assert model.config.similarity == CRAFTED
+    recipe = FORMATS[form].recipe(model)
+    assert "def encode(" in recipe
+    assert CRAFTED not in recipe
+    with pytest.raises(ValidationError, match="valid integer"):
+        TrialConfig.model_validate({"language": "python", "seed": 1, "tokens": {"query_length": CRAFTED}})
+
+
+CRAFTED = "__import__('os')"
+
+
+def crafted(settings: BaseModel) -> BaseModel:
+    """A copy whose every text is `CRAFTED`, however deep: none is checked."""
+    changed: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            changed[name] = crafted(value)
+        elif isinstance(value, str):
+            changed[name] = CRAFTED
+    return settings.model_copy(update=changed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.ranks_file import RANKS_FILE, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
 from softnce_ray.tracking import Tracker, TrackingError, Unsent, load_results, sending
 from softnce_ray.tracking.connection import search_runs
+from softnce_ray.tracking.history import load_distributions
+from softnce_ray.tracking.journal import Journal
+from softnce_ray.tracking.records import Record
 
 _numbers = itertools.count()
 
@@ -236,3 +242,50 @@ def test_a_closed_tracker_takes_nothing(store, study) -> None:
     assert tracker.close() == tracker.close() == Unsent()
     with pytest.raises(RuntimeError, match="is closed"):
         tracker.study_ended("FINISHED")
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_distributions_are_logged_with_the_ranks_after_their_file_has_gone(
+    client, store, study, ranks, journal, monkeypatch
+) -> None:
+    """Without a journal the file itself is read: the trial ends without what is gone by then."""
+    if not journal:
+        monkeypatch.setattr(Journal, "keep", full)
+    beside = ranks.with_name(DISTRIBUTIONS_FILE)
+    beside.write_text("{}")
+    tracker = opened(store, study)
+    tracker.trial_started(key(), {})
+    assert tracker.wait()
+    held = threading.Event()
+    log = MlflowClient.log_batch
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda *args, **rest: held.wait(10) and log(*args, **rest))
+    tracker.trial_ended(key(), "FINISHED", ranks=ranks, distributions=beside)
+    beside.unlink()
+    held.set()
+    tracker.close()
+    (run,) = runs(client, study)
+    kept = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert (run.info.status, kept) == ("FINISHED", {RANKS_FILE} | ({DISTRIBUTIONS_FILE} if journal else set()))
+    assert run.data.tags.get("distributions") == ("yes" if journal else None)
+    found, problem = load_distributions(store, study, [run.info.run_id])
+    assert found == {} and ("damaged" in problem) == journal
+    assert load_distributions(store, study, []) == ({}, "")
+
+
+def full(*_: object) -> str:
+    raise OSError("no room")
+
+
+def test_a_trial_of_an_older_journal_or_without_distributions_ends_as_before(client, store, study, ranks) -> None:
+    tracker = opened(store, study)
+    finish(tracker, key(1), ranks)
+    tracker.trial_started(key(2), {})
+    tracker.trial_ended(key(2), "FINISHED", ranks=ranks, distributions=ranks.with_name("nowhere.json"))
+    tracker.wait()
+    old = {"key": list(astuple(key(1))), "status": "FINISHED", "metrics": {}, "stopped_early": False, "failure": ""}
+    old |= {"failure_kind": "", "traceback": "", "source": str(ranks)}
+    tracker._runs.apply([Record("trial_ended", 1, old, None)])
+    assert tracker.close() == Unsent()
+    for run in runs(client, study):
+        assert run.info.status == "FINISHED"
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == [RANKS_FILE]

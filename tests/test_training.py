@@ -710,6 +710,40 @@ def test_diagnostics_read_the_batches_and_change_nothing(prepared, monkeypatch):
     assert [batch.rows.tolist() for _, batch in seen] == [rows.tolist() for rows in epoch_batches(pairs, 32, 1, 1)]
 
 
+@pytest.mark.parametrize(("arm", "estimator"), [(BAG, False), (SOFT, True), ({**SOFT, "similarity": "dot"}, True)])
+def test_the_end_has_the_distributions_of_the_best_weights(arm, estimator, prepared):
+    config = trial(arm, epochs=2)
+    data = prepared(config)
+    result = train(config, data)
+    found = result.distributions
+    assert (found.batch_size, found.batches) == (32, 1)  # a short run: of one batch
+    assert (found.negatives.total, found.positives.total) == (32 * 31, 32)
+    assert (found.relative is not None) == estimator
+    rows = next(epoch_batches(len(data.train.queries), 32, config.seed, 0))
+    q, c = (encode(result.model.encoder, side.take(rows)).double() for side in (data.train.queries, data.train.codes))
+    cosines = (q @ c.T / q.norm(dim=1)[:, None] / c.norm(dim=1)).numpy()
+    expected = np.histogram(np.diag(cosines).clip(-1, 1), found.positives.edges)[0]
+    assert np.abs(np.cumsum(expected) - np.cumsum(found.positives.counts)).max() <= 1  # one may lie on an edge
+
+
+def test_distributions_are_of_more_batches_in_a_longer_run(prepared):
+    config = trial(BAG)
+    assert len(prepared(config).train.queries) // 32 == 6
+    assert train(trial(BAG, epochs=17), prepared(config)).distributions.batches == 2
+
+
+def test_distributions_change_no_number_and_are_the_same_after_an_interrupt(prepared, tmp_path, monkeypatch):
+    config = trial(TRANSFORMER | {"loss": SOFT["loss"], "estimator": SOFT["estimator"]})
+    log = Log(tmp_path)
+    whole = train(config, prepared(config), log, read_test=True)
+    for epoch in (1, 3):  # 3: all that was left to do was the end
+        again = train(config, prepared(config), resume=log.checkpoint(epoch), read_test=True)
+        assert again.distributions == whole.distributions
+    before = torch.get_rng_state()
+    training._distributions(whole.model.encoder, config, prepared(config), "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("batches", [0, 1, 15, 16, 17, 40])
 def test_what_is_known_of_a_batch_is_of_the_batch_that_it_comes_with(batches, four):
     class Rows:

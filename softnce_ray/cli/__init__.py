@@ -42,6 +42,8 @@ for command in (
 def main() -> None:
     """Entry point: what a user can mend is a line on stderr and exit status 2."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except UserError as error:
@@ -57,5 +59,6 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a command as Ctrl-C does: with what is half made put away."""
+    """SIGTERM ends a command as Ctrl-C does: with what is half made put away, and a line."""
+    print("softnce-ray: interrupted", file=sys.stderr)
     raise KeyboardInterrupt

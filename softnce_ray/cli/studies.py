@@ -104,8 +104,8 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     name, where = config.study, _options(store, tracking_uri)
     again = f"softnce-ray resume {name}{where}"
     _tell((*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)))
-    if done.waiting:
-        _tell([f"{done.waiting} records wait for MLflow: send them with  softnce-ray sync {name}{where}"])
+    if done.waiting or not done.summed_up:
+        _tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
     if done.interrupted:
         print(f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
         print(f"interrupted: go on with  {again}", file=sys.stderr)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from softnce_ray.distributions import Distributions
+
 DIAGNOSTICS = (
     "weight_entropy",
     "kl_negatives",
@@ -39,6 +41,20 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How scores and the estimator's p are distributed in an arm's confirm trials: the counts of `seeds` trials, added.
+
+    Attributes:
+        language: what the trials were trained on, as the study has it.
+    """
+
+    arm: str
+    language: str
+    seeds: int
+    found: Distributions
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,7 @@ class Evidence:
     """All of it; `lacking` says part -> why it is not there, in a whole sentence."""
 
     curves: tuple[Curve, ...] = ()
+    spreads: tuple[Spread, ...] = ()
     searches: tuple[CellSearch, ...] = ()
     duels: tuple[Duel, ...] = ()
     costs: tuple[Cost, ...] = ()

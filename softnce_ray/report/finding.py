@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from softnce_ray.report.values import OVERALL, Report, Row
+from softnce_ray.report.wording import bounds, signed
 
 ALPHA = 0.05
 """Holm's p below which a difference is called one."""
@@ -24,7 +25,9 @@ def arm_metrics(report: Report, arm: str) -> dict[str, float]:
         name = f"{where}_{report.split}_mrr"
         found |= {name: row.mean.mean, f"{name}_low": row.mean.low, f"{name}_high": row.mean.high}
         if row.difference is not None:
-            found[f"{name}_difference"] = row.difference.mean
+            difference = row.difference
+            found |= {f"{name}_difference": difference.mean}
+            found |= {f"{name}_difference_low": difference.low, f"{name}_difference_high": difference.high}
         if row.p_holm is not None:
             found[f"{name}_p"] = row.p_holm
     return found
@@ -33,7 +36,7 @@ def arm_metrics(report: Report, arm: str) -> dict[str, float]:
 def _sentence(report: Report, row: Row) -> str:
     difference, p = row.difference, row.p_holm
     assert difference is not None
-    interval = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]".replace("-", "−")
+    interval = f"{signed(difference.mean)} {bounds(difference, signed)}"
     if p is None or p >= ALPHA:
         verdict = f"does not differ from {report.baseline} beyond chance"
     else:

@@ -9,9 +9,21 @@ from typing import Any
 import numpy as np
 import yaml
 
+from softnce_ray.distributions import Distributions, together
 from softnce_ray.ranks_file import place
 from softnce_ray.report.cells import Cells, finished_cells, measured_by, tables_of, values_of
-from softnce_ray.report.evidence import DIAGNOSTICS, CellSearch, Change, Cost, Curve, Duel, Evidence, Searched, Text
+from softnce_ray.report.evidence import (
+    DIAGNOSTICS,
+    CellSearch,
+    Change,
+    Cost,
+    Curve,
+    Duel,
+    Evidence,
+    Searched,
+    Spread,
+    Text,
+)
 from softnce_ray.report.factoring import COLUMN_SETTINGS
 from softnce_ray.report.values import Report, Row, row_name
 from softnce_ray.results import StudyResults, TrialResult
@@ -58,6 +70,7 @@ def gather(
     report: Report,
     *,
     histories: Histories,
+    distributions: Mapping[str, Distributions] | None = None,
     study_text: str = "",
     stopped_early: Iterable[str] = (),
     importances: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
@@ -69,6 +82,7 @@ def gather(
     Args:
         results: those that the report was made of.
         histories: of the metrics that `wanted_histories` names.
+        distributions: run id -> how scores and p are distributed.
         study_text: the study as YAML: which settings were searched, and how; "" if unknown.
         stopped_early: run ids of search trials that were stopped.
         importances: (arm, language of the study) -> setting -> share.
@@ -79,6 +93,11 @@ def gather(
     cells, _ = finished_cells(measured, report.split)
     missing = dict(lacking or {})
     curves = _curves(results, cells, histories)
+    spreads = tuple(
+        Spread(arm, language, len(found), together(found))
+        for (arm, language), trials in cells.items()
+        if (found := [each for trial in trials if (each := (distributions or {}).get(trial.run_id))])
+    )
     searches = _searches(results, study_text, frozenset(stopped_early), importances or {})
     duels = tuple(_duels(measured, report, cells, query_ids or {}))
     recorded = {curve.metric for curve in curves}
@@ -88,13 +107,19 @@ def gather(
         )
     if "valid_mrr" not in recorded:
         missing.setdefault("curves", "No validation by epoch is recorded yet.")
+    if not spreads:
+        missing.setdefault(
+            "distributions",
+            "No distributions of scores and of the estimators' p are recorded: the trials ran before they were, or "
+            "none has finished.",
+        )
     if not searches:
         missing.setdefault("search", "Nothing was searched: the arms were trained as written.")
     if not duels:
         missing.setdefault(
             "queries", "No two arms can be compared query by query yet: that takes the baseline and another one."
         )
-    return Evidence(curves, searches, duels, _costs(results, cells), missing)
+    return Evidence(curves, spreads, searches, duels, _costs(results, cells), missing)
 
 
 def _curves(results: StudyResults, cells: Cells, histories: Histories) -> tuple[Curve, ...]:

@@ -17,6 +17,7 @@ from softnce_ray.report.html_evidence import (
     paragraph,
     searches_part,
 )
+from softnce_ray.report.html_spreads import spreads_part
 from softnce_ray.report.values import Report, Row
 from softnce_ray.report.wording import (
     COLUMNS,
@@ -50,6 +51,7 @@ def to_html(report: Report, evidence: Evidence | None = None) -> str:
         ("queries", "Queries won and lost", "".join(duel_part(report, duel, classes) for duel in found.duels)),
         ("search", "Searches", searches_part(report, found)),
         ("diagnostics", "Diagnostics by epoch", diagnostics_part(found, classes)),
+        ("distributions", "Weights and scores", spreads_part(found.spreads, classes)),
         ("cost", "Time", costs_part(report, found.costs, classes)),
         ("missing", "Not in the table", _problems(report)),
         ("method", "Method and settings", _method(report)),
@@ -78,6 +80,7 @@ _LACKING = {
     "queries": ("queries", "texts"),
     "search": ("search", "importances"),
     "diagnostics": ("diagnostics",),
+    "distributions": ("distributions",),
 }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from html import escape
 
 from softnce_ray.report import plots_arms, plots_search
 from softnce_ray.report.evidence import DIAGNOSTICS, CellSearch, Change, Cost, Curve, Duel, Evidence
 from softnce_ray.report.values import Report
+from softnce_ray.report.wording import signed
 
 _LONGEST_CODE = 6_000
 _OPEN_SEARCHES = 4
@@ -76,13 +77,17 @@ def _n(curves: Sequence[Curve]) -> str:
 
 
 def _legend(curves: Sequence[Curve], classes: Mapping[str, str]) -> str:
-    drawn = {curve.arm for curve in curves}
+    return arm_legend({curve.arm for curve in curves}, classes, any(curve.name != curve.arm for curve in curves))
+
+
+def arm_legend(drawn: Set[str], classes: Mapping[str, str], dashed: bool = False) -> str:
+    """The colours of the arms that are drawn; `dashed`: some lines are of training sets."""
     arms = [arm for arm in classes if arm in drawn]
     entries = [f'<li class="{classes[arm]}"><i></i>{escape(arm)}</li>' for arm in arms if classes[arm] != "rest"]
     rest = sum(classes[arm] == "rest" for arm in arms)
     if rest:
         entries.append(f'<li class="rest"><i></i>{rest} other arms</li>')
-    if any(curve.name != curve.arm for curve in curves):
+    if dashed:
         entries.append('<li class="sets"><i></i>dashed: one model of several languages</li>')
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
@@ -108,7 +113,7 @@ def duel_part(report: Report, duel: Duel, classes: Mapping[str, str]) -> str:
 
 
 def _change(change: Change) -> str:
-    sign = f"{change.difference:+.3f}".replace("-", "−")
+    sign = signed(change.difference, 3)
     if change.text is None:
         query = f"<code>{escape(change.id)}</code>"
     else:

@@ -76,7 +76,7 @@ def paper_table(report: Report) -> list[list[str]]:
 def _published(each: Published | None) -> str:
     if each is None:
         return NOTHING
-    difference = "" if each.difference is None else f" ({each.difference:+.3f})".replace("-", "−")
+    difference = "" if each.difference is None else f" ({signed(each.difference, 3)})"
     return f"{each.mrr:.3f}{difference}"
 
 
@@ -147,8 +147,10 @@ def bounds(interval: Interval, number: Callable[[float], str]) -> str:
     return f"[{number(interval.low)}, {number(interval.high)}]"
 
 
-def signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
+def signed(value: float, digits: int = 4) -> str:
+    """With its sign and a true minus; what rounds to nothing has no sign, which would claim a direction."""
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
 
 
 def percent(level: float) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softnce_ray.config import StudyConfig, flatten, resolved
+from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
-from softnce_ray.study.display import Display
+from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries
 from softnce_ray.study.planner import Cell, Planner, Trial
 from softnce_ray.study.trainable import TrialSpec, device_for
@@ -53,6 +54,7 @@ class StudyRun:
         self._retries = Retries(study.failures)
         self._live: dict[TrialKey, _Live] = {}
         self._waiting: set[TrialKey] = set()  # for another attempt
+        self._in_trouble = False
 
     def next_spec(self) -> tuple[TrialKey, TrialSpec, str] | None:
         """The next trial for a free slot, and the name of the folder of its attempt."""
@@ -129,6 +131,7 @@ class StudyRun:
             metrics=_final(numbers),
             stopped_early=early,
             ranks=None if early or files is None else files / RANKS_FILE,
+            distributions=None if early or files is None else files / DISTRIBUTIONS_FILE,
         )
         self._gone(key, value)
         self._attempts.tidy(key.identity)
@@ -143,7 +146,7 @@ class StudyRun:
             self.ended(key, attempt, None, None)
             return
         if self._retries.again(key, failure.kind, live.epoch):
-            self._show.say(f"{key.arm}/{key.language} {key.phase} {key.seed}: {failure.reason}: tried again")
+            self._show.say(f"{title(key)}: {failure.reason}: tried again")
             del self._live[key]
             self._waiting.add(key)
             self.planner.again(live.trial)
@@ -152,6 +155,17 @@ class StudyRun:
             self.started(key, attempt)
         self._fail(key, failure)
         self._gone(key, None)
+
+    def look_around(self) -> None:
+        """Tell once when MLflow no longer takes records, and once when it does again."""
+        trouble = self._tracker.trouble
+        if bool(trouble) != self._in_trouble:
+            self._in_trouble = bool(trouble)
+            self._show.say(
+                f"note: MLflow takes no records ({trouble}): they wait on disk, training goes on"
+                if trouble
+                else "note: MLflow takes records again"
+            )
 
     def give_up(self, cell: Cell, failure: Failure) -> None:
         """Record that nothing of a cell can run."""

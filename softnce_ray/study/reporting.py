@@ -18,7 +18,7 @@ from softnce_ray.report import Evidence, Report, Text, gather, shown_queries, wa
 from softnce_ray.results import StudyResults
 from softnce_ray.store import Store
 from softnce_ray.tracking import TrackingError
-from softnce_ray.tracking.history import Background, load_background, load_histories, load_query_ids
+from softnce_ray.tracking.history import Background, load_background, load_distributions, load_histories, load_query_ids
 
 
 def collect(store: Store, results: StudyResults, report: Report, *, corpus: str | Path | None = None) -> Evidence:
@@ -48,10 +48,15 @@ def collect(store: Store, results: StudyResults, report: Report, *, corpus: str 
         query_ids = _query_ids(store, results, report.split)
     except TrackingError as error:
         lacking["texts"] = f"The queries' names cannot be read: {error}."
+    confirmed = [trial.run_id for trial in results.trials if (trial.phase, trial.status) == ("confirm", "FINISHED")]
+    distributions, unread = load_distributions(store, results.study, confirmed)
+    if unread:
+        lacking["distributions"] = f"Distributions are missing that cannot be read: {unread}."
     evidence = gather(
         results,
         report,
         histories=load_histories(store, wanted_histories(results)),
+        distributions=distributions,
         study_text=background.text,
         stopped_early=background.stopped_early,
         importances=shares,

@@ -41,7 +41,8 @@ class Launch:
     """What came of a launch.
 
     `interrupted`: a signal ended it, and launching again goes on. `unsent`: what MLflow has not, for people;
-    `waiting`: how many records lie on disk until they can be sent (`sync`).
+    `waiting`: how many records lie on disk until they can be sent, and `summed_up`: whether report, means and models
+    are in MLflow; `sync` does both.
     """
 
     results: StudyResults
@@ -52,6 +53,7 @@ class Launch:
     problems: tuple[str, ...]
     unsent: tuple[str, ...]
     waiting: int = 0
+    summed_up: bool = True
 
 
 def launch(
@@ -115,6 +117,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         if (first := planner.next()) is not None:
             planner.again(first)
             with session(study.resources) as slots:
+                interrupts.listen()
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")
                 run = _start(study, corpus, store, tracker, planner, show, slots)
@@ -143,6 +146,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         tuple(planner.problems) if planner else (),
         (*unsent.problems, *unsent.refused),
         unsent.records,
+        results is not None,
     )
 
 
@@ -231,7 +235,7 @@ def _close(tracker: Tracker, store: Store, study: str, status: str) -> tuple[Stu
         if tracker.wait(PATIENCE):
             results = sum_up(tracker, store, study)
         else:
-            unsaid.append(f"summary: MLflow gave no answer in time; softnce-ray sync {study} makes it")
+            unsaid.append("the summary is not made yet: MLflow gave no answer in time")
     except Exception as error:
         unsaid.append(f"summary: {' '.join(str(error).split()) or type(error).__name__}")
     unsent = tracker.close(PATIENCE if results is not None else 1.0)

@@ -58,7 +58,7 @@ def saved_study(store: Store, name: str) -> SavedStudy:
     if path is None or not path.exists():
         known = ", ".join(sorted(file.stem for file in (store.root / "studies").glob("*.yaml"))) or "none yet"
         raise StoreError(
-            f"expected a study that was launched with the store {store.root}, got {name!r}; there: {known}"
+            f"expected a study that was launched with the store {store.root} (--store), got {name!r}; there: {known}"
         )
     text = path.read_text(encoding="utf-8")
     directory = text.partition("\n")[0].removeprefix(_DIRECTORY)
@@ -77,7 +77,7 @@ def extended(
     problems = []
     if trials is not None and (study.search is None or trials < study.search.trials):
         now = "no search" if study.search is None else f"{study.search.trials}"
-        problems.append(Problem("search.trials", f"expected more than the study has ({now}), got {trials}"))
+        problems.append(Problem("search.trials", f"expected at least what the study has ({now}), got {trials}"))
     if problems:
         raise StudyError(f"study {study.study}", problems)
     plain = study.model_dump(mode="json")

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
 from softnce_ray.config.study import in_order, searched
+from softnce_ray.store import StoreError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -40,7 +41,21 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
 
     A SQLite storage's tables are made by one process at a time, since two that make them at the same time break each
     other; a write then waits up to a minute for other writers.
+
+    Raises:
+      StoreError: it cannot be opened.
     """
+    try:
+        return _opened(url)
+    except Exception as error:  # SQLAlchemy's, alembic's or Optuna's own, many lines long
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StoreError(
+            f"the searches at {url.removeprefix('sqlite:///')} cannot be read: {reason}: if the file is damaged, move "
+            "it away; what was searched is then searched anew, and trials that are in MLflow are not trained again"
+        ) from error
+
+
+def _opened(url: str) -> optuna.storages.BaseStorage:
     if not url.startswith("sqlite:///"):
         return optuna.storages.RDBStorage(url)
     with (Path(url.removeprefix("sqlite:///")).parent / ".optuna.lock").open("w") as lock:

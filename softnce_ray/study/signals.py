@@ -26,6 +26,13 @@ class Interrupts:
         """Set while records are sent at the end: then the first signal ends the process too, for what is not sent
         yet lies on disk."""
 
+    def listen(self) -> None:
+        """Handle SIGINT and SIGTERM from now on; again after Ray has started, which takes SIGTERM for itself. Not in
+        a thread, where Python handles no signals."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.handle)
+
     def handle(self, number: int, frame: Any) -> None:
         if self.asked or self.closing:
             text = "softnce-ray: stopped at once; launching again, or softnce-ray resume, goes on"
@@ -51,8 +58,7 @@ def interruptible() -> Iterator[Interrupts]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, interrupts.handle)
+    interrupts.listen()
     try:
         yield interrupts
     finally:

@@ -15,6 +15,7 @@ from ray import tune
 from softnce_ray.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.distributions import DISTRIBUTIONS_FILE, write_distributions
 from softnce_ray.model import save_model
 from softnce_ray.preparation import Prepared, open_data, partners
 from softnce_ray.ranks_file import RANKS_FILE, Measure, place, write_ranks
@@ -115,6 +116,7 @@ def _save_result(result: TrainResult, trial: TrialSpec, languages: tuple[str, ..
     }
     write_ranks(folder / RANKS_FILE, ids, measures)
     if trial.phase == "confirm":
+        write_distributions(folder / DISTRIBUTIONS_FILE, result.distributions)
         (folder / MODEL_FOLDER).mkdir()
         save_model(result.model, folder / MODEL_FOLDER)
 

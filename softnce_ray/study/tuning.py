@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +17,16 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from softnce_ray.results import TrialKey
+from softnce_ray.study.cluster import LaunchError
 from softnce_ray.study.failures import Failure, failure_of, lost_worker
 from softnce_ray.study.trainable import TrialSpec, run_trial
 
 # What goes wrong with a trial is told by the driver, in a line; Tune would print tracebacks, and errors of files that
 # nobody reads.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+_LOOK_SECONDS = 5.0
 
 
 class Driver(Protocol):
@@ -39,6 +44,8 @@ class Driver(Protocol):
     def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: Path | None) -> None: ...
 
     def failed(self, key: TrialKey, attempt: int, failure: Failure) -> None: ...
+
+    def look_around(self) -> None: ...
 
 
 class _NotPickled:
@@ -92,6 +99,19 @@ class Recorder(_NotPickled, tune.Callback):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._looked = time.monotonic()
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Every few seconds: Tune itself would wait for ever for a node that does not come back."""
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self._driver.look_around()
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise LaunchError(
+                "the only node of the Ray session was lost, so nothing can go on; what was done is kept: "
+                "softnce-ray resume goes on"
+            )
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._driver.started(_key(trial), _attempt(trial))

@@ -11,6 +11,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import sqlalchemy
 
@@ -154,10 +156,10 @@ def experiment_of(client: MlflowClient, store: Store, study: str) -> str:
             if client.get_experiment_by_name(study) is None:
                 raise
             # made, though the answer was lost
-    return existing_experiment(client, study)
+    return existing_experiment(client, store, study)
 
 
-def existing_experiment(client: MlflowClient, study: str) -> str:
+def existing_experiment(client: MlflowClient, store: Store, study: str) -> str:
     """The identifier of a study's experiment.
 
     Raises:
@@ -173,7 +175,26 @@ def existing_experiment(client: MlflowClient, study: str) -> str:
         )
     if found.tags.get("softnce_ray") != "study":
         raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
+    expect_artifacts(found, store)
     return found.experiment_id
+
+
+def expect_artifacts(experiment: Experiment, store: Store) -> None:
+    """See that a store of our own lies where it was made: MLflow keeps whole paths.
+
+    Raises:
+      TrackingError: it was moved.
+    """
+    location = experiment.artifact_location or ""
+    if store.artifact_root is None or not location.startswith("file://"):
+        return
+    place = Path(url2pathname(urlparse(location).path))
+    if not place.is_relative_to(store.root) and not place.exists() and (store.root / "artifacts").exists():
+        before = place.parents[1]
+        raise TrackingError(
+            f"the store {store.root} was made at {before}, where MLflow looks for its files: move it back, or put a "
+            f"link there (ln -s {store.root} {before})"
+        )
 
 
 def search_runs(client: MlflowClient, experiment: str, query: str) -> list[Run]:

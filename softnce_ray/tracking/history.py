@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from softnce_ray.distributions import DISTRIBUTIONS_FILE, Distributions, DistributionsError, read_distributions
 from softnce_ray.ranks_file import RANKS_FILE, place
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
@@ -90,6 +91,37 @@ def load_histories(store: Store, wanted: Mapping[str, Sequence[str]]) -> dict[st
         if history:
             histories.setdefault(run_id, {})[name] = history
     return histories
+
+
+def load_distributions(store: Store, study: str, run_ids: Collection[str]) -> tuple[dict[str, Distributions], str]:
+    """Run id → its distributions, of those of these runs that have them; and why those of others cannot be read, "" if
+    all can.
+
+    Raises:
+      TrackingError: no such store or study, or it cannot be read.
+    """
+    client, parent = _parent(store, study)
+    wanted = set(run_ids)
+    try:
+        having = search_runs(client, parent.info.experiment_id, "tags.distributions = 'yes'")
+    except MlflowException as error:
+        raise TrackingError(f"runs of {without_password(store.tracking_uri)}: {first_line(error)}") from error
+    with ThreadPoolExecutor(_THREADS) as pool:
+        runs = [run for run in having if run.info.run_id in wanted]
+        read = list(pool.map(lambda run: _distributions(store, run), runs))
+    found = {run.info.run_id: each for run, each in zip(runs, read, strict=True) if isinstance(each, Distributions)}
+    problems = [f"run {run.info.run_id}: {each}" for run, each in zip(runs, read, strict=True) if isinstance(each, str)]
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return found, problems[0] + more if problems else ""
+
+
+def _distributions(store: Store, run: Run) -> Distributions | str:
+    """Those of a run, or why they cannot be read."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return read_distributions(fetch_file(store, run, DISTRIBUTIONS_FILE, folder))
+    except (OSError, MlflowException, DistributionsError) as error:
+        return first_line(error)
 
 
 def load_query_ids(store: Store, run_id: str) -> dict[str, tuple[str, ...]]:

@@ -99,11 +99,12 @@ class Journal:
         beside.write_text(json.dumps({"journal": self._id, "bytes": end}))
         os.replace(beside, self._folder / _SENT)
 
-    def keep(self, source: Path) -> str:
-        """Keep a file, or a folder with its files, until `drop`; returns the name of a folder of `files` that has it.
+    def keep(self, source: Path, *beside: Path) -> str:
+        """Keep a file, or a folder with its files, and files beside it until `drop`; returns the name of a folder of
+        `files` that has them.
 
         Raises:
-          OSError: no such file, or it can neither be linked nor copied.
+          OSError: no such file, or one can neither be linked nor copied.
         """
         folder = self.files / uuid.uuid4().hex
         try:
@@ -113,6 +114,8 @@ class Journal:
                         _link(file, folder / source.name / file.relative_to(source))
             else:
                 _link(source, folder / source.name)
+            for file in beside:
+                _link(file, folder / file.name)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -243,7 +246,10 @@ def _head(folder: Path) -> tuple[str, int] | None:
         head = json.loads(line)
         version, name = head["journal"], str(head["id"])
     except (ValueError, KeyError, TypeError):
-        version, name = "unknown", ""
+        raise JournalError(
+            f"expected a journal at {folder / _JOURNAL}, got a file whose first line is damaged: move it away and "
+            "launch the study again; what its last records said is made anew from checkpoints where it can be"
+        ) from None
     if version != _FORMAT:
         raise JournalError(
             f"expected a journal of format {_FORMAT} at {folder / _JOURNAL}, got format {version}: records that are "

@@ -14,7 +14,13 @@ from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
+from softnce_ray.tracking.connection import (
+    TrackingError,
+    connect,
+    first_line,
+    search_runs,
+    without_password,
+)
 from softnce_ray.tracking.history import fetch_file
 from softnce_ray.tracking.long_tags import from_pieces
 from softnce_ray.tracking.runs import best_of_each, rank
@@ -37,6 +43,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
             f"no study {study!r} in {without_password(store.tracking_uri)}; "
             f"possible: {', '.join(studies(store)) or 'none yet'}"
         )
+    expect_artifacts(experiment, store)
     parent = min(parents, key=rank)
     tags = parent.data.tags
     arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))

@@ -157,6 +157,7 @@ class Runs:
         if payload["source"] is not None:
             # Before the status: a trial without its ranks cannot be compared, and must not pass for finished.
             self._client.log_artifact(known.run_id, str(self._kept(record, RANKS_FILE)))
+            self._log_beside(known, record)
         if payload["traceback"]:
             self._client.log_text(known.run_id, payload["traceback"], "traceback.txt")
         self._client.set_terminated(known.run_id, payload["status"], record.at)
@@ -305,6 +306,15 @@ class Runs:
         if not path.exists():
             raise Refused(f"{path} is gone")
         return path
+
+    def _log_beside(self, known: _Known, record: Record) -> None:
+        """Log what lies beside a record's file, as far as it is there still: a picture lacks something without it, a
+        comparison does not. A tag says which runs have it, so that no other is asked."""
+        for source in map(Path, record.payload.get("beside", ())):
+            path = source if record.files is None else self._files / record.files / source.name
+            if path.exists():
+                self._client.log_artifact(known.run_id, str(path))
+                self._log(known, tags={path.stem: "yes"})
 
     def _without_duplicates(self, runs: Iterable[Run]) -> list[Run]:
         """Runs of ours, of each thing one; the others are deleted, which MLflow can undo."""

@@ -90,7 +90,7 @@ class Sender:
         with self._state:
             self._state.notify_all()
             if self._queue:
-                self.problems.append(f"MLflow: {self._trouble or 'no answer in time'}")
+                self.problems.append(self._trouble or "no answer in time")
             return list(self._queue)
 
     def _work(self) -> None:

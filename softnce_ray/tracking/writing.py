@@ -75,7 +75,7 @@ class Tracker:
         tracker._begin(store, study, None, {})
         try:
             tracker._client = client
-            tracker._experiment = existing_experiment(client, study)
+            tracker._experiment = existing_experiment(client, store, study)
             parents = [run.info.run_id for run in tracker._open() if run.data.tags["role"] == "study"]
             if not parents:
                 raise TrackingError(f"the run of study {study} is gone from MLflow: launch the study again")
@@ -198,16 +198,18 @@ class Tracker:
         *,
         metrics: Mapping[str, float] | None = None,
         ranks: Path | None = None,
+        distributions: Path | None = None,
         stopped_early: bool = False,
         failure: str = "",
         kind: str = "",
         traceback: str = "",
     ) -> None:
         """Close a trial's run as FINISHED, FAILED or KILLED; `kind` says of what sort the failure is. The file of
-        ranks may go once this has returned."""
+        ranks, and that of distributions, which only comes with it and may be missing, may go once this has returned."""
         self._write(
             "trial_ended",
             files=ranks,
+            beside=distributions,
             durable=True,
             key=_list(key),
             status=status,
@@ -250,6 +252,11 @@ class Tracker:
         `patience` seconds."""
         return self._sender is None or self._sender.wait(patience)
 
+    @property
+    def trouble(self) -> str:
+        """Why records do not go out at present; "" when they do."""
+        return "" if self._sender is None else self._sender.trouble
+
     def close(self, patience: float = 30.0) -> Unsent:
         """Send what is queued, as long as something goes out every `patience` seconds, and stop."""
         if self._closed is not None:
@@ -267,19 +274,29 @@ class Tracker:
         return self._closed
 
     def _write(
-        self, kind: str, *, at: int | None = None, files: Path | None = None, durable: bool = False, **payload: Any
+        self,
+        kind: str,
+        *,
+        at: int | None = None,
+        files: Path | None = None,
+        beside: Path | None = None,
+        durable: bool = False,
+        **payload: Any,
     ) -> None:
-        """Keep a record, with a file or folder that belongs to it, and hand it to the sender."""
+        """Keep a record, with a file or folder that belongs to it and one beside it if that is there, and hand it to
+        the sender."""
         if self._closed is not None or self._sender is None:
             raise RuntimeError(f"the tracker of {self._study} is closed")
         kept = None
+        more = () if beside is None or not beside.is_file() else (beside,)
         if files is not None and self._journal is not None:
             try:
-                kept = self._journal.keep(files)
+                kept = self._journal.keep(files, *more)
             except OSError as error:
                 self._tell(f"{files.name} of {kind} is not kept: {masked(reason(error), self._store)}")
         if kind in ("trial_ended", "model"):
             payload["source"] = None if files is None else str(files)
+            payload["beside"] = [str(file) for file in more]
         record = Record(kind, now() if at is None else int(at), payload, kept)
         entry = Entry(record, None)
         if self._journal is not None:

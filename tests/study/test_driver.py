@@ -8,6 +8,7 @@ from typing import Any
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.config.study import FailureKind
+from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
@@ -137,6 +138,7 @@ def test_a_finished_trial_is_recorded_with_its_metrics_and_ranks(tiny_study, tmp
     ((args, options),) = tracker.of("trial_ended")
     assert args == (key, "FINISHED")
     assert options["ranks"] == tmp_path / RANKS_FILE
+    assert options["distributions"] == tmp_path / DISTRIBUTIONS_FILE
     # no name that the epochs have: each has one value a step
     assert options["metrics"] == {"test_mrr": 0.3, "train_loss": 1, "best_valid_recall@1": 0.2, "valid_codebase": 80}
     assert (run.ran, run.failures) == (1, 0)
@@ -152,6 +154,7 @@ def test_a_trial_stopped_early_is_finished_without_a_result(tiny_study, tmp_path
     ((args, options),) = tracker.of("trial_ended")
     assert args == (key, "FINISHED")
     assert (options["stopped_early"], options["ranks"], options["metrics"]) == (True, None, {})
+    assert options["distributions"] is None
     assert search.told == [(0.5, True)]
     assert show.of("ended")[0][0][1] == "stopped early"
 

@@ -349,3 +349,25 @@ def test_a_session_of_our_own_starts_also_where_ray_was_imported_before(tmp_path
         text=True,
     )
     assert done.stdout == "True 5\n", done.stderr
+
+
+def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_path) -> None:
+    """Ray takes SIGTERM for itself when it starts; clusters and schedulers send it."""
+    study = plain_study(arms={"infonce": {"training": {"epochs": 500, "batch_size": 16}}}, seeds=[1])
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    command = [sys.executable, "-m", "softnce_ray", "launch", str(tmp_path / "study.yaml"), "--store", str(store.root)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 1/" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate()
+    assert process.returncode == 130, error
+    assert "stopping after the last checkpoints" in error
+    assert "go on with  softnce-ray resume tiny" in error
+    assert "Traceback" not in error
+    assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": {"KILLED"}}

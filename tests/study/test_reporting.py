@@ -9,9 +9,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from reported_study import make, search_settings
+from mlflow import MlflowClient
+from reported_study import distributions, make, search_settings
 
 from softnce_ray.corpus import Corpus
+from softnce_ray.distributions import DISTRIBUTIONS_FILE, together
 from softnce_ray.report import Evidence, Report, build_report, to_html
 from softnce_ray.results import StudyResults
 from softnce_ray.store import Store
@@ -91,6 +93,40 @@ def test_from_another_machine_there_is_a_sentence_for_what_is_not_there(store: S
     page = to_html(report, found)
     assert "are shown by their id" in page and "--corpus" in page and "optuna.db" in page
     assert duel.gained[0].id in page
+
+
+def test_distributions_are_those_of_an_arms_finished_seeds(store: Store) -> None:
+    _, report, found = collected(store)
+    assert [(each.arm, each.language, each.seeds) for each in found.spreads] == [
+        ("infonce", "python", 3),
+        ("soft", "python", 3),
+        ("flat", "python", 2),
+    ]
+    for spread in found.spreads:
+        assert spread.found == together(distributions(spread.arm, seed) for seed in range(1, spread.seeds + 1))
+    page = to_html(report, found)
+    assert "n = 2,880 pairs an arm, 3 seeds" in page and "n = 1,920 to 2,880 pairs an arm, 2 to 3 seeds" in page
+
+
+def test_a_study_without_distributions_has_a_sentence(tmp_path: Path, tiny_corpus: Path) -> None:
+    _, report, found = collected(make(tmp_path, tiny_corpus, search=0, counted=False))
+    assert found.spreads == ()
+    assert "the trials ran before they were" in to_html(report, found)
+
+
+def test_distributions_that_cannot_be_read_are_named_and_the_others_shown(tmp_path: Path, tiny_corpus: Path) -> None:
+    store = make(tmp_path, tiny_corpus, search=0)
+    results = load_results(store, "small")
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    soft = [trial.run_id for trial in results.trials if trial.arm == "soft"]
+    client.log_text(soft[0], "{}", DISTRIBUTIONS_FILE)
+    for file in (tmp_path / "artifacts").rglob(f"{soft[1]}/artifacts/{DISTRIBUTIONS_FILE}"):
+        file.unlink()
+    _, report, found = collected(store)
+    assert {each.arm: each.seeds for each in found.spreads} == {"infonce": 3, "soft": 1, "flat": 3}
+    told = found.lacking["distributions"]
+    assert "cannot be read" in told and "and 1 more" in told and any(run in told for run in soft[:2])
+    assert told in to_html(report, found).replace("&#x27;", "'")
 
 
 def test_another_corpus_in_its_place_is_not_shown(store: Store, two_languages: Path) -> None:
