@@ -17,6 +17,7 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.connection import (
     TrackingError,
     connect,
+    expect_artifacts,
     first_line,
     search_runs,
     without_password,
