@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,19 @@ def _without_durations(report: Any) -> Any:
 
 
 def _files(folder: Path) -> dict[str, Any]:
-    """Content of a run's artifacts: ranks as they read, of all else a digest."""
-    return {
-        str(path.relative_to(folder)): pyarrow.parquet.read_table(path).to_pylist()
-        if path.suffix == ".parquet"
-        else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    """Content of a run's artifacts: ranks and JSON as they read, of all else a digest; of the page, which shows
+    durations, that it is there."""
+    return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    if path.suffix == ".json":
+        return _without_durations(json.loads(path.read_text()))
+    if path.suffix == ".html":
+        return path.read_text().startswith("<!doctype html>")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _name(run: Run) -> str:

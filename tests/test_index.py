@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import zipfile
 from pathlib import Path
@@ -350,3 +351,11 @@ def test_a_folder_that_is_no_model_is_said(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"modules\.json"):
         build_index(tree, tree, tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+def test_an_index_that_is_being_made_is_not_made_twice(tmp_path: Path) -> None:
+    (tmp_path / ".index.lock").touch()
+    with (tmp_path / ".index.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(RetrievalError, match="another process is making the index"):
+            build_index(tmp_path, tmp_path / "model", tmp_path / "index")

@@ -40,7 +40,18 @@ def test_every_format_is_written_and_a_running_study_says_so(store: Store, tmp_p
 @pytest.mark.slow
 def test_a_corpus_elsewhere_is_named_and_what_cannot_be_written_is_one_line(store: Store, tmp_path: Path) -> None:
     page = run(store, "--format", "html", "--corpus", tmp_path / "nowhere")
-    assert page.returncode == 0 and "are shown by their id" in page.stdout
+    assert page.returncode == 2 and "expected a corpus folder at" in page.stderr
     refused = run(store, "--format", "latex", "--out", tmp_path / "no" / "folder.tex")
     assert refused.returncode != 0
-    assert "cannot be written" in refused.stderr and "Traceback" not in refused.stderr
+    assert "expected a folder that can be written" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_file_of_the_user_s_is_only_replaced_when_asked(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text("mine")
+    refused = run(store, "--format", "markdown", "--out", tmp_path / "mine.md")
+    assert refused.returncode == 2 and "exists already" in refused.stderr
+    assert (tmp_path / "mine.md").read_text() == "mine"
+    assert run(store, "--format", "markdown", "--out", tmp_path / "mine.md", "--overwrite").returncode == 0
+    assert (tmp_path / "mine.md").read_text().startswith("## small")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.md"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
+import io
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,6 +41,7 @@ def report(
     ] = False,
     format: Annotated[Format, typer.Option("--format")] = Format.terminal,
     out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
     corpus: Annotated[
         Path | None,
         typer.Option(
@@ -51,9 +54,16 @@ def report(
     """Compare the arms of a study: means, intervals, differences, corrected p; html has the pictures."""
     from rich.console import Console
 
+    from softnce_ray.corpus import Corpus
     from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown, to_terminal
     from softnce_ray.tracking import load_results
 
+    if out is not None:
+        _free(out, overwrite)
+    if corpus is not None:
+        if format is not Format.html:
+            raise UserError(f"--corpus: only an html report shows queries and code, got --format {format}")
+        Corpus.open(corpus)
     place = store_at(store, tracking_uri)
     results = load_results(place, study)
     made = build_report(results, baseline=baseline, measure=measure, versus_paper=versus_paper)
@@ -69,16 +79,34 @@ def report(
             written = to_markdown(made)
         case Format.json:
             written = to_json(made)
+    if format is Format.terminal:
+        text = io.StringIO()
+        width = Console().width if out is None and sys.stdout.isatty() else _PAGE
+        Console(file=text if out else sys.stdout, width=width).print(to_terminal(made, width=width))
+        written = text.getvalue()
+    if out is not None:
+        _write(out, written.rstrip("\n") + "\n")
+    elif format is not Format.terminal:
+        print(written.rstrip("\n"))
+
+
+def _free(out: Path, overwrite: bool) -> None:
+    """See that a file can be made there, before the work."""
+    if out.exists() and not overwrite:
+        raise UserError(f"--out {out}: exists already: give another, or --overwrite")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"--out {out}: expected a folder that can be written at {out.parent}: give another")
+
+
+def _write(out: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
     try:
-        target = open(out, "w", encoding="utf-8") if out else _stdout()  # noqa: SIM115
+        with tempfile.NamedTemporaryFile("w", dir=out.parent, prefix=".", delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, out)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from error
-    with target as file:
-        if format is Format.terminal:
-            console = Console(file=file, width=None if file.isatty() else _PAGE)
-            console.print(to_terminal(made, width=console.width))
-        else:
-            file.write(written.rstrip("\n") + "\n")
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}: give another") from error
 
 
 def ui(
@@ -92,7 +120,3 @@ def ui(
     from softnce_ray.tracking import serve
 
     serve(store_at(store, None), host=host, port=port)
-
-
-def _stdout():
-    return contextlib.nullcontext(sys.stdout)

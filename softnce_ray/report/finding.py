@@ -10,8 +10,8 @@ ALPHA = 0.05
 
 
 def findings(report: Report) -> list[str]:
-    """A sentence for each arm in each language: how it stands beside the baseline."""
-    return [_sentence(report, row) for row in report.rows if row.difference is not None]
+    """A sentence for each arm in each language: how it stands beside the baseline, or that it has no mean."""
+    return [_sentence(report, row) for row in report.rows if row.arm != report.baseline]
 
 
 def arm_metrics(report: Report, arm: str) -> dict[str, float]:
@@ -30,16 +30,21 @@ def arm_metrics(report: Report, arm: str) -> dict[str, float]:
             found |= {f"{name}_difference_low": difference.low, f"{name}_difference_high": difference.high}
         if row.p_holm is not None:
             found[f"{name}_p"] = row.p_holm
+        found[f"{name}_seeds"] = row.seeds_done
     return found
 
 
 def _sentence(report: Report, row: Row) -> str:
     difference, p = row.difference, row.p_holm
-    assert difference is not None
-    interval = f"{signed(difference.mean)} {bounds(difference, signed)}"
+    if difference is None:
+        return f"{row.label}: no mean that could be compared ({row.seeds_done} of {row.seeds_asked} seeds finished)."
+    direction = "better" if difference.mean > 0 else "worse"
     if p is None or p >= ALPHA:
         verdict = f"does not differ from {report.baseline} beyond chance"
+    elif difference.low <= 0 <= difference.high:
+        # The test takes the trained models as given, the interval draws seeds as well.
+        verdict = f"is {direction} than {report.baseline} with these seeds, which others need not show"
     else:
-        verdict = f"is {'better' if difference.mean > 0 else 'worse'} than {report.baseline}"
-    shown = "" if p is None else f", p {p:.3f}"
-    return f"{row.label}: {verdict} ({interval}{shown})."
+        verdict = f"is {direction} than {report.baseline}"
+    shown = "" if p is None else ", p < 0.001" if p < 0.001 else f", p {p:.3f}"
+    return f"{row.label}: {verdict} ({signed(difference.mean)} {bounds(difference, signed)}{shown})."

@@ -3,11 +3,13 @@ training data, and brought up to date by computing only what changed."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +32,7 @@ INDEX_FILE = "index.json"
 _FORMAT = 1
 _FUNCTIONS = "functions.parquet"
 _VECTORS = "vectors.npy"
+_ABOUT = ("source", "model", "number", "model_folder", "functions", "texts")
 _GROUP_ROWS = 1_000
 _BLOCK = 65_536
 """Vectors that a query is compared with at a time: in float32 some 64 MB of width 256."""
@@ -125,6 +128,21 @@ def build_index(
       OSError: `out` cannot be written.
     """
     source, out = Path(source), Path(out)
+    with _held(out):
+        return _build(source, out, model, number, tests, workers, overwrite, reading, embedding)
+
+
+def _build(
+    source: Path,
+    out: Path,
+    model: str | Path,
+    number: Number,
+    tests: bool,
+    workers: int,
+    overwrite: bool,
+    reading: Advance,
+    embedding: Advance,
+) -> Indexed:
     old = _old_index(out, overwrite=overwrite)
     embedder = open_embedder(model)
     made_of = {"source": str(source.resolve()), "model": embedder.content, "number": number}
@@ -211,6 +229,8 @@ class Index:
             rows = pq.read_metadata(root / _FUNCTIONS).num_rows
         except (OSError, ValueError, pa.ArrowException) as error:
             raise _damaged(root, str(error)) from error
+        if lacking := [name for name in _ABOUT if name not in about]:
+            raise _damaged(root, f"{INDEX_FILE} lacks {', '.join(lacking)}")
         if vectors.ndim != 2 or len(vectors) != about["texts"] or rows != about["functions"]:
             raise _damaged(root, f"vectors of shape {vectors.shape} and {rows} functions do not fit {INDEX_FILE}")
         return Index(root, about, vectors)
@@ -358,7 +378,10 @@ def _write_vectors(
     advance: Advance,
 ) -> int:
     """Write the vectors of `codes`, those that `old` has taken from it; returns how many were computed."""
-    known = {} if old is None else _old_rows(old)
+    try:
+        known = {} if old is None else _old_rows(old)
+    except (OSError, pa.ArrowException):
+        known = {}  # damaged: all is computed anew
     digests = list(vectors_of)
     missing = [row for row, digest in enumerate(digests) if digest not in known]
     computed = 0
@@ -420,6 +443,26 @@ def _write_functions(
                 )
             ]
             writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), row_group_size=_GROUP_ROWS)
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Keep an index for one process that makes it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = out.parent / f".{out.name}.lock"
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                raise BlockingIOError  # of one that has just ended, and is no longer the lock
+        except BlockingIOError:
+            raise RetrievalError(
+                f"another process is making the index {out}: wait for it, or give another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _put_aside(out: Path, folder: Path) -> None:

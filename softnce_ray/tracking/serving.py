@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 from softnce_ray.store import Store
@@ -20,6 +21,14 @@ def serve(store: Store, *, host: str, port: int) -> None:
             f"the runs are on the MLflow server {without_password(store.tracking_uri)}: open it in a browser"
         )
     connect(store, must_exist=True)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise TrackingError(
+                f"expected a free port, got {host}:{port}: {error.strerror}: give another with --port"
+            ) from error
     if host not in ("127.0.0.1", "localhost", "::1"):
         print(f"anyone who reaches {host}:{port} can read and change the runs", file=sys.stderr)
     print(
