@@ -105,6 +105,8 @@ def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
 
 
 def _sentences(choice: Choice) -> list[str]:
+    from softnce_ray.report.wording import signed
+
     seeds = len(choice.chosen.trials)
     rules = {
         "best": f"the best mean over {seeds} seeds, then the best of its seeds",
@@ -118,15 +120,12 @@ def _sentences(choice: Choice) -> list[str]:
         gap = choice.difference
         verdict = "more than chance" if gap.low > 0 or gap.high < 0 else "not distinguishable"
         lines.append(
-            f"Runner-up: {choice.runner_up.arm}; {choice.chosen.arm} − {choice.runner_up.arm} = {_signed(gap.mean)} "
-            f"[{_signed(gap.low)}, {_signed(gap.high)}] (95 %, paired bootstrap over queries and seeds): {verdict}."
+            f"Runner-up: {choice.runner_up.arm}; {choice.chosen.arm} − {choice.runner_up.arm} = {signed(gap.mean)} "
+            f"[{signed(gap.low)}, {signed(gap.high)}] (95 %, paired bootstrap over queries and seeds): {verdict}."
         )
     if any(each.cost is not None and each.cost.milliseconds is not None for each in choice.candidates):
         lines.append("Latency: median to encode one query, measured now, on this machine, one thread.")
     lines += [f"Left out: {arm}: {reason}" for arm, reason in choice.left_out.items()]
     lines += [f"Note: {note}" for note in choice.notes]
+    lines.append(f"Next: softnce-ray export {choice.trial.run_id} --to DIR")
     return lines
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−")
