@@ -21,7 +21,12 @@ def sentence_model_problem(model: str) -> str | None:
     if path.is_dir():
         if any((path / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", "config.json")):
             return None
-        got = "a folder that has no modules.json"
+        inner = sorted(each.name for each in path.iterdir() if (each / "modules.json").is_file())
+        got = (
+            f"an export of several formats: its models are in {', '.join(inner)}"
+            if inner
+            else ("a folder that has no modules.json")
+        )
     elif path.exists():
         got = "a file"
     elif _HUB_NAME.fullmatch(model):

@@ -72,4 +72,7 @@ class WordIndex:
         """
         text = (folder / _VOCABULARY).read_text(encoding="utf-8")
         names = text.split("\n") if text else []
-        return WordIndex({word: row for row, word in enumerate(names)}, load_sparse(folder / _WEIGHTS))
+        weights = load_sparse(folder / _WEIGHTS)
+        if weights.shape[0] != len(names):
+            raise ValueError(f"{len(names)} words in {_VOCABULARY}, and weights of {weights.shape[0]}")
+        return WordIndex({word: row for row, word in enumerate(names)}, weights)
