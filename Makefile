@@ -1,5 +1,6 @@
 # make demo   from nothing to a trained, exported, searchable model
-# make test   all tests; `make test-fast` leaves out the slow ones
+# make test   the tests, in some ten minutes; `make test-fast` leaves out the slow ones, `make test-all` runs the
+#             long ones as well: outages, kills, clusters
 # make lint   ruff and mypy
 #
 # PIP_ARGS is given to pip: an index with torch's CPU build, for example, saves gigabytes.
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints
 CORPUS := corpora/python
 RUN := $(BIN)/softnce-ray
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-fast test-all lint format clean
 
 demo: $(VENV)/.installed
 	test -f $(CORPUS)/manifest.json || $(RUN) corpus mine --python-environment --out $(CORPUS) --limit 30000
@@ -23,6 +24,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest -m ""
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow"

@@ -205,6 +205,7 @@ def test_eight_writers_to_a_fresh_postgresql_database_lose_nothing(postgres_serv
     check_eight(postgres_server.database(), [tmp_path / f"{number}" for number in range(WRITERS)], "eight")
 
 
+@pytest.mark.long
 def test_eight_writers_to_a_server_lose_nothing(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     check_eight(mlflow_server.uri, [tmp_path] * WRITERS, "eight writers")
 

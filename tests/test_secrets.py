@@ -118,6 +118,7 @@ def small_study(tiny_corpus: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a server, a Ray session and four processes of ours
 def test_the_password_of_a_server_appears_nowhere(
     small_study: dict[str, Any], tmp_path: Path, ray_folder: Path
@@ -139,6 +140,7 @@ def test_the_password_of_a_server_appears_nowhere(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # a server, a Ray session and four processes of ours
 def test_the_password_of_a_database_appears_nowhere(
     small_study: dict[str, Any], postgres_server: Postgres, tmp_path: Path, ray_folder: Path
@@ -219,6 +221,7 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_ui_listens_on_this_machine_alone_and_shows_no_password(postgres_server: Postgres, ui) -> None:
     """Command lines can be read by all users of a machine."""
     port = free_port()
@@ -232,6 +235,7 @@ def test_the_ui_listens_on_this_machine_alone_and_shows_no_password(postgres_ser
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_ui_on_another_address_says_what_is_open(store: Path, ui) -> None:
     """127.0.0.2 is an address like any other, and yet nobody else's."""
     port = free_port()
@@ -322,6 +326,7 @@ def test_a_crafted_manifest_leads_out_of_no_corpus(tiny_corpus: Path, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["report", "resume", "extend", "sync"])
 def test_no_command_follows_a_name_out_of_the_store(store: Path, command: str) -> None:
     before = sorted(store.parent.rglob("*"))

@@ -23,7 +23,7 @@ from softnce_ray.tracking import Tracker, Unsent, final_status, unsent_records
 from softnce_ray.tracking.connection import search_runs
 from softnce_ray.tracking.journal import Journal
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 _EPOCHS = 3
 _TRIALS = [

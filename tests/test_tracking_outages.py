@@ -22,7 +22,7 @@ from softnce_ray.tracking import Tracker, TrackingError, Unsent, final_status, l
 from softnce_ray.tracking import connection as connecting
 from softnce_ray.tracking.connection import search_runs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 _numbers = itertools.count()
 _EPOCHS = 3

@@ -22,7 +22,7 @@ from softnce_ray.study import attempts
 
 from .launching import Said, go, runs, scores
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 EPOCHS = 6
 SLOW = {"kind": "transformer", "width": 128, "layers": 2, "heads": 2}

@@ -525,6 +525,7 @@ def asked(tmp_path: Path, tiny_corpus: Path) -> Questions:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_node_answers_even_where_all_cpus_are_taken(
     cluster: Cluster, asked: Questions, tiny_corpus: Path
 ) -> None:
@@ -551,6 +552,7 @@ def test_every_node_answers_even_where_all_cpus_are_taken(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_node_that_hangs_is_told_and_the_others_are_heard(cluster: Cluster, asked: Questions) -> None:
     victim = next(iter(cluster.worker_nodes))
     raylet = psutil.Process(victim.all_processes["raylet"][0].process.pid)
@@ -566,6 +568,7 @@ def test_a_node_that_hangs_is_told_and_the_others_are_heard(cluster: Cluster, as
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_nodes_that_only_together_have_enough_are_refused(
     cluster: Cluster, tiny_study: Callable[..., StudyConfig], tmp_path: Path
 ) -> None:
@@ -579,6 +582,7 @@ def test_nodes_that_only_together_have_enough_are_refused(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_launch_is_told_all_errors_at_once(
     cluster: Cluster, tiny_study: Callable[..., StudyConfig], tiny_corpus: Path, tmp_path: Path
 ) -> None:
@@ -607,6 +611,7 @@ def doctor(*arguments: str, folder: Path, **environment: str) -> subprocess.Comp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_examines_the_cluster_of_the_environment(
     cluster: Cluster, plain_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -625,6 +630,7 @@ def test_the_command_examines_the_cluster_of_the_environment(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_examines_this_machine_and_leaves_nothing(tmp_path: Path) -> None:
     temporary = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     before = set(Path("/tmp").glob("dr-*"))
@@ -642,6 +648,7 @@ def test_the_command_examines_this_machine_and_leaves_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_mistakes_of_a_study_file_are_findings_beside_the_others(
     cluster: Cluster, plain_study: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
