@@ -182,7 +182,7 @@ def test_what_could_not_be_sent_is_told_and_sent_later(proxy, store, client, stu
     tracker.study_ended("KILLED")
     unsent = tracker.close(1)
     assert unsent
-    assert (unsent.records, unsent.refused, unsent.problems) == (6, (), ("MLflow: connection refused",))
+    assert (unsent.records, unsent.refused, unsent.problems) == (6, (), ("connection refused",))
     assert (unsent_records(store, study), final_status(store, study)) == (6, "KILLED")
     with pytest.raises(TrackingError, match="connection refused: see that it runs"):
         Tracker.to_sync(store, study)
@@ -206,7 +206,7 @@ def test_a_later_launch_sends_first_what_is_left(proxy, store, client, study, ra
     tracker.wait()
     proxy.hang()
     write(tracker, 1, ranks)
-    assert tracker.close(0.5) == Unsent(5, (), ("MLflow: no answer in time",))
+    assert tracker.close(0.5) == Unsent(5, (), ("no answer in time",))
     proxy.pass_on()
     again = opened(store, study)
     assert {each.status for each in again.known().values()} == {"FINISHED"}
