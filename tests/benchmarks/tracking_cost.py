@@ -5,8 +5,8 @@
 Launches one study in turns with a database of its own, with a server, and with that server behind a proxy that waits
 before it passes a request on (0.5 s). Prints, for each way, the medians over the repeats (and the range) of:
 `training`, the sum over trials of the last epoch's `train_seconds`; `trials`, the wall time from the first start of a
-trial to the last end; `launch`, the wall time of the whole launch, which waits for what is still unsent; and how much more each is than
-with SQLite, as the median (and range) of the ratios within a repeat.
+trial to the last end; `launch`, the wall time of the whole launch, which waits for what is still unsent; and how much
+more each is than with SQLite, as the median (and range) of the ratios within a repeat.
 """
 
 from __future__ import annotations
