@@ -141,6 +141,7 @@ class Planner:
         self.problems.append(f"{cell}: nothing of it was run: {reason}")
         trials = [self._trial(cell, "confirm", seed, {}) for seed in self._study.seeds]
         state.search, state.confirm = None, deque()
+        self._again = deque(trial for trial in self._again if self._state(trial.key) is not state)
         return [trial for trial in trials if trial.key not in self._done]
 
     def live(self) -> list[TrialKey]:

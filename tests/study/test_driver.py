@@ -270,3 +270,17 @@ def test_a_cell_that_cannot_run_is_recorded_as_failed_trials_and_the_rest_goes_o
         run.ended(key, attempt, RESULT, tmp_path)
     assert run.next_spec() is None
     assert run.finished()
+
+
+def test_a_cell_that_cannot_run_hands_out_no_trial_that_was_taken_back(tiny_study, tmp_path) -> None:
+    """A launch takes the first trial back, which it only asks for to see whether there is any."""
+    run, _, _ = drive(tiny_study(seeds=[1]), tmp_path)
+    first = run.planner.next()
+    assert first is not None and first.key.arm == "infonce"
+    run.planner.again(first)
+    run.give_up(Cell("infonce", "python"), failure("settings", "no such model"))
+    key, attempt = begin(run)
+    assert key.arm == "soft"
+    run.ended(key, attempt, RESULT, tmp_path)
+    assert run.next_spec() is None
+    assert run.finished()
