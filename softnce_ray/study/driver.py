@@ -100,18 +100,17 @@ class StudyRun:
     def reported(self, key: TrialKey, attempt: int, epochs: Sequence[Mapping[str, float]]) -> bool:
         """Record epochs; True when the trial should stop."""
         live = self._current(key, attempt)
-        stop = False
-        for metrics in epochs if live is not None else ():
-            assert live is not None
+        if live is None:
+            return False
+        for metrics in epochs:
             values = {name: float(value) for name, value in metrics.items() if name != "at"}
             self._tracker.epoch(key, values, at=int(metrics["at"]))
             if metrics["epoch"] > live.attempt.epoch:
                 self._show.epoch(key, values, live.trial.config.training.epochs)
             live.epoch, live.value = max(live.epoch, int(metrics["epoch"])), values["best_valid_mrr"]
             if self.planner.report(key, int(metrics["epoch"]), values["valid_mrr"]):
-                stop = True
-                break
-        return stop
+                return True
+        return False
 
     def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: Path | None) -> None:
         """Record a trial that ran to its end, with `metrics` and `files`, or was stopped early."""

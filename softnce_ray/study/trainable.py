@@ -46,9 +46,9 @@ class TrialSpec:
 def run_trial(spec: dict[str, Any]) -> None:
     """Train, reporting each epoch with a checkpoint, and in the end the result with model and ranks.
 
-    Reports are `{"attempt", "epochs": [metrics, ...]}`, of an attempt that goes on first one of all that its
-    checkpoint holds, for nobody may have heard of them. The last has `ended: True` with either `metrics` or a
-    `failure`: whether another attempt is made decides the driver.
+    Reports are `{"epochs": [metrics, ...]}`, of an attempt that goes on first one of all that its
+    checkpoint holds, for nobody may have heard of them. The last has either `metrics` or a `failure`: whether
+    another attempt is made decides the driver.
     """
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
@@ -56,7 +56,7 @@ def run_trial(spec: dict[str, Any]) -> None:
         _run(trial)
     except Exception as error:
         failure = failure_of(error, traceback.format_exc())
-        tune.report({"attempt": trial.attempt, "ended": True, "failure": asdict(failure)})
+        tune.report({"failure": asdict(failure)})
 
 
 def _run(trial: TrialSpec) -> None:
@@ -77,13 +77,11 @@ def _run(trial: TrialSpec) -> None:
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(checkpoint, Path(folder))
-            tune.report(
-                {"attempt": trial.attempt, "epochs": [metrics]}, checkpoint=tune.Checkpoint.from_directory(folder)
-            )
+            tune.report({"epochs": [metrics]}, checkpoint=tune.Checkpoint.from_directory(folder))
 
     resume = None if trial.resume is None else load_checkpoint(Path(trial.resume))
     if resume is not None:
-        tune.report({"attempt": trial.attempt, "epochs": resume.history})
+        tune.report({"epochs": resume.history})
     result = train(
         config,
         data,
@@ -95,10 +93,7 @@ def _run(trial: TrialSpec) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         _save_result(result, trial, config.training_set.test, Path(folder))
-        tune.report(
-            {"attempt": trial.attempt, "ended": True, "metrics": result.metrics},
-            checkpoint=tune.Checkpoint.from_directory(folder),
-        )
+        tune.report({"metrics": result.metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _save_result(result: TrainResult, trial: TrialSpec, languages: tuple[str, ...], folder: Path) -> None:

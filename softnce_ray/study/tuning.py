@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from softnce_ray.results import TrialKey
-from softnce_ray.study.cluster import LaunchError
+from softnce_ray.study.cluster import LaunchError, nodes
 from softnce_ray.study.failures import Failure, failure_of, lost_worker
 from softnce_ray.study.trainable import TrialSpec, run_trial
 
@@ -88,9 +88,9 @@ class PlanScheduler(_NotPickled, FIFOScheduler):
         self._driver = driver
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        if "epochs" not in result or result.get("ended"):
+        if "epochs" not in result:
             return TrialScheduler.CONTINUE
-        stop = self._driver.reported(_key(trial), result["attempt"], result["epochs"])
+        stop = self._driver.reported(_key(trial), _attempt(trial), result["epochs"])
         return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
 
 
@@ -107,7 +107,7 @@ class Recorder(_NotPickled, tune.Callback):
             return
         self._looked = time.monotonic()
         self._driver.look_around()
-        if not any(node["Alive"] for node in ray.nodes()):
+        if not nodes():
             raise LaunchError(
                 "the only node of the Ray session was lost, so nothing can go on; what was done is kept: "
                 "softnce-ray resume goes on"
@@ -121,8 +121,8 @@ class Recorder(_NotPickled, tune.Callback):
         if "failure" in result:
             self._driver.failed(_key(trial), _attempt(trial), Failure(**result["failure"]))
         else:
-            files = Path(trial.checkpoint.path) if trial.checkpoint and result.get("ended") else None
-            metrics = result.get("metrics") if result.get("ended") else None
+            metrics = result.get("metrics")
+            files = Path(trial.checkpoint.path) if trial.checkpoint and metrics is not None else None
             self._driver.ended(_key(trial), _attempt(trial), metrics, files)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
