@@ -12,7 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from softnce_ray.storage import Location, StorageError, opened
+
 CHECKPOINT_FILE = "checkpoint.safetensors"
+
+_LONGEST_HEADER = 100_000_000
+"""Bytes that safetensors allows."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,21 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(progress, encoder, best or encoder, optimisers, history)
 
 
-def read_progress(folder: Path) -> Progress | None:
-    """How far the checkpoint in `folder` had come, or None where there is no whole one; reads no tensor."""
+def read_progress(place: Location) -> Progress | None:
+    """How far a checkpoint had come, or None where there is no whole one; reads no tensor.
+
+    Raises:
+      StorageError: its storage cannot be read.
+    """
     try:
-        with safe_open(folder / CHECKPOINT_FILE, framework="pt") as file:  # refuses a file that was cut off
-            return Progress(**json.loads((file.metadata() or {})["progress"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        with opened(place / CHECKPOINT_FILE) as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _LONGEST_HEADER)))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            if file.seek(0, os.SEEK_END) != 8 + length + max(ends, default=0):  # it was cut off
+                return None
+            return Progress(**json.loads(header["__metadata__"]["progress"]))
+    except StorageError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return None

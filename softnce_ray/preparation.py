@@ -47,10 +47,10 @@ from softnce_ray.estimators import (
     words,
 )
 from softnce_ray.estimators import Estimator as Estimates
-from softnce_ray.folders import made_once
 from softnce_ray.model import encode, load_export
 from softnce_ray.named import EXPORT_SETTINGS, model_content, sentence_model_problem
 from softnce_ray.simcse import train_sentence_encoder
+from softnce_ray.storage import Location, shared_once
 from softnce_ray.training import train
 from softnce_ray.training_data import EvaluationData, PairTexts, TrainingData
 
@@ -65,25 +65,36 @@ _VECTORS = 50_000
 
 @dataclass(frozen=True)
 class Prepared:
-    """Folders of an arm in a language or training set: the token ids, those of each estimator that its loss needs, and
-    where it is trained on several languages, which pairs are duplicates among all of them."""
+    """What an arm needs in a language or training set: names of folders below `root`, a path or URI that all machines
+    have in common. They are the token ids, what each estimator that its loss needs has stored, and where it is trained
+    on several languages, which pairs are duplicates among all of them."""
 
-    tokens: Path
-    estimators: dict[str, Path]
-    groups: Path | None = None
+    root: str
+    tokens: str
+    estimators: dict[str, str]
+    groups: str | None = None
+
+    def folder(self, name: str) -> Path:
+        """One of them on this machine, which fetches it when it first asks.
+
+        Raises:
+          StorageError: it is gone, or cannot be fetched.
+        """
+        return shared_once(Location(self.root), name, None)
 
 
 def prepare(
     config: ArmConfig,
     corpus_folder: str | Path,
     language: str | TrainingSet,
-    root: Path,
+    root: str | Path | Location,
     *,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Tokenise the corpus and prepare the estimators of an arm, unless `root` holds them already.
+    """Tokenise the corpus and prepare the estimators of an arm, unless `root`, a folder or URI, holds them already.
 
-    Safe to call from several processes at once: one makes a folder, the others wait for it.
+    Safe to call from several processes at once: one makes a folder, the others wait for it. Machines that share only an
+    object store do not wait for one another: what two of them make at once is made twice.
 
     Raises:
       CorpusError: the corpus is missing or damaged, or a named tokenizer cannot be loaded.
@@ -91,7 +102,7 @@ def prepare(
       UserError: the model that an estimator names cannot be used.
       OSError: `root` cannot be written.
     """
-    corpus, languages = Corpus.open(corpus_folder), TrainingSet.of(language)
+    corpus, languages, place = Corpus.open(corpus_folder), TrainingSet.of(language), Location.at(root)
     parts = _parts(config.estimator)
     for key, part in parts:
         if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
@@ -100,24 +111,23 @@ def prepare(
     tokens = prepare_tokens(
         corpus,
         config.tokens,
-        root / "tokens",
+        place,
         special=isinstance(encoder, TransformerEncoder),
         progress=progress,
         tokenizer=encoder.model if isinstance(encoder, TransformerEncoder) else None,
     )
     parts.sort(key=lambda part: _named_model(part[1]) is None)  # a model that cannot be used shows before any training
-    groups = _prepare_groups(corpus, languages, root / "groups") if len(languages.train) > 1 else None
-    shared = Prepared(tokens.folder, {}, groups)
-    made: dict[str, Path] = {
-        part.name: _prepare_estimator(key, part, config, corpus, languages, shared, root / "estimators")
-        for key, part in parts
+    groups = _prepare_groups(corpus, languages, place) if len(languages.train) > 1 else None
+    shared = Prepared(str(place), f"tokens/{tokens.folder.name}", {}, groups)
+    made: dict[str, str] = {
+        part.name: _prepare_estimator(key, part, config, corpus, languages, shared) for key, part in parts
     }
     return replace(shared, estimators=made)
 
 
 def open_data(prepared: Prepared, config: ArmConfig, language: str | TrainingSet) -> TrainingData:
     """The data of a trial, memory-mapped; only training pairs of several languages are copied, one after another."""
-    tokens, languages = TokenStore(prepared.tokens), TrainingSet.of(language)
+    tokens, languages = TokenStore(prepared.folder(prepared.tokens)), TrainingSet.of(language)
 
     def pairs(each: str, split: str) -> PairTexts:
         return PairTexts(tokens.texts(each, split, "query"), tokens.texts(each, split, "code"))
@@ -130,7 +140,7 @@ def open_data(prepared: Prepared, config: ArmConfig, language: str | TrainingSet
         },
         tokenizer=tokens.tokenizer,
         groups=_groups(prepared, tokens, languages),
-        estimator=_open_estimator(config.estimator, prepared.estimators),
+        estimator=_open_estimator(config.estimator, prepared),
     )
 
 
@@ -146,18 +156,20 @@ def _groups(prepared: Prepared, tokens: TokenStore, languages: TrainingSet) -> n
         return tokens.groups(languages.train[0])
     if prepared.groups is None:
         raise ValueError(f"expected what was prepared for {', '.join(languages.train)} together, got one language's")
-    return np.load(prepared.groups / "groups.npy", mmap_mode="r")
+    return np.load(prepared.folder(prepared.groups) / "groups.npy", mmap_mode="r")
 
 
-def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Path) -> Path:
-    """The folder of the duplicates among the training pairs of several languages: the same query in two of them is the
-    same query."""
+def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> str:
+    """The name of the folder of the duplicates among the training pairs of several languages: the same query in two of
+    them is the same query."""
     digest = hashlib.sha256(json.dumps([_GROUPS_VERSION, corpus.fingerprint, languages.train]).encode()).hexdigest()
 
     def make(folder: Path) -> None:
         np.save(folder / "groups.npy", text_groups(corpus, languages.train))
 
-    return made_once(root / digest[:16], make)
+    name = f"groups/{digest[:16]}"
+    shared_once(root, name, make)
+    return name
 
 
 def partners(corpus: Corpus, language: str) -> dict[str, tuple[np.ndarray, ...]]:
@@ -201,9 +213,9 @@ def _named_model(settings: Estimator) -> str | None:
 
 
 def _prepare_estimator(
-    key: str, settings: Estimator, arm: ArmConfig, corpus: Corpus, languages: TrainingSet, shared: Prepared, root: Path
-) -> Path:
-    """The folder of an estimator, named by all that decides what is in it."""
+    key: str, settings: Estimator, arm: ArmConfig, corpus: Corpus, languages: TrainingSet, shared: Prepared
+) -> str:
+    """The name of an estimator's folder, made of all that decides what is in it."""
     decisive = settings.model_dump(exclude={"temperature"})  # which a trial applies itself
     if model := _named_model(settings):
         decisive["model"] = model_content(model)
@@ -216,7 +228,9 @@ def _prepare_estimator(
     def make(folder: Path) -> None:
         _make_estimator(key, settings, arm, corpus, languages, shared, folder)
 
-    return made_once(root / f"{settings.name}-{digest}", make)
+    name = f"estimators/{settings.name}-{digest}"
+    shared_once(Location(shared.root), name, make)
+    return name
 
 
 def _decides_learned(
@@ -227,7 +241,8 @@ def _decides_learned(
     if isinstance(settings, TrainedEstimator) and settings.model is None:
         return identity(_infonce_trial(settings, arm, languages), corpus.fingerprint)
     if isinstance(settings, SimCSEEstimator) and settings.model is None:
-        return [arm.encoder.model_dump(mode="json"), arm.training.precision, shared.tokens.name]
+        tokens = shared.tokens.rpartition("/")[2]
+        return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens]
     return None
 
 
@@ -324,7 +339,7 @@ def _write_vectors(folder: Path, name: str, parts: Iterable[np.ndarray]) -> None
 def _embed_sentences(
     settings: SimCSEEstimator, arm: ArmConfig, corpus: Corpus, languages: TrainingSet, shared: Prepared, folder: Path
 ) -> None:
-    tokens = TokenStore(shared.tokens)
+    tokens = TokenStore(shared.folder(shared.tokens))
     everywhere = concatenate([tokens.texts(each, "train", "query") for each in corpus.languages])
     encoder = train_sentence_encoder(settings, arm, everywhere, tokens.tokenizer.get_vocab_size())
     _write_vectors(folder, "asking", _encoded(encoder, _training_tokens(tokens, languages, "query")))
@@ -387,15 +402,18 @@ def _embed_trained(
     _write_vectors(folder, "answering", _encoded(encoder, data.train.codes))
 
 
-def _open_estimator(settings: Estimator | None, folders: dict[str, Path]) -> Estimates | None:
+def _open_estimator(settings: Estimator | None, prepared: Prepared) -> Estimates | None:
+    def opened(part: Estimator) -> Estimates:
+        return _open(part, prepared.folder(prepared.estimators[part.name]))
+
     match settings:
         case None:
             return None
         case MixEstimator():
             parts = [(weight, settings.settings(name)) for name, weight in settings.mix.items()]
-            return Mixture(tuple((weight, _open(part, folders[part.name]), part.temperature) for weight, part in parts))
+            return Mixture(tuple((weight, opened(part), part.temperature) for weight, part in parts))
         case _:
-            return _open(settings, folders[settings.name])
+            return opened(settings)
 
 
 def _open(settings: Estimator, folder: Path) -> Estimates:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softnce_ray.errors import UserError
+from softnce_ray.storage import Location
 
 DEFAULT_FOLDER = "softnce_runs"
 
@@ -20,32 +21,43 @@ class StoreError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Store:
-    """A store folder and the MLflow server or database that goes with it.
+    """A store folder, and the MLflow server or database that goes with it; where machines share no disk, also a storage
+    that all of them see.
 
     | path | content |
     | --- | --- |
     | `mlflow.db`, `artifacts/` | MLflow runs and their files (unless `tracking_uri` names a server) |
     | `optuna.db` | proposals of every search |
+    | `spool/<study>/` | what MLflow has not got yet; empty but for a lock when it has all |
     | `prepared/` | token ids and estimators, by what they were made from; may be deleted, is made again |
     | `ray/<study>/<launch>/` | checkpoints by trial; may be deleted when a study has ended |
-    | `spool/<study>/` | what MLflow has not got yet; empty but for a lock when it has all |
+
+    The last two are what the machines of a cluster share: with a `storage` (`s3://…`) they lie there, and the folder is
+    the launching process' own.
     """
 
     root: Path
     tracking_uri: str
+    storage: str | None = None
 
     @staticmethod
-    def at(folder: Store | str | Path | None = None, tracking_uri: str | None = None) -> Store:
+    def at(
+        folder: Store | str | Path | None = None, tracking_uri: str | None = None, storage: str | None = None
+    ) -> Store:
         """The store in `folder`, which is made when something is first kept in it.
 
-        Defaults: the environment's `SOFTNCE_STORE` or `./softnce_runs`; the environment's
-        `MLFLOW_TRACKING_URI` or a SQLite database in the folder.
+        Defaults: the environment's `SOFTNCE_STORE` or `./softnce_runs`; the environment's `MLFLOW_TRACKING_URI` or a
+        SQLite database in the folder; the environment's `SOFTNCE_STORAGE` or the folder.
+
+        Raises:
+          StorageError: a storage with a password in its address.
         """
         if isinstance(folder, Store):
             return folder
         root = Path(folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER).absolute()
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-        return Store(root, uri)
+        shared = storage or os.environ.get("SOFTNCE_STORAGE")
+        return Store(root, uri, str(Location.at(shared)) if shared else None)
 
     @property
     def artifact_root(self) -> str | None:
@@ -57,10 +69,19 @@ class Store:
         return f"sqlite:///{self.root / 'optuna.db'}"
 
     @property
-    def prepared(self) -> Path:
-        return self.root / "prepared"
+    def shared(self) -> Location:
+        """What all machines of a study must see."""
+        return Location(self.storage or str(self.root))
+
+    @property
+    def prepared(self) -> Location:
+        return self.shared / "prepared"
+
+    def checkpoints(self, study: str) -> Location:
+        return self.shared / "ray" / study
 
     def ray(self, study: str) -> Path:
+        """The folder that one launch at a time holds; without a storage, that of its checkpoints too."""
         return self.root / "ray" / study
 
     def spool(self, study: str) -> Path:

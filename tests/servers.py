@@ -1,6 +1,8 @@
-"""Real servers on loopback for tests: PostgreSQL, MLflow, and a proxy that can be made to fail while it runs.
+"""Real servers on loopback for tests: PostgreSQL, MLflow, an object store, and a proxy that can be made to fail while
+it runs.
 
-Each is a context manager; `postgres_server` and `mlflow_server` are fixtures that live as long as the test session.
+Each is a context manager; `postgres_server`, `mlflow_server` and `s3_server` are fixtures that live as long as the test
+session.
 """
 
 from __future__ import annotations
@@ -277,6 +279,73 @@ class MlflowServer:
         self.stop()
 
 
+# --- an S3-compatible object store ---
+
+
+class S3:
+    """A moto server: an object store in its own memory, which takes any credentials; made by `s3`.
+
+    Attributes:
+      endpoint: its address.
+      environment: what processes need to use it.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, empty; returns when it answers."""
+        command = ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        limit = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.endpoint}/moto-api/", timeout=5).close()
+                return
+            except (urllib.error.URLError, OSError, http.client.HTTPException):
+                if self._process.poll() is not None or time.monotonic() > limit:
+                    self.kill()
+                    raise RuntimeError(f"moto's server did not start:\n{_tail(self.log)}") from None
+                time.sleep(0.1)
+
+    def bucket(self) -> str:
+        """Make a new, empty bucket; returns its name."""
+        name = f"test-{secrets.token_hex(6)}"
+        request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+        return name
+
+    def kill(self) -> None:
+        """SIGKILL: all that it held is lost."""
+        if self._process is not None:
+            kill_tree(self._process.pid)
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def s3(folder: Path) -> Iterator[S3]:
+    """A running object store that writes its log to `folder`."""
+    server = S3(folder / "moto.log")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
 # --- a proxy with faults ---
 
 
@@ -475,3 +544,19 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     """One MLflow server for all tests, started by the first that asks; whoever kills it starts it again."""
     with MlflowServer(tmp_path_factory.mktemp("mlflow_server")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """One object store for all tests of a run."""
+    with s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URI of an empty bucket, which this process can use; what it reads there it keeps for this test only."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SOFTNCE_CACHE", str(tmp_path / "cache"))
+    return f"s3://{s3_server.bucket()}"

@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"training_data", "judgements"},
     {"model", "checkpoint", "optimisers", "losses", "estimators", "encoders", "evaluation", "diagnostics"},
     {"corpus", "results", "store"},
-    {"config", "folders", "ranks_file", "distributions", "progress", "named"},
+    {"config", "folders", "storage", "ranks_file", "distributions", "progress", "named"},
     {"errors"},
 ]
 
@@ -37,6 +37,7 @@ BESIDE = {
     ("selection", "tracking"),
     ("export", "selection"),
     ("export", "report"),
+    ("storage", "folders"),
 }
 
 DOORS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -22,9 +24,14 @@ SETTINGS = {
 @pytest.mark.parametrize("name", ["trained", "simcse"])
 def test_vectors_of_many_texts_are_computed_in_parts(tiny_corpus, tmp_path, monkeypatch, name):
     arm = ArmConfig.model_validate({**SETTINGS, "estimator": {"name": name}})
-    whole = Embedded.load(prepare(arm, tiny_corpus, "python", tmp_path / "whole").estimators[name])
+
+    def vectors(root: Path) -> Embedded:
+        prepared = prepare(arm, tiny_corpus, "python", root)
+        return Embedded.load(prepared.folder(prepared.estimators[name]))
+
+    whole = vectors(tmp_path / "whole")
     monkeypatch.setattr(preparation, "_VECTORS", 37)
-    parts = Embedded.load(prepare(arm, tiny_corpus, "python", tmp_path / "parts").estimators[name])
+    parts = vectors(tmp_path / "parts")
     assert parts.asking.shape == whole.asking.shape
     assert parts.asking.dtype == np.float32
     np.testing.assert_allclose(parts.asking, whole.asking, atol=1e-6)

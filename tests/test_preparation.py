@@ -230,7 +230,7 @@ def test_a_model_of_sentence_transformers_that_says_nothing_is_compared_by_cosin
 
 @pytest.mark.parametrize("name", ["trained", "simcse"])
 def test_a_moved_folder_is_the_same_estimator_and_a_changed_one_another(name, exports, tiny_corpus, tmp_path):
-    def prepared(model: Path) -> Path:
+    def prepared(model: Path) -> str:
         return prepare(weighted(name=name, model=str(model)), tiny_corpus, "python", tmp_path / "made").estimators[name]
 
     here, there = tmp_path / "here", tmp_path / "far" / "there"

@@ -48,7 +48,7 @@ def test_a_database_keeps_artifacts_in_the_store_and_a_server_where_it_likes(tmp
 
 def test_every_path_is_absolute(tmp_path: Path) -> None:
     store = Store.at("s")
-    assert store.prepared == tmp_path / "s" / "prepared"
+    assert store.prepared.path == tmp_path / "s" / "prepared"
     assert store.ray("tiny") == tmp_path / "s" / "ray" / "tiny"
     assert store.optuna_url == f"sqlite:///{tmp_path}/s/optuna.db"
 

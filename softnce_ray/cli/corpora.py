@@ -257,6 +257,20 @@ def corpus_show(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> No
     print(Corpus.open(folder).manifest.model_dump_json(indent=1))
 
 
+@app.command("copy")
+def corpus_copy(
+    source: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus: a folder or a URI.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Where to: a folder, or s3://bucket/folder.")],
+) -> None:
+    """Copy a corpus to where all machines of a cluster can read it; a study names it by that place."""
+    from softnce_ray.corpus import copy_corpus
+    from softnce_ray.progress import progress
+
+    with progress("copying", "files") as advance:
+        manifest = copy_corpus(source, target, progress=lambda done, total: advance(done, total, ""))
+    print(f"{target}: corpus {manifest.fingerprint[:12]} of {', '.join(sorted(manifest.languages))}")
+
+
 def _say_corpus(out: Path, manifest: Manifest) -> None:
     for note in manifest.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -21,6 +21,14 @@ TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow server (default: $MLFLOW_TRACKING_URI or a database in the store)"),
 ]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        help="What machines share that have no disk in common, such as s3://bucket/folder (default: $SOFTNCE_STORAGE, "
+        "or the store)",
+    ),
+]
 
 
 def _study_name(text: str) -> str:
@@ -40,8 +48,8 @@ StudyName = Annotated[
 ]
 
 
-def store_at(folder: Path | None, tracking_uri: str | None) -> Store:
+def store_at(folder: Path | None, tracking_uri: str | None, storage: str | None = None) -> Store:
     """The store that the options name."""
     from softnce_ray.store import Store
 
-    return Store.at(folder, tracking_uri)
+    return Store.at(folder, tracking_uri, storage)

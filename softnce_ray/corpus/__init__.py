@@ -3,6 +3,7 @@ package, and stored as parquet with a manifest that says what was dropped and wh
 
 from softnce_ray.corpus.build import build_corpus, check_output
 from softnce_ray.corpus.checking import check_corpus, examine_corpus
+from softnce_ray.corpus.copying import copy_corpus
 from softnce_ray.corpus.fetching import fetch_recipe, fetched_sources, load_recipe, recipe_names
 from softnce_ray.corpus.formats import (
     FORMATS,
@@ -57,6 +58,7 @@ __all__ = [
     "build_corpus",
     "check_corpus",
     "check_output",
+    "copy_corpus",
     "detect_format",
     "examine_corpus",
     "fetch_recipe",

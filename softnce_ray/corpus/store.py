@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from softnce_ray.corpus.pairs import LANGUAGE_NAME, PAIR_SCHEMA, SPLITS, CorpusError
+from softnce_ray.folders import made_once
+from softnce_ray.storage import Location, StorageError, cache_folder, download, is_uri, read
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -149,13 +151,26 @@ def read_manifest(folder: Path) -> Manifest:
             f"correct the path, or make it with `softnce-ray corpus mine --python-environment --out {folder}`"
         )
     try:
-        content = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise CorpusError(
             f"expected {MANIFEST_NAME} in {folder}, got a folder without it: it is no corpus; "
             "give a folder that `softnce-ray corpus` made"
         ) from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CorpusError(f"expected JSON in {path}, got {error}: make the corpus again") from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(text: bytes, path: str) -> Manifest:
+    """The manifest that a file at `path` holds.
+
+    Raises:
+        CorpusError: it is broken, or of another format version.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
         raise CorpusError(f"expected JSON in {path}, got {error}: make the corpus again") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -174,16 +189,22 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 class Corpus:
-    """A corpus that was opened; tables are read from disk on every call, nothing is kept in memory."""
+    """A corpus that was opened; tables are read from disk on every call, nothing is kept in memory.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    `folder` is where its files lie on this machine, `location` where it was opened: an absolute path or a URI, under
+    which other machines find it too.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, location: str = "") -> None:
         self.folder = folder
         self.manifest = manifest
+        self.location = location or str(folder.absolute())
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = False) -> Corpus:
         """Open a corpus whose tables are there with the columns and row counts of the manifest, and whose
-        meanings, where it has them, can be read.
+        meanings, where it has them, can be read. One in an object store (`s3://…`) is fetched once by each machine,
+        which keeps it by its content.
 
         `verify` also reads every row and compares the contents with the manifest's (about a second for
         100,000 pairs).
@@ -192,6 +213,13 @@ class Corpus:
             CorpusError: the folder, its manifest or a table is missing, broken, changed, or of another
                 version.
         """
+        if is_uri(str(folder)):
+            try:
+                place = Location.at(folder)
+                root = _fetched(place)
+            except StorageError as error:
+                raise CorpusError(str(error)) from error
+            return cls(root, read_manifest(root), str(place))
         root = Path(folder)
         corpus = cls(root, read_manifest(root))
         for language, counts in corpus.manifest.languages.items():
@@ -314,3 +342,31 @@ class Corpus:
             f"expected {expected} in {self._path(language, split)}, got {got}: "
             "the corpus was changed or copied in part after it was made; make it or copy it again"
         )
+
+
+def tables(manifest: Manifest) -> list[str]:
+    """Files of a corpus beside its manifest, as paths below its folder."""
+    found = []
+    for language, counts in sorted(manifest.languages.items()):
+        found += [f"{language}/{split}.parquet" for split in counts.pairs]
+        found += [f"{language}/{MEANINGS}.parquet"] if counts.meanings is not None else []
+    return found
+
+
+def _fetched(place: Location) -> Path:
+    """The folder in which this machine keeps a corpus of an object store; what it fetches it verifies."""
+    content = read(place / MANIFEST_NAME)
+    if content is None:
+        raise CorpusError(
+            f"expected a corpus at {place}, got nothing: correct the address, or put one there with "
+            f"`softnce-ray corpus copy FOLDER {place}`"
+        )
+    manifest = parse_manifest(content, str(place / MANIFEST_NAME))
+
+    def fetch(folder: Path) -> None:
+        download(place, folder, tables(manifest))
+        (folder / MANIFEST_NAME).write_bytes(content)
+        Corpus.open(folder, verify=True)
+
+    name = f"{manifest.fingerprint[:16]}-{hashlib.sha256(content).hexdigest()[:8]}"
+    return made_once(cache_folder() / "corpora" / name, fetch)

@@ -22,7 +22,7 @@ from softnce_ray.corpus.arrays import GrowingArray
 from softnce_ray.corpus.duplicates import as_hashes, first_equal, normalise_code, normalise_query, text_hash
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.folders import made_once
+from softnce_ray.storage import Location, shared_once
 
 TOKENS_VERSION = 3
 SIDES = ("query", "code")
@@ -106,7 +106,7 @@ def _folder_digest(folder: Path) -> str:
 def prepare_tokens(
     corpus: Corpus,
     settings: TokenSettings,
-    root: Path,
+    root: str | Path | Location,
     *,
     tokenizer: str | None = None,
     special: bool = False,
@@ -117,7 +117,7 @@ def prepare_tokens(
     Args:
       corpus: every language and split of it is tokenised.
       settings: lengths, vocabulary and identifiers.
-      root: the token folder is made below it, under its key.
+      root: a folder or URI; the token folder is made below it, under its key.
       tokenizer: name or folder of a model whose tokenizer is used; None trains a BPE tokenizer on the
         training split, or a sample of `TOKENIZER_TEXTS` of its queries and codes where there are more, which is
         always the same one.
@@ -128,10 +128,12 @@ def prepare_tokens(
       CorpusError: the named tokenizer cannot be loaded.
       OSError: the folder cannot be written.
     """
-    final = root / token_key(corpus, settings, tokenizer, special)
-    return TokenStore(
-        made_once(final, lambda folder: _write_tokens(folder, corpus, settings, tokenizer, special, progress))
-    )
+    name = f"tokens/{token_key(corpus, settings, tokenizer, special)}"
+
+    def make(folder: Path) -> None:
+        _write_tokens(folder, corpus, settings, tokenizer, special, progress)
+
+    return TokenStore(shared_once(Location.at(root), name, make))
 
 
 def _write_tokens(

@@ -7,23 +7,25 @@ written down: what appears later in the folder of an attempt that has been repla
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from softnce_ray import storage
 from softnce_ray.checkpoint import CHECKPOINT_FILE, read_progress
 from softnce_ray.results import MODEL_FOLDER
+from softnce_ray.storage import Location
 
 _BOOK = "attempts"
+_CHECKPOINT = "checkpoint_"  # Tune's
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt; `folder` is where Tune keeps its checkpoints and `resume` a checkpoint, both below the study's
-    folder."""
+    """One attempt; `folder` is where Tune keeps its checkpoints and `resume` a checkpoint, both below the place of the
+    study's checkpoints."""
 
     number: int
     folder: str
@@ -32,13 +34,14 @@ class Attempt:
 
 
 class Attempts:
-    """The attempts of all trials of a study, kept in the study's folder: `attempts/<identity>.jsonl`, a line each.
+    """The attempts of all trials of a study, kept with its checkpoints: `attempts/<identity>.jsonl`, a line each.
 
-    One process at a time writes: the driver that holds the study.
+    One process at a time writes: the driver that holds the study. Every method raises StorageError where the
+    checkpoints lie in an object store that cannot be used, and OSError where on a disk.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Location | Path) -> None:
+        self._root = Location.at(root)
 
     def begin(self, identity: str, name: str, launch: str) -> Attempt:
         """Write down a new attempt of a trial, which replaces all before it.
@@ -52,54 +55,64 @@ class Attempts:
         resume, epoch = self._newest(before)
         number = before[-1].number + 1 if before else 1
         attempt = Attempt(number, f"{launch}/{folder_name(name, identity, number)}", resume, epoch)
-        book = self._book(identity)
-        book.parent.mkdir(parents=True, exist_ok=True)
-        with book.open("a", encoding="utf-8") as file:
-            # A line that was cut off by a crash belongs to an attempt that never began.
-            file.write(("" if _ends_with_newline(book) else "\n") + json.dumps(asdict(attempt)) + "\n")
+        lines = [json.dumps(asdict(each)) for each in (*before, attempt)]
+        storage.write(self._book(identity), "".join(f"{line}\n" for line in lines).encode())
         return attempt
 
-    def path(self, attempt: Attempt) -> Path | None:
-        """The folder of the checkpoint that an attempt goes on from, if any."""
+    def resumed(self, attempt: Attempt) -> Location | None:
+        """The checkpoint that an attempt goes on from, if any."""
         return None if attempt.resume is None else self._root / attempt.resume
 
-    def model(self, identity: str) -> Path | None:
-        """The folder of a finished trial's model, or None."""
+    def checkpoint(self, attempt: Attempt, name: str) -> Location:
+        """A checkpoint of an attempt, by the name that Tune gave it."""
+        return self._root / attempt.folder / name
+
+    def model(self, identity: str) -> Location | None:
+        """A finished trial's model, or None."""
         attempts = self._read(identity)
-        if not attempts:
-            return None
-        found = (self._root / attempts[-1].folder).glob(f"checkpoint_*/{MODEL_FOLDER}/settings.json")
-        return max((path.parent for path in found), key=lambda path: path.parent.name, default=None)
+        for checkpoint in self._checkpoints(attempts[-1]) if attempts else ():
+            if "settings.json" in storage.names(checkpoint / MODEL_FOLDER):
+                return checkpoint / MODEL_FOLDER
+        return None
 
     def tidy(self, identity: str) -> None:
-        """Remove the checkpoints of a trial that has ended and is recorded; its model, if it has one, stays."""
-        model = self.model(identity)
-        for attempt in self._read(identity):
-            folder = self._root / attempt.folder
-            if model is None or not model.is_relative_to(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            for checkpoint in folder.glob(f"checkpoint_*/{CHECKPOINT_FILE}"):
-                shutil.rmtree(checkpoint.parent, ignore_errors=True)
+        """Remove the checkpoints of a trial that has ended and is recorded; its model, if it has one, stays, as does
+        what cannot be removed."""
+        with contextlib.suppress(OSError):
+            attempts, model = self._read(identity), self.model(identity)
+            for attempt in attempts:
+                if model is None or attempt is not attempts[-1]:
+                    storage.remove(self._root / attempt.folder)
+                    continue
+                for checkpoint in self._checkpoints(attempt):
+                    if CHECKPOINT_FILE in storage.names(checkpoint):
+                        storage.remove(checkpoint)
+
+    def _checkpoints(self, attempt: Attempt) -> Iterator[Location]:
+        """Those of an attempt, the newest first."""
+        folder = self._root / attempt.folder
+        for name in reversed(storage.names(folder)):
+            if name.startswith(_CHECKPOINT):
+                yield folder / name
 
     def _newest(self, attempts: list[Attempt]) -> tuple[str | None, int]:
         """The newest whole checkpoint of the last attempt, or else the one that it had gone on from."""
         for attempt in attempts[-1:]:
-            for folder in sorted((self._root / attempt.folder).glob("checkpoint_*"), reverse=True):
-                progress = read_progress(folder)
+            for checkpoint in self._checkpoints(attempt):
+                progress = read_progress(checkpoint)
                 if progress is not None:
-                    return str(folder.relative_to(self._root)), progress.epoch
+                    return f"{attempt.folder}/{checkpoint.name}", progress.epoch
             if attempt.resume is not None and (progress := read_progress(self._root / attempt.resume)) is not None:
                 return attempt.resume, progress.epoch
         return None, 0
 
-    def _book(self, identity: str) -> Path:
+    def _book(self, identity: str) -> Location:
         if not identity.isalnum():  # one that a tracking store gave may be anything
             raise ValueError(f"expected the identity of a trial, got {identity!r}")
         return self._root / _BOOK / f"{identity}.jsonl"
 
     def _read(self, identity: str) -> list[Attempt]:
-        return list(_attempts(self._book(identity)))
+        return list(_attempts(storage.read(self._book(identity)) or b""))
 
 
 def folder_name(name: str, identity: str, number: int) -> str:
@@ -107,20 +120,9 @@ def folder_name(name: str, identity: str, number: int) -> str:
     return f"{name}-{identity}-{number}"
 
 
-def _attempts(book: Path) -> Iterator[Attempt]:
-    if not book.exists():
-        return
-    for line in book.read_text(encoding="utf-8").splitlines():
+def _attempts(content: bytes) -> Iterator[Attempt]:
+    for line in content.decode("utf-8", errors="replace").splitlines():
         try:
             yield Attempt(**json.loads(line))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError):  # cut off by a crash: it belongs to an attempt that never began
             continue
-
-
-def _ends_with_newline(file: Path) -> bool:
-    size = os.path.getsize(file)
-    if size == 0:
-        return True
-    with file.open("rb") as opened:
-        opened.seek(-1, os.SEEK_END)
-        return opened.read(1) == b"\n"

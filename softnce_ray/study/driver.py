@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 from softnce_ray.config import StudyConfig, flatten, resolved
+from softnce_ray.corpus.store import Corpus
 from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
+from softnce_ray.storage import on_disk
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
 from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries
@@ -39,6 +40,7 @@ class StudyRun:
     def __init__(
         self,
         study: StudyConfig,
+        corpus: Corpus,
         planner: Planner,
         tracker: Tracker,
         prepared: Mapping[Cell, Prepared],
@@ -49,7 +51,7 @@ class StudyRun:
         slots: int,
     ) -> None:
         self.planner, self.ran, self.failures = planner, 0, 0
-        self._study, self._tracker, self._prepared, self._show = study, tracker, prepared, show
+        self._study, self._corpus, self._tracker, self._prepared, self._show = study, corpus, tracker, prepared, show
         self.launch, self._attempts, self._slots = launch, attempts, slots
         self._retries = Retries(study.failures)
         self._live: dict[TrialKey, _Live] = {}
@@ -70,7 +72,7 @@ class StudyRun:
         attempt = self._attempts.begin(key.identity, name, self.launch)
         self._live[key] = _Live(trial, attempt, attempt.epoch)
         prepared = self._prepared[Cell(key.arm, key.language)]
-        resources, resume = self._study.resources, self._attempts.path(attempt)
+        resources, resume = self._study.resources, self._attempts.resumed(attempt)
         spec = TrialSpec(
             config=trial.config.model_dump(mode="json"),
             arm=key.arm,
@@ -78,10 +80,9 @@ class StudyRun:
             identity=key.identity,
             attempt=attempt.number,
             resume=None if resume is None else str(resume),
-            corpus=str(Path(self._study.corpus).absolute()),
-            tokens=str(prepared.tokens),
-            estimators={name: str(folder) for name, folder in prepared.estimators.items()},
-            groups=None if prepared.groups is None else str(prepared.groups),
+            corpus=self._corpus.location,
+            fingerprint=self._corpus.fingerprint,
+            prepared=asdict(prepared),
             threads=resources.threads,
             device=device_for(resources.device, resources.gpus),
         )
@@ -112,8 +113,9 @@ class StudyRun:
                 return True
         return False
 
-    def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: Path | None) -> None:
-        """Record a trial that ran to its end, with `metrics` and `files`, or was stopped early."""
+    def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: str | None) -> None:
+        """Record a trial that ran to its end, with `metrics` and the name of the checkpoint with its files, or was
+        stopped early."""
         live = self._current(key, attempt)
         if live is None:
             return
@@ -124,14 +126,17 @@ class StudyRun:
         self.ran += 1
         numbers = {} if early or metrics is None else {name: float(value) for name, value in metrics.items()}
         value = numbers.get("best_valid_mrr", live.value)
-        self._tracker.trial_ended(
-            key,
-            "FINISHED",
-            metrics=_final(numbers),
-            stopped_early=early,
-            ranks=None if early or files is None else files / RANKS_FILE,
-            distributions=None if early or files is None else files / DISTRIBUTIONS_FILE,
-        )
+        if early or files is None:
+            self._tracker.trial_ended(key, "FINISHED", metrics=_final(numbers), stopped_early=early)
+        else:
+            with on_disk(self._attempts.checkpoint(live.attempt, files), (RANKS_FILE, DISTRIBUTIONS_FILE)) as folder:
+                self._tracker.trial_ended(
+                    key,
+                    "FINISHED",
+                    metrics=_final(numbers),
+                    ranks=folder / RANKS_FILE,
+                    distributions=folder / DISTRIBUTIONS_FILE,
+                )
         self._gone(key, value)
         self._attempts.tidy(key.identity)
         self._show.ended(key, "stopped early" if early else "finished", numbers)

@@ -10,6 +10,7 @@ from softnce_ray.config import Failures
 from softnce_ray.config.study import FailureKind
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError
+from softnce_ray.storage import StorageError
 
 _LONGEST = 500
 """Characters of a reason: it stands in tables."""
@@ -33,6 +34,9 @@ def failure_of(error: BaseException, traceback: str) -> Failure:
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
+    for each in chain:
+        if isinstance(each, StorageError):  # which says more than what caused it
+            return Failure("files", _line(each, "files"), traceback)
     for each in reversed(chain):
         kind = _kind_of(each)
         if kind != "error":

@@ -8,7 +8,6 @@ import json
 import random
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -237,7 +236,7 @@ def corpus_problems(
     if not isinstance(folder, str):
         return
     try:
-        corpus = Corpus.open(Path(folder))
+        corpus = Corpus.open(folder)
     except CorpusError as error:
         yield ("corpus",), str(error)
         return

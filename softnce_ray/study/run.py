@@ -123,7 +123,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
                 run = _start(study, corpus, store, tracker, planner, show, slots)
                 run_tune(
                     run,
-                    folder=store.ray(study.study),
+                    checkpoints=store.checkpoints(study.study),
                     launch=run.launch,
                     cpus=study.resources.cpus,
                     gpus=study.resources.gpus,
@@ -162,10 +162,11 @@ def _start(
         raise LaunchError("nothing of the study can be prepared: " + "; ".join(reasons))
     run = StudyRun(
         study,
+        corpus,
         planner,
         tracker,
         outcome.done,
-        Attempts(store.ray(study.study)),
+        Attempts(store.checkpoints(study.study)),
         show,
         launch=datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"),
         slots=slots,
@@ -178,8 +179,8 @@ def _start(
 def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> Outcome:
     """Tokens and estimators of all cells. Of cells with the same tokens one goes first, so that no corpus is
     tokenised twice at the same time."""
-    folder, root = corpus.folder.absolute(), store.prepared.absolute()
-    calls = {cell: (study.arms[cell.arm], folder, study.training_set(cell.language), root) for cell in cells(study)}
+    place, root = corpus.location, store.prepared
+    calls = {cell: (study.arms[cell.arm], place, study.training_set(cell.language), root) for cell in cells(study)}
     first: dict[Any, Cell] = {}
     for cell, (arm, *_) in calls.items():
         first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from ray import tune
 
-from softnce_ray.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
+from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, write_distributions
 from softnce_ray.model import save_model
 from softnce_ray.preparation import Prepared, open_data, partners
 from softnce_ray.ranks_file import RANKS_FILE, Measure, place, write_ranks
 from softnce_ray.results import MODEL_FOLDER
+from softnce_ray.storage import Location, on_disk
 from softnce_ray.study.failures import failure_of
 from softnce_ray.training import TrainResult, train
 
@@ -27,7 +29,7 @@ from softnce_ray.training import TrainResult, train
 @dataclass(frozen=True)
 class TrialSpec:
     """All that a worker needs for one attempt of a trial; plain data, for it travels in Ray's configuration of a trial.
-    `resume` is the folder of the checkpoint to go on from."""
+    `corpus` and `resume`, the checkpoint to go on from, are paths or URIs."""
 
     config: dict[str, Any]
     arm: str
@@ -36,9 +38,8 @@ class TrialSpec:
     attempt: int
     resume: str | None
     corpus: str
-    tokens: str
-    estimators: dict[str, str]
-    groups: str | None
+    fingerprint: str
+    prepared: dict[str, Any]
     threads: int
     device: str
 
@@ -61,12 +62,7 @@ def run_trial(spec: dict[str, Any]) -> None:
 
 def _run(trial: TrialSpec) -> None:
     config = TrialConfig.model_validate(trial.config)
-    prepared = Prepared(
-        Path(trial.tokens),
-        {name: Path(folder) for name, folder in trial.estimators.items()},
-        None if trial.groups is None else Path(trial.groups),
-    )
-    corpus, data = Corpus.open(trial.corpus), open_data(prepared, config, config.training_set)
+    corpus, data = _corpus(trial), open_data(Prepared(**trial.prepared), config, config.training_set)
     data = replace(
         data,
         evaluated={
@@ -79,8 +75,10 @@ def _run(trial: TrialSpec) -> None:
             save_checkpoint(checkpoint, Path(folder))
             tune.report({"epochs": [metrics]}, checkpoint=tune.Checkpoint.from_directory(folder))
 
-    resume = None if trial.resume is None else load_checkpoint(Path(trial.resume))
-    if resume is not None:
+    resume = None
+    if trial.resume is not None:
+        with on_disk(Location(trial.resume), (CHECKPOINT_FILE,)) as checkpoint_folder:
+            resume = load_checkpoint(checkpoint_folder)
         tune.report({"epochs": resume.history})
     result = train(
         config,
@@ -92,12 +90,23 @@ def _run(trial: TrialSpec) -> None:
         read_test=trial.phase == "confirm",
     )
     with tempfile.TemporaryDirectory() as folder:
-        _save_result(result, trial, config.training_set.test, Path(folder))
+        _save_result(result, trial, corpus, config.training_set.test, Path(folder))
         tune.report({"metrics": result.metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _save_result(result: TrainResult, trial: TrialSpec, languages: tuple[str, ...], folder: Path) -> None:
+def _corpus(trial: TrialSpec) -> Corpus:
     corpus = Corpus.open(trial.corpus)
+    if corpus.fingerprint != trial.fingerprint:
+        raise CorpusError(
+            f"expected corpus {trial.fingerprint[:12]} at {trial.corpus}, got {corpus.fingerprint[:12]}: it was "
+            "changed while the study ran; put it back, or launch the study again"
+        )
+    return corpus
+
+
+def _save_result(
+    result: TrainResult, trial: TrialSpec, corpus: Corpus, languages: tuple[str, ...], folder: Path
+) -> None:
     several = len(languages) > 1
     places = {
         place(split, language if several else None): (language, split)

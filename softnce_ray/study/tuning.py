@@ -17,6 +17,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from softnce_ray.results import TrialKey
+from softnce_ray.storage import Location
 from softnce_ray.study.cluster import LaunchError, nodes
 from softnce_ray.study.failures import Failure, failure_of, lost_worker
 from softnce_ray.study.trainable import TrialSpec, run_trial
@@ -41,7 +42,7 @@ class Driver(Protocol):
 
     def reported(self, key: TrialKey, attempt: int, epochs: Sequence[Mapping[str, float]]) -> bool: ...
 
-    def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: Path | None) -> None: ...
+    def ended(self, key: TrialKey, attempt: int, metrics: Mapping[str, float] | None, files: str | None) -> None: ...
 
     def failed(self, key: TrialKey, attempt: int, failure: Failure) -> None: ...
 
@@ -122,7 +123,7 @@ class Recorder(_NotPickled, tune.Callback):
             self._driver.failed(_key(trial), _attempt(trial), Failure(**result["failure"]))
         else:
             metrics = result.get("metrics")
-            files = Path(trial.checkpoint.path) if trial.checkpoint and metrics is not None else None
+            files = Path(trial.checkpoint.path).name if trial.checkpoint and metrics is not None else None
             self._driver.ended(_key(trial), _attempt(trial), metrics, files)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -130,12 +131,13 @@ class Recorder(_NotPickled, tune.Callback):
         self._driver.failed(_key(trial), _attempt(trial), _failure(error))
 
 
-def run_tune(driver: Driver, *, folder: Path, launch: str, cpus: float, gpus: float) -> None:
-    """Run the driver's trials to the end, or until an interrupt. Checkpoints go below `folder`/`launch`.
+def run_tune(driver: Driver, *, checkpoints: Location, launch: str, cpus: float, gpus: float) -> None:
+    """Run the driver's trials to the end, or until an interrupt. Checkpoints go below `checkpoints`/`launch`.
 
     Each attempt of a trial is a trial of Tune's: whether there is another is the driver's to say.
     """
     trainable = tune.with_resources(_run_spec, {"cpu": cpus, "gpu": gpus})
+    system, path = checkpoints.opened()
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -148,7 +150,8 @@ def run_tune(driver: Driver, *, folder: Path, launch: str, cpus: float, gpus: fl
         ),
         run_config=tune.RunConfig(
             name=launch,
-            storage_path=str(folder),
+            storage_path=path,
+            storage_filesystem=None if checkpoints.path is not None else system,
             verbose=0,
             callbacks=[Recorder(driver)],
             failure_config=tune.FailureConfig(max_failures=0),

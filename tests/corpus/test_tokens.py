@@ -427,7 +427,7 @@ def test_an_interrupted_preparation_leaves_nothing(tiny_corpus, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, progress=interrupt)
-    assert folders_in(tmp_path) == []
+    assert folders_in(tmp_path / "tokens") == []
     assert len(prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path).texts("python", "train", "query"))
 
 
@@ -444,7 +444,7 @@ def test_of_two_preparations_at_once_one_works_and_both_find_the_folder(tiny_cor
         one, other = (future.result() for future in [pool.submit(prepare) for _ in range(2)])
     assert one == other
     assert len(workers) == 1
-    assert folders_in(tmp_path) == [one.folder]
+    assert folders_in(tmp_path / "tokens") == [one.folder]
 
 
 # --- named tokenizers ------------------------------------------------------------------------------------
@@ -478,4 +478,4 @@ def test_another_tokenizer_in_the_same_folder_has_other_tokens(tiny_corpus, tmp_
 def test_a_tokenizer_that_is_not_there_is_an_error_that_names_it(tiny_corpus, tmp_path, name):
     with pytest.raises(CorpusError, match=f"encoder.model: no tokenizer .*'{name}'"):
         prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, tokenizer=name)
-    assert folders_in(tmp_path) == []
+    assert folders_in(tmp_path / "tokens") == []

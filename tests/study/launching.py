@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import psutil
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -39,6 +41,26 @@ class Said:
     def close(self) -> None: ...
 
 
+class Meddling(Said):
+    """A display that does something once, when it hears a word."""
+
+    def __init__(self, word: str, act: Any) -> None:
+        super().__init__()
+        self._word, self._act, self.acted = word, act, False
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        self._meddle(text)
+
+    def epoch(self, key: Any, metrics: Any, epochs: int) -> None:
+        self._meddle(f"epoch {key.arm} {metrics['epoch']:.0f}")
+
+    def _meddle(self, text: str) -> None:
+        if self._word in text and not self.acted:
+            self.acted = True
+            self._act()
+
+
 def go(study: dict[str, Any], store: Store, display: Any = None) -> Launch:
     path = store.root.parent / "study.yaml"
     path.write_text(yaml.safe_dump(study, sort_keys=False))
@@ -67,3 +89,13 @@ def scores(trials: tuple[TrialResult, ...]) -> dict[tuple[str, str, int, str], t
         )
         for trial in trials
     }
+
+
+def actors() -> list[psutil.Process]:
+    """Processes of this test's Ray session that trials run in."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "".join(process.cmdline()[:1]).startswith("ray::ImplicitFunc"):
+                found.append(process)
+    return found

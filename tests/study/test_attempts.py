@@ -9,6 +9,7 @@ import pytest
 
 from softnce_ray.checkpoint import CHECKPOINT_FILE, load_checkpoint
 from softnce_ray.results import MODEL_FOLDER
+from softnce_ray.storage import Location
 from softnce_ray.study.attempts import Attempt, Attempts
 
 from .checkpoints import write_checkpoint
@@ -21,8 +22,8 @@ def begin(root: Path, launch: str = "one", identity: str = IDENTITY) -> Attempt:
 
 
 def epoch_of(root: Path, attempt: Attempt) -> int | None:
-    folder = Attempts(root).path(attempt)
-    return None if folder is None else load_checkpoint(folder).progress.epoch
+    place = Attempts(root).resumed(attempt)
+    return None if place is None else load_checkpoint(Path(str(place))).progress.epoch
 
 
 def test_a_first_attempt_begins_at_the_beginning(tmp_path) -> None:
@@ -104,9 +105,9 @@ def test_a_finished_trial_keeps_its_model_alone(tmp_path) -> None:
     for attempt in (first, second):
         write_checkpoint(tmp_path / attempt.folder / "checkpoint_000000", IDENTITY, 1)
     model = write_model(tmp_path / second.folder / "checkpoint_000001")
-    assert attempts.model(IDENTITY) == model
+    assert attempts.model(IDENTITY) == Location.at(model)
     attempts.tidy(IDENTITY)
-    assert attempts.model(IDENTITY) == model
+    assert attempts.model(IDENTITY) == Location.at(model)
     assert [path.name for path in tmp_path.rglob("checkpoint_*")] == ["checkpoint_000001"]
 
 

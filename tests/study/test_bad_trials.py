@@ -10,10 +10,8 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
-import psutil
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -22,7 +20,7 @@ from softnce_ray.report import build_report, to_markdown
 from softnce_ray.store import Store
 from softnce_ray.study.cluster import LaunchError
 
-from .launching import SEARCH, Said, go, runs, scores, statuses
+from .launching import SEARCH, Meddling, actors, go, runs, scores, statuses
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -49,26 +47,6 @@ def test_a_loss_that_is_no_number_fails_its_trial_at_once_and_is_not_told_to_opt
     assert "diverging" in shown
 
 
-class Meddling(Said):
-    """A display that does something once, when it hears a word."""
-
-    def __init__(self, word: str, act: Any) -> None:
-        super().__init__()
-        self._word, self._act, self.acted = word, act, False
-
-    def say(self, text: str) -> None:
-        super().say(text)
-        self._meddle(text)
-
-    def epoch(self, key: Any, metrics: Any, epochs: int) -> None:
-        self._meddle(f"epoch {key.arm} {metrics['epoch']:.0f}")
-
-    def _meddle(self, text: str) -> None:
-        if self._word in text and not self.acted:
-            self.acted = True
-            self._act()
-
-
 def test_a_prepared_file_that_vanishes_fails_the_trials_that_need_it(plain_study, store) -> None:
     def vanish() -> None:
         for folder in (store.root / "prepared").rglob("*bm25*"):
@@ -87,16 +65,6 @@ def test_a_prepared_file_that_vanishes_fails_the_trials_that_need_it(plain_study
     (mended,) = [run for run in runs(store, "trial") if run.data.tags["arm"] == "soft"]
     assert "failure" not in mended.data.tags
     assert mended.info.run_id == failed.info.run_id
-
-
-def actors() -> list[psutil.Process]:
-    """Processes of this test's Ray session that trials run in."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if "".join(process.cmdline()[:1]).startswith("ray::ImplicitFunc"):
-                found.append(process)
-    return found
 
 
 def test_a_worker_that_is_killed_in_mid_epoch_costs_nothing(plain_study, store, empty_store, tmp_path) -> None:

@@ -548,7 +548,7 @@ def test_every_node_answers_even_where_all_cpus_are_taken(
         assert each.facts is not None, each.silence
         assert (each.facts.same_storage, each.answer_seen, each.facts.storage) == (True, True, "")
         assert (each.facts.corpus, each.facts.versions) == (here.corpus, here.versions)
-    assert left_in(asked.folder) == []
+    assert left_in(Path(str(asked.folder))) == []
 
 
 @pytest.mark.slow
@@ -564,7 +564,7 @@ def test_a_node_that_hangs_is_told_and_the_others_are_heard(cluster: Cluster, as
     assert len([each for each in nodes if each.facts is None]) == 1
     assert only(judging.answers(nodes)).text.endswith("no answer in 10 seconds")
     time.sleep(1)  # for the late answer, which finds that nobody asks any more
-    assert left_in(asked.folder) == []
+    assert left_in(Path(str(asked.folder))) == []
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.config.study import FailureKind
+from softnce_ray.corpus.store import Corpus
 from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
@@ -75,9 +76,10 @@ def drive(study: StudyConfig, tmp_path: Path, *, slots: int = 2, search: Any = N
     searches = {Cell("infonce", "python"): search} if search else {}
     tracker, show = Noted(), Noted()
     planner = Planner(study, "c0ffee", {}, searches)
-    prepared = {cell: Prepared(tmp_path / "tokens", {}) for cell in cells(study)}
+    prepared = {cell: Prepared(str(tmp_path), "tokens", {}) for cell in cells(study)}
     attempts = Attempts(tmp_path / "ray")
-    run = StudyRun(study, planner, tracker, prepared, attempts, show, launch="now", slots=slots)  # type: ignore[arg-type]
+    corpus = Corpus.open(study.corpus)
+    run = StudyRun(study, corpus, planner, tracker, prepared, attempts, show, launch="now", slots=slots)  # type: ignore[arg-type]
     return run, tracker, show
 
 
@@ -114,7 +116,7 @@ def test_a_specification_is_plain_and_names_absolute_places(tiny_study, tmp_path
     assert (spec.arm, spec.phase, spec.identity) == ("infonce", "confirm", key.identity)
     assert (spec.config["seed"], spec.config["language"], spec.threads, spec.device) == (1, "python", 3, "cpu")
     assert Path(spec.corpus).is_absolute()
-    assert (spec.estimators, spec.attempt, spec.resume) == ({}, 1, None)
+    assert (spec.prepared["estimators"], spec.attempt, spec.resume) == ({}, 1, None)
     assert folder == f"infonce-python-confirm-{key.identity}-1"
 
 
@@ -134,11 +136,12 @@ def test_a_finished_trial_is_recorded_with_its_metrics_and_ranks(tiny_study, tmp
     run, tracker, show = drive(tiny_study(), tmp_path)
     key, attempt = begin(run)
     run.reported(key, attempt, [after(1)])
-    run.ended(key, attempt, {**RESULT, "valid_recall@1": 0.2, "valid_codebase": 80}, tmp_path)
+    run.ended(key, attempt, {**RESULT, "valid_recall@1": 0.2, "valid_codebase": 80}, "checkpoint_000002")
     ((args, options),) = tracker.of("trial_ended")
     assert args == (key, "FINISHED")
-    assert options["ranks"] == tmp_path / RANKS_FILE
-    assert options["distributions"] == tmp_path / DISTRIBUTIONS_FILE
+    files = tmp_path / "ray" / "now" / f"infonce-python-confirm-{key.identity}-1" / "checkpoint_000002"
+    assert options["ranks"] == files / RANKS_FILE
+    assert options["distributions"] == files / DISTRIBUTIONS_FILE
     # no name that the epochs have: each has one value a step
     assert options["metrics"] == {"test_mrr": 0.3, "train_loss": 1, "best_valid_recall@1": 0.2, "valid_codebase": 80}
     assert (run.ran, run.failures) == (1, 0)
@@ -153,8 +156,8 @@ def test_a_trial_stopped_early_is_finished_without_a_result(tiny_study, tmp_path
     run.ended(key, attempt, None, None)
     ((args, options),) = tracker.of("trial_ended")
     assert args == (key, "FINISHED")
-    assert (options["stopped_early"], options["ranks"], options["metrics"]) == (True, None, {})
-    assert options["distributions"] is None
+    assert (options["stopped_early"], options.get("ranks"), options["metrics"]) == (True, None, {})
+    assert "distributions" not in options
     assert search.told == [(0.5, True)]
     assert show.of("ended")[0][0][1] == "stopped early"
 
@@ -204,8 +207,8 @@ def test_a_trial_that_failed_is_tried_again_before_any_other(tiny_study, tmp_pat
     again = begin(run)
     assert again == (first[0], 2)
     assert run.next_spec() is None
-    run.ended(*again, RESULT, tmp_path)
-    run.ended(*second, RESULT, tmp_path)
+    run.ended(*again, RESULT, "checkpoint_000002")
+    run.ended(*second, RESULT, "checkpoint_000002")
     assert (run.ran, run.failures) == (2, 0)
     assert [args[0] for args, _ in tracker.of("trial_ended")] == [first[0], second[0]]
     assert [options["attempt"] for _, options in tracker.of("trial_started")] == [1, 1, 2]
@@ -218,18 +221,18 @@ def test_what_an_attempt_says_that_has_been_replaced_is_refused(tiny_study, tmp_
     run.failed(key, old, failure("worker"))  # cut off, as far as anybody can see
     between = list(tracker.calls)
     assert not run.reported(key, old, [after(1)])
-    run.ended(key, old, RESULT, tmp_path)
+    run.ended(key, old, RESULT, "checkpoint_000002")
     run.failed(key, old, failure())
     _, new = begin(run)
     begun = list(tracker.calls)
     assert not run.reported(key, old, [after(1)])
     run.started(key, old)
-    run.ended(key, old, RESULT, tmp_path)
+    run.ended(key, old, RESULT, "checkpoint_000002")
     run.failed(key, old, failure())
     assert tracker.calls == begun
     assert len(begun) == len(between) + 1
-    run.ended(key, new, RESULT, tmp_path)
-    run.ended(key, new, RESULT, tmp_path)  # told twice
+    run.ended(key, new, RESULT, "checkpoint_000002")
+    run.ended(key, new, RESULT, "checkpoint_000002")  # told twice
     assert (run.ran, run.failures, len(tracker.of("trial_ended"))) == (1, 0, 1)
 
 
@@ -267,7 +270,7 @@ def test_a_cell_that_cannot_run_is_recorded_as_failed_trials_and_the_rest_goes_o
     for _ in range(2):
         key, attempt = begin(run)
         assert key.arm == "soft"
-        run.ended(key, attempt, RESULT, tmp_path)
+        run.ended(key, attempt, RESULT, "checkpoint_000002")
     assert run.next_spec() is None
     assert run.finished()
 
@@ -281,6 +284,6 @@ def test_a_cell_that_cannot_run_hands_out_no_trial_that_was_taken_back(tiny_stud
     run.give_up(Cell("infonce", "python"), failure("settings", "no such model"))
     key, attempt = begin(run)
     assert key.arm == "soft"
-    run.ended(key, attempt, RESULT, tmp_path)
+    run.ended(key, attempt, RESULT, "checkpoint_000002")
     assert run.next_spec() is None
     assert run.finished()

@@ -8,12 +8,13 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from softnce_ray import storage
+from softnce_ray.storage import Location
 from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here
 
 PATIENCE = 30.0
@@ -95,14 +96,14 @@ def _node(node: Mapping[str, Any], name: str, facts: NodeFacts | None, **more: A
 def _token(questions: Questions) -> Iterator[Questions]:
     """The questions, with a file in the store while they are asked; a store that takes none is a node's finding."""
     token = f".softnce-doctor-{secrets.token_hex(8)}"
-    file = questions.folder / token
+    file = Location.at(questions.folder) / token
     try:
         with contextlib.suppress(OSError):
-            file.write_text(token)
+            storage.write(file, token.encode())
         yield replace(questions, token=token)
     finally:
         with contextlib.suppress(OSError):
-            file.unlink()
+            storage.remove(file)
 
 
 def _ask_all(nodes: list[dict[str, Any]], names: dict[str, str], asked: Questions, patience: float) -> list[Node]:
@@ -120,9 +121,10 @@ def _ask_all(nodes: list[dict[str, Any]], names: dict[str, str], asked: Question
                 found[node["NodeID"]] = _node(node, names[node["NodeID"]], None, silence=_reason(error))
                 continue
             off = facts.clock - min(max(facts.clock, sent), time.time())
-            seen = _take(asked.folder / _answer(asked, node))
+            answer = Location.at(asked.folder) / _answer(asked, node)
+            seen = _take(answer)
             if facts.same_storage and not seen:  # what it wrote lies where only it can see it
-                _start(node, _remove, asked.folder / _answer(asked, node))
+                _start(node, storage.remove, answer)
             found[node["NodeID"]] = _node(node, names[node["NodeID"]], facts, clock_off=off, answer_seen=seen)
     for task in waiting:  # never cancelled, see `cluster.wait_all`; without the token it leaves nothing
         node = tasks[task]
@@ -147,17 +149,14 @@ def _answer(asked: Questions, node: Mapping[str, Any]) -> str:
     return f"{asked.token}-{node['NodeID'][:16]}"
 
 
-def _take(file: Path) -> bool:
+def _take(file: Location) -> bool:
     """Delete a file; whether it was there."""
     try:
-        file.unlink()
+        there = storage.read(file) is not None
+        storage.remove(file)
     except OSError:
         return False
-    return True
-
-
-def _remove(file: Path) -> None:
-    file.unlink(missing_ok=True)
+    return there
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ from softnce_ray.store import Store
 from softnce_ray.study.cluster import LaunchError, connected
 from softnce_ray.study.doctor import judging
 from softnce_ray.study.doctor.asking import PATIENCE, Node, ask
-from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here
+from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here, probe
 from softnce_ray.study.doctor.finding import Finding
 from softnce_ray.study.doctor.needs import needs
 from softnce_ray.study.doctor.tracking import tracking
@@ -110,17 +110,35 @@ def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, 
     found = [
         *judging.answers(nodes),
         *judging.versions(_here(nodes, questions), nodes),
-        *judging.storage(str(store.root), store.root.is_dir(), nodes),
+        *judging.storage(str(store.shared), store.shared.path is None or store.root.is_dir(), nodes),
+        *_own_store(store),
     ]
     if study is None or corpus is None:
-        return [*found, *judging.disk(nodes), *judging.limits(nodes)]
+        return [*found, *(judging.disk(nodes) if store.storage is None else []), *judging.limits(nodes)]
     return [
         *found,
         *judging.corpora(study.corpus, corpus.fingerprint, nodes),
         *judging.room(study.resources, nodes, ray.available_resources()),
-        *judging.sizes(study, needs(study, corpus.manifest), nodes),
+        *judging.sizes(study, needs(study, corpus.manifest), nodes, on_disk=store.storage is None),
         *judging.limits(nodes),
     ]
+
+
+def _own_store(store: Store) -> list[Finding]:
+    """The store folder, where the machines share another storage: only this process writes there."""
+    if store.storage is None:
+        return []
+    folder = _nearest(store.root)
+    if problem := probe(folder):
+        remedy = "choose another folder with --store (or SOFTNCE_STORE), or mend its permissions"
+        return [Finding("store", "error", f"{folder} {problem}", remedy)]
+    return [Finding("store", "ok", f"{store.root} can be written, read and deleted")]
+
+
+def _nearest(folder: Path) -> Path:
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def _here(nodes: list[Node], questions: Questions) -> NodeFacts:
@@ -131,15 +149,13 @@ def _here(nodes: list[Node], questions: Questions) -> NodeFacts:
 
 
 def _questions(study: StudyConfig | None, store: Store, corpus: Corpus | None) -> Questions:
-    folder = store.root
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
+    folder = _nearest(store.root) if store.storage is None else store.shared
     if study is None or corpus is None:
         return Questions(folder, "")
     return Questions(
         folder,
         "",
-        str(corpus.folder.absolute()),
+        corpus.location,
         _model_folders(study),
         _cuda(study.resources),
     )

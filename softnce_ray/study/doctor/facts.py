@@ -21,9 +21,11 @@ from typing import Literal
 import psutil
 
 import softnce_ray
+from softnce_ray import storage
 from softnce_ray.config import METHOD_VERSION
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
+from softnce_ray.storage import Location, StorageError, cache_folder
 
 TRAINS_WITH = (
     "softnce-ray",
@@ -51,14 +53,14 @@ class Questions:
     """What a node is asked.
 
     Attributes:
-      folder: where files are tried: the store, or the nearest folder above it that there is.
+      folder: where files are tried: what machines share of the store, or the nearest folder above it that there is.
       token: names the file that the asking process left in `folder`; its content too.
       corpus: a corpus folder.
       folders: others that must be there.
       cuda: on which nodes to count the GPUs that torch sees, which takes seconds.
     """
 
-    folder: Path
+    folder: Path | Location
     token: str
     corpus: str | None = None
     folders: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ class NodeFacts:
       code: digest of this package's source files.
       storage: why `Questions.folder` cannot be used; empty where it can be written, read and deleted.
       same_storage: whether the asking process' file was there.
-      disk: free at `Questions.folder`.
+      disk: free at `Questions.folder`, or where this node keeps what it reads from an object store.
       temporary: free where temporary files lie.
       memory: free now, for this container where it has a limit.
       memory_total: all there is, or the container's limit.
@@ -116,7 +118,7 @@ def facts_here(questions: Questions, answer: str = "") -> NodeFacts:
         code=_code(),
         storage=storage,
         same_storage=same,
-        disk=_free(questions.folder),
+        disk=_free(Location.at(questions.folder).path or _kept()),
         temporary=_free(Path(tempfile.gettempdir())),
         memory=free,
         memory_total=total,
@@ -129,10 +131,14 @@ def facts_here(questions: Questions, answer: str = "") -> NodeFacts:
     )
 
 
-def probe(folder: Path) -> str:
+def probe(place: Path | Location) -> str:
     """Write, read and delete a file; returns why that cannot be done, or nothing."""
-    file = folder / f".softnce-doctor-{secrets.token_hex(8)}"
+    name = f".softnce-doctor-{secrets.token_hex(8)}"
     content = secrets.token_bytes(4096)  # a full disk takes an empty file
+    folder = Location.at(place).path
+    if folder is None:
+        return _probe_object(Location.at(place) / name, content)
+    file = folder / name
     what = "written"
     try:
         try:
@@ -153,17 +159,38 @@ def probe(folder: Path) -> str:
     return ""
 
 
-def _storage(questions: Questions, answer: str) -> tuple[str, bool]:
-    if not questions.folder.is_dir():
-        return "is not there", False
-    problem = probe(questions.folder)
+def _probe_object(place: Location, content: bytes) -> str:
+    """`probe` of an object store."""
     try:
-        same = (questions.folder / questions.token).read_text() == questions.token
+        storage.write(place, content)
+        if storage.read(place) != content:
+            return "cannot be read: what was written came back changed"
+        storage.remove(place)
+    except StorageError as error:
+        return f"cannot be used: {error}"
+    return ""
+
+
+def _storage(questions: Questions, answer: str) -> tuple[str, bool]:
+    place = Location.at(questions.folder)
+    if place.path is not None and not place.path.is_dir():
+        return "is not there", False
+    problem = probe(place)
+    try:
+        same = storage.read(place / questions.token) == questions.token.encode()
         if same and answer and not problem:
-            (questions.folder / answer).write_text(answer)
+            storage.write(place / answer, answer.encode())
     except OSError:
         same = False
     return problem, same
+
+
+def _kept() -> Path:
+    """The nearest folder to the one that keeps what is read from object stores."""
+    folder = cache_folder()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
 
 
 def _versions() -> dict[str, str]:

@@ -132,7 +132,9 @@ def storage(store: str, there: bool, nodes: Sequence[Node]) -> list[Finding]:
         where = store if len(nodes) == 1 else f"{node.name}: {store}"
         if facts.storage:
             remedy = "choose another folder with --store (or SOFTNCE_STORE), or mend its permissions"
-            if "No space" in facts.storage or "quota" in facts.storage:
+            if facts.storage.startswith("cannot be used"):  # an object store, whose error says what to do
+                remedy = "or choose another with --storage (or SOFTNCE_STORAGE)"
+            elif "No space" in facts.storage or "quota" in facts.storage:
                 remedy = "free disk space there, or choose another folder with --store (or SOFTNCE_STORE)"
             elif facts.storage == "is not there":
                 remedy = "mount the same storage on every node under this path, and give it with --store"
@@ -243,8 +245,9 @@ def _asked(resources: Resources) -> str:
     return f"{resources.cpus:g} CPUs{gpus}"
 
 
-def sizes(study: StudyConfig, need: Needs, nodes: Sequence[Node]) -> list[Finding]:
-    """Whether memory and disk are enough for the trials that run at once, and for what stays."""
+def sizes(study: StudyConfig, need: Needs, nodes: Sequence[Node], *, on_disk: bool = True) -> list[Finding]:
+    """Whether memory and disk are enough for the trials that run at once, and for what stays; `on_disk`: the latter
+    lies on the nodes' disks and in no object store."""
     resources = study.resources
     found: list[Finding] = []
     slots = sum(trials_on(node.resources, resources) for node in nodes)
@@ -254,7 +257,8 @@ def sizes(study: StudyConfig, need: Needs, nodes: Sequence[Node]) -> list[Findin
         if here:
             found += _memory(node, facts, here, need)
             found += _temporary(node, facts, here, need)
-    found += _disk(planned, need, [facts for _, facts in _answered(nodes)])
+    if on_disk:
+        found += _disk(planned, need, [facts for _, facts in _answered(nodes)])
     if need.unknown:
         found.append(
             Finding(

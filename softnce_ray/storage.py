@@ -1,0 +1,347 @@
+"""Folders that all machines of a study see: on a disk that they share, or in an object store (`s3://`, `gs://`, any URI
+that pyarrow knows). What a machine reads from an object store it keeps, and maps into memory, in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+
+from softnce_ray.errors import UserError
+from softnce_ray.folders import made_once
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+_URI = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.ASCII)
+"""One slash too: a URI that has gone through a `Path` has lost the other."""
+
+
+class StorageError(UserError, OSError):
+    """A storage that cannot be reached, read or written, or that holds not what it should."""
+
+
+def is_uri(text: str) -> bool:
+    """Whether a text names an object store, and no path."""
+    return _URI.match(text) is not None
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder or file: an absolute path, or a URI. `location / "name"` is what lies in it.
+
+    A query of a URI, such as `?endpoint_override=http://10.0.0.1:9000`, goes with all that lies below it.
+    """
+
+    text: str
+
+    @staticmethod
+    def at(place: Location | str | Path) -> Location:
+        """The location that a path, from the working directory, or a URI names.
+
+        Raises:
+          StorageError: a URI with a password, or of a kind that is not known.
+        """
+        if isinstance(place, Location):
+            return place
+        text = str(place)
+        if not is_uri(text):
+            return Location(str(Path(text).absolute()))
+        text = _URI.sub(r"\1://", text, count=1)
+        parts = urlsplit(text)
+        if parts.scheme == "file":
+            return Location("/" + (parts.netloc + parts.path).lstrip("/"))
+        if parts.password or "@" in parts.netloc:
+            raise StorageError(
+                f"expected a location without credentials, got {parts.scheme}://…@{parts.hostname or ''}: give them in "
+                "the environment of every node (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+            )
+        return Location(text.rstrip("/"))
+
+    @property
+    def path(self) -> Path | None:
+        """Where it lies on this machine; None in an object store."""
+        return None if is_uri(self.text) else Path(self.text)
+
+    @property
+    def name(self) -> str:
+        return self.text.partition("?")[0].rpartition("/")[2]
+
+    def __truediv__(self, name: str) -> Location:
+        if not is_uri(self.text):
+            return Location(f"{self.text}/{name}")
+        address, mark, query = self.text.partition("?")
+        return Location(f"{address}/{name}{mark}{query}")
+
+    def __str__(self) -> str:
+        return self.text
+
+    def opened(self) -> tuple[FileSystem, str]:
+        """Its file system, and its path there.
+
+        Raises:
+          StorageError: a URI that pyarrow cannot use.
+        """
+        from pyarrow.fs import LocalFileSystem
+
+        if not is_uri(self.text):
+            return LocalFileSystem(), self.text
+        address, _, query = self.text.partition("?")
+        scheme, _, path = address.partition("://")
+        bucket = path.partition("/")[0]
+        return _file_system(f"{scheme}://{bucket}", query), path
+
+
+@lru_cache
+def _file_system(root: str, query: str) -> FileSystem:
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSystem
+
+    try:
+        return FileSystem.from_uri(f"{root}?{query}" if query else root)[0]
+    except (ArrowException, OSError, ValueError) as error:
+        raise StorageError(f"expected a storage that can be used, got {root} ({_line(error)})") from error
+
+
+def read(place: Location) -> bytes | None:
+    """The content of a file, or None where there is none.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    system, path = place.opened()
+    with _told(place, "read"):
+        try:
+            with system.open_input_stream(path) as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+
+@contextlib.contextmanager
+def opened(place: Location) -> Iterator[BinaryIO]:
+    """A file to read from and to seek in.
+
+    Raises:
+      FileNotFoundError: there is none.
+      StorageError: it cannot be read.
+    """
+    system, path = place.opened()
+    with _told(place, "read"):
+        file = system.open_input_file(path)
+    with file:
+        yield file
+
+
+def write(place: Location, content: bytes) -> None:
+    """Write a file whole, in the place of one that may be there.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    with _told(place, "written"):
+        if (path := place.path) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+            try:
+                partial.write_bytes(content)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+            return
+        system, name = place.opened()
+        with system.open_output_stream(name) as file:  # object stores show a file when it is whole
+            file.write(content)
+
+
+def names(place: Location) -> list[str]:
+    """Names of what lies in a folder, sorted; of none, nothing.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    from pyarrow.fs import FileSelector
+
+    system, path = place.opened()
+    with _told(place, "read"):
+        found = system.get_file_info(FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found)
+
+
+def remove(place: Location) -> None:
+    """Remove a folder or file with all that lies in it; none is no error.
+
+    Raises:
+      StorageError: it cannot be removed.
+    """
+    from pyarrow.fs import FileType
+
+    system, path = place.opened()
+    with _told(place, "deleted"), contextlib.suppress(FileNotFoundError):
+        kind = system.get_file_info(path).type
+        if kind == FileType.Directory:
+            system.delete_dir(path)
+        elif kind == FileType.File:
+            system.delete_file(path)
+
+
+def upload(folder: Path, place: Location, files: Sequence[str] | None = None) -> None:
+    """Copy a folder's files, or those named, to a storage, one after another in that order.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    system, path = place.opened()
+    for name in files if files is not None else _files(folder):
+        with _told(place, "written"):
+            system.create_dir(f"{path}/{name}".rpartition("/")[0], recursive=True)
+            copy_files(str(folder / name), f"{path}/{name}", LocalFileSystem(), system)
+
+
+def download(place: Location, folder: Path, files: Sequence[str]) -> None:
+    """Copy files of a storage into a folder.
+
+    Raises:
+      StorageError: one is missing, or it cannot be read.
+    """
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    system, path = place.opened()
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _told(place / name, "read"):
+                copy_files(f"{path}/{name}", str(folder / name), system, LocalFileSystem())
+        except FileNotFoundError as error:
+            raise StorageError(f"expected a file at {place / name}, got none: it was deleted") from error
+
+
+@contextlib.contextmanager
+def on_disk(place: Location, files: Sequence[str] | None = None) -> Iterator[Path]:
+    """A folder of a storage as one of this machine, for as long as the context lasts: itself where it lies here, else a
+    copy of all its files, or of those named that are there.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    if (path := place.path) is not None:
+        yield path
+        return
+    there = _below(place)
+    with tempfile.TemporaryDirectory() as holder:
+        folder = Path(holder) / place.name
+        folder.mkdir()
+        download(place, folder, [name for name in there if files is None or name in files])
+        yield folder
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what it has read from object stores: the environment's `SOFTNCE_CACHE`, or
+    `~/.cache/softnce_ray`. May be deleted when nothing runs."""
+    return Path(os.environ.get("SOFTNCE_CACHE") or Path.home() / ".cache" / "softnce_ray").absolute()
+
+
+def shared_once(root: Location, name: str, make: Callable[[Path], object] | None) -> Path:
+    """The folder `name` below `root` as one of this machine: what the name stands for is made by `make` unless some
+    machine has.
+
+    In an object store a folder is a list of files, written last, that names where they lie: of two machines that make
+    it at once, each uses its own, and all others that of the one which was last.
+
+    Args:
+      root: the storage.
+      name: of the folder; equal names must mean equal contents.
+      make: fills an empty folder; None: it must be there.
+
+    Raises:
+      StorageError: the storage cannot be used, or has no such folder and there is no `make`.
+    """
+    here = root.path if root.path is not None else cache_folder() / hashlib.sha256(root.text.encode()).hexdigest()[:16]
+
+    def fill(folder: Path) -> None:
+        if root.path is None and _fetched(root, name, folder):
+            return
+        if make is None:
+            raise StorageError(
+                f"expected what was prepared at {root / name}, got nothing: was it deleted? Launching the study again "
+                "makes it"
+            )
+        make(folder)
+        if root.path is None:
+            _publish(folder, root, name)
+
+    return made_once(here / name, fill)
+
+
+_LIST = "files.json"
+
+
+def _fetched(root: Location, name: str, folder: Path) -> bool:
+    """Fill a folder from the storage, if it is there."""
+    content = read(root / name / _LIST)
+    if content is None:
+        return False
+    listed = json.loads(content)
+    download(root / name / listed["folder"], folder, list(listed["sizes"]))
+    for file, size in listed["sizes"].items():
+        if (got := (folder / file).stat().st_size) != size:
+            raise StorageError(
+                f"expected {size} bytes in {root / name / listed['folder'] / file}, got {got}: delete {root / name}, "
+                "and it is made again"
+            )
+    return True
+
+
+def _publish(folder: Path, root: Location, name: str) -> None:
+    files = _files(folder)
+    place = secrets.token_hex(4)
+    upload(folder, root / name / place, files)
+    sizes = {file: (folder / file).stat().st_size for file in files}
+    write(root / name / _LIST, json.dumps({"folder": place, "sizes": sizes}).encode())
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _below(place: Location) -> list[str]:
+    """Names of all files below a folder, with those of the folders between."""
+    from pyarrow.fs import FileSelector
+
+    system, path = place.opened()
+    with _told(place, "read"):
+        found = system.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    return sorted(info.path.removeprefix(f"{path}/") for info in found if info.is_file)
+
+
+@contextlib.contextmanager
+def _told(place: Location, what: str) -> Iterator[None]:
+    """Errors of an object store as `StorageError`; those of a disk are as they are, as is that there is no file."""
+    try:
+        yield
+    except (StorageError, FileNotFoundError):
+        raise
+    except OSError as error:
+        if place.path is not None:
+            raise
+        raise StorageError(
+            f"expected a storage that can be {what} at {place}, got: {_line(error)}: check its address "
+            "(AWS_ENDPOINT_URL) and its credentials in the environment of every node"
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

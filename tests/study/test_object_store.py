@@ -1,0 +1,161 @@
+"""Studies whose corpus, prepared data and checkpoints lie in an object store: a real S3-compatible server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from servers import S3
+
+from softnce_ray import storage
+from softnce_ray.corpus import copy_corpus
+from softnce_ray.results import MODEL_FOLDER
+from softnce_ray.storage import Location
+from softnce_ray.store import Store
+from softnce_ray.study.cluster import LaunchError
+from softnce_ray.study.doctor import examine
+from softnce_ray.study.run import Launch
+
+from .launching import Meddling, actors, go, runs, scores
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def remote(s3_server: S3, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Store]]:
+    """A function that makes a store whose machines share a new bucket, in a Ray session that knows the object store."""
+    root = tmp_path_factory.mktemp("remote")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("SOFTNCE_CACHE", str(root / "cache"))
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=100_000_000,
+            _system_config={"prestart_worker_first_driver": False},
+        )
+
+        def make() -> Store:
+            bucket = s3_server.bucket()
+            folder = root / bucket / "store"
+            shutil.copytree(empty_store, folder)
+            return Store(folder, f"sqlite:///{folder}/mlflow.db", f"s3://{bucket}/shared")
+
+        yield make
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]], tiny_corpus: Path
+) -> tuple[dict[str, Any], Store, Launch]:
+    """A study that has run to its end, with its corpus in the object store too."""
+    store = remote()
+    place = f"{store.storage}/corpora/tiny"
+    copy_corpus(tiny_corpus, place)
+    study = plain_study(corpus=place)
+    return study, store, go(study, store)
+
+
+def test_a_study_in_an_object_store_gives_what_one_on_a_disk_gives(
+    finished: tuple[dict[str, Any], Store, Launch],
+    store: Store,
+    plain_study: Callable[..., dict[str, Any]],
+) -> None:
+    _, _, done = finished
+    assert (done.ran, done.failed, done.unsent) == (4, 0, ())
+    here = go(plain_study(), store)
+    assert scores(done.results.trials) == scores(here.results.trials)
+
+
+def test_the_object_store_holds_what_is_shared_and_the_folder_what_is_not(
+    finished: tuple[dict[str, Any], Store, Launch],
+) -> None:
+    _, store, _ = finished
+    assert {path.name for path in store.root.iterdir()} >= {"mlflow.db", "studies", "ray"}
+    assert not (store.root / "prepared").exists()
+    assert not [path for path in store.ray("tiny").iterdir() if path.name != "lock"]
+    assert storage.names(store.prepared) == ["estimators", "tokens"]
+    assert "attempts" in storage.names(store.checkpoints("tiny"))
+
+
+def test_the_best_models_are_kept_in_mlflow(finished: tuple[dict[str, Any], Store, Launch]) -> None:
+    from mlflow import MlflowClient
+
+    _, store, _ = finished
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    kept = [
+        run.data.tags["arm"] for run in runs(store, "trial") if client.list_artifacts(run.info.run_id, MODEL_FOLDER)
+    ]
+    assert sorted(kept) == ["infonce", "soft"]
+
+
+def test_a_second_launch_finds_all_done_from_another_machine(
+    finished: tuple[dict[str, Any], Store, Launch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, store, _ = finished
+    monkeypatch.setenv("SOFTNCE_CACHE", str(tmp_path / "empty"))
+    again = go(study, store)
+    assert (again.ran, again.already_done, again.failed) == (0, 4, 0)
+
+
+def test_a_trial_goes_on_from_its_checkpoint_in_the_object_store(
+    remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]]
+) -> None:
+    study = plain_study(seeds=[1], arms={"infonce": {"training": {"epochs": 12, "batch_size": 16}}})
+    whole = go(study, remote())
+    store, killed = remote(), []
+
+    def kill() -> None:
+        for worker in actors():
+            worker.send_signal(signal.SIGKILL)
+            killed.append(worker.pid)
+
+    done = go(study, store, Meddling("epoch infonce 5", lambda: threading.Timer(0.1, kill).start()))
+    assert killed
+    assert (done.ran, done.failed) == (1, 0)
+    assert scores(done.results.trials) == scores(whole.results.trials)
+    books = store.checkpoints("tiny") / "attempts"
+    (book,) = storage.names(books)
+    lines = (storage.read(books / book) or b"").decode().splitlines()
+    assert [json.loads(line)["epoch"] >= least for line, least in zip(lines, (0, 4), strict=True)] == [True, True]
+
+
+def test_an_object_store_that_cannot_be_used_is_told_before_anything_starts(
+    remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]]
+) -> None:
+    there = remote()
+    store = Store(there.root, there.tracking_uri, "s3://no-such-bucket-at-all/shared")
+    with pytest.raises(LaunchError, match=r"storage: s3://no-such-bucket-at-all/shared cannot be used"):
+        go(plain_study(), store)
+    levels = {finding.check: finding.level for finding in examine(store=store)}
+    assert (levels["storage"], levels["store"]) == ("error", "ok")
+
+
+def test_a_corpus_that_changes_while_a_study_runs_is_refused(
+    remote: Callable[[], Store], tiny_corpus: Path, two_languages: Path
+) -> None:
+    from softnce_ray.corpus import Corpus, CorpusError
+    from softnce_ray.study.trainable import TrialSpec, _corpus
+
+    store = remote()
+    place = f"{store.storage}/corpus"
+    copy_corpus(tiny_corpus, place)
+    spec = TrialSpec({}, "a", "confirm", "1", 1, None, place, Corpus.open(place).fingerprint, {}, 1, "cpu")
+    assert _corpus(spec).fingerprint == spec.fingerprint
+    storage.remove(Location.at(place))
+    copy_corpus(two_languages, place)
+    with pytest.raises(CorpusError, match="changed while the study ran"):
+        _corpus(spec)

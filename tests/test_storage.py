@@ -1,0 +1,281 @@
+"""Locations on a disk and in a real S3-compatible object store; both must behave alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from servers import free_port
+
+from softnce_ray import storage
+from softnce_ray.corpus import Corpus, CorpusError, copy_corpus
+from softnce_ray.errors import UserError
+from softnce_ray.storage import Location, StorageError, cache_folder, on_disk, shared_once
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """An empty place: all that is asked of one is asked of both kinds."""
+    if request.param == "disk":
+        return Location.at(tmp_path / "root")
+    return Location.at(request.getfixturevalue("bucket")) / "some" / "where"
+
+
+# --- addresses ---
+
+
+def test_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(Location.at("a/b")) == f"{tmp_path}/a/b"
+    assert Location.at("a").path == tmp_path / "a"
+    assert str(Location.at("s3://bucket/a/")) == "s3://bucket/a"
+    assert Location.at("s3://bucket/a").path is None
+    assert str(Location.at("file:///a/b")) == "/a/b"
+
+
+def test_a_uri_that_went_through_a_path_is_a_uri_again() -> None:
+    assert str(Location.at(Path("s3://bucket/a"))) == "s3://bucket/a"
+    assert storage.is_uri(str(Path("s3://bucket/a")))
+    assert not storage.is_uri("corpora/s3")
+
+
+def test_what_lies_below_keeps_the_query() -> None:
+    below = Location.at("s3://bucket/a?endpoint_override=http://10.0.0.1:9000") / "b" / "c"
+    assert str(below) == "s3://bucket/a/b/c?endpoint_override=http://10.0.0.1:9000"
+    assert below.name == "c"
+
+
+def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID") as caught:
+        Location.at("s3://AKIA:hunter2@bucket/a")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_kind_of_storage_that_is_unknown_is_a_line() -> None:
+    with pytest.raises(StorageError, match="expected a storage that can be used, got nowhere://b"):
+        storage.read(Location.at("nowhere://b/c"))
+
+
+# --- files ---
+
+
+def test_a_file_is_read_as_it_was_written_last(root) -> None:
+    assert storage.read(root / "a" / "file") is None
+    storage.write(root / "a" / "file", b"one")
+    storage.write(root / "a" / "file", b"three")
+    assert storage.read(root / "a" / "file") == b"three"
+    assert storage.names(root) == ["a"]
+    assert storage.names(root / "a") == ["file"]
+
+
+def test_names_of_nothing_are_none_and_removing_it_is_no_error(root) -> None:
+    assert storage.names(root / "nothing") == []
+    storage.remove(root / "nothing")
+
+
+def test_a_folder_is_removed_with_all_in_it_and_nothing_else(root) -> None:
+    for name in ("a/x", "a/b/y", "ab"):
+        storage.write(root / name, b"1")
+    storage.remove(root / "a")
+    assert storage.read(root / "a/b/y") is None
+    assert storage.read(root / "ab") == b"1"
+    storage.remove(root / "ab")
+    assert storage.read(root / "ab") is None
+
+
+def test_a_file_can_be_sought_in(root) -> None:
+    storage.write(root / "file", b"0123456789")
+    with storage.opened(root / "file") as file:
+        file.seek(-3, os.SEEK_END)
+        assert file.read() == b"789"
+    with pytest.raises(FileNotFoundError), storage.opened(root / "none"):
+        pass
+
+
+def test_a_folder_on_disk_has_what_was_uploaded(root, tmp_path) -> None:
+    source = tmp_path / "source"
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "a.txt").write_text("a")
+    (source / "deep" / "er" / "b.txt").write_text("b")
+    storage.upload(source, root / "folder")
+    with on_disk(root / "folder") as folder:
+        assert (folder / "a.txt").read_text() == "a"
+        assert (folder / "deep" / "er" / "b.txt").read_text() == "b"
+    with on_disk(root / "folder", ["a.txt", "none.txt"]) as folder:
+        assert (folder / "a.txt").read_text() == "a"
+        assert not (folder / "none.txt").exists()
+
+
+# --- made once, seen everywhere ---
+
+
+def other_machine(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """From now on this process keeps what it reads as another machine would: elsewhere."""
+    monkeypatch.setenv("SOFTNCE_CACHE", str(folder))
+
+
+def test_what_one_machine_made_another_fetches(root, tmp_path, monkeypatch) -> None:
+    def make(folder: Path) -> None:
+        (folder / "part").mkdir()
+        (folder / "part" / "array").write_bytes(b"made")
+
+    first = shared_once(root, "kind/key", make)
+    other_machine(monkeypatch, tmp_path / "other")
+    again = shared_once(root, "kind/key", None)
+    assert (again / "part" / "array").read_bytes() == b"made"
+    assert (first == again) == (root.path is not None)
+
+
+def test_what_nobody_made_is_an_error_that_says_what_to_do(root) -> None:
+    with pytest.raises(StorageError, match="kind/key, got nothing: was it deleted"):
+        shared_once(root, "kind/key", None)
+
+
+def test_what_fails_half_way_leaves_nothing(root) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shared_once(root, "kind/key", fail)
+    made = shared_once(root, "kind/key", lambda folder: (folder / "whole").touch())
+    assert [path.name for path in made.iterdir()] == ["whole"]
+
+
+def test_a_folder_that_was_cut_off_while_it_was_sent_is_not_there(bucket, tmp_path, monkeypatch) -> None:
+    root = Location.at(bucket)
+    send = storage.write
+
+    def crash(place: Location, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "write", crash)
+    with pytest.raises(KeyboardInterrupt):
+        shared_once(root, "key", lambda folder: (folder / "file").write_bytes(b"first"))
+    monkeypatch.setattr(storage, "write", send)
+    other_machine(monkeypatch, tmp_path / "other")
+    made = shared_once(root, "key", lambda folder: (folder / "file").write_bytes(b"second"))
+    other_machine(monkeypatch, tmp_path / "third")
+    assert (made / "file").read_bytes() == b"second"
+    assert (shared_once(root, "key", None) / "file").read_bytes() == b"second"
+
+
+def test_two_machines_that_make_the_same_at_once_are_never_mixed(bucket, tmp_path) -> None:
+    """Each writes its own number into many files; a third machine must find one number in all of them."""
+    program = """
+import sys
+from pathlib import Path
+from softnce_ray.storage import Location, shared_once
+
+def make(folder: Path) -> None:
+    for number in range(20):
+        (folder / f"file{number}").write_text(sys.argv[2])
+
+shared_once(Location.at(sys.argv[1]), "key", make)
+"""
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, bucket, str(number)],
+            env={**os.environ, "SOFTNCE_CACHE": str(tmp_path / f"machine{number}")},
+        )
+        for number in range(3)
+    ]
+    assert [maker.wait(timeout=60) for maker in makers] == [0, 0, 0]
+    found = shared_once(Location.at(bucket), "key", None)
+    assert len({(found / f"file{number}").read_text() for number in range(20)}) == 1
+
+
+def test_a_damaged_file_in_the_store_is_refused(bucket, tmp_path, monkeypatch) -> None:
+    root = Location.at(bucket)
+    shared_once(root, "key", lambda folder: (folder / "file").write_bytes(b"whole"))
+    listed = json.loads(storage.read(root / "key" / "files.json") or b"")
+    storage.write(root / "key" / listed["folder"] / "file", b"part")
+    other_machine(monkeypatch, tmp_path / "other")
+    with pytest.raises(StorageError, match=r"expected 5 bytes in s3://.*/file, got 4: delete"):
+        shared_once(root, "key", None)
+    assert not list((tmp_path / "other").rglob("file"))
+
+
+def test_processes_of_one_machine_fetch_once(bucket, tmp_path, monkeypatch) -> None:
+    root = Location.at(bucket)
+    shared_once(root, "key", lambda folder: (folder / "file").write_bytes(b"content"))
+    other_machine(monkeypatch, tmp_path / "other")
+    fetched: list[Path] = []
+    really = storage.download
+
+    def counted(place: Location, folder: Path, files: list[str]) -> None:
+        fetched.append(folder)
+        really(place, folder, files)
+
+    monkeypatch.setattr(storage, "download", counted)
+    threads = [threading.Thread(target=shared_once, args=(root, "key", None)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(fetched) == 1
+
+
+def test_a_store_that_is_not_there_is_a_line_and_not_a_wait(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SOFTNCE_CACHE", str(tmp_path))
+    place = Location.at(f"s3://bucket/a?scheme=http&endpoint_override=127.0.0.1:{free_port()}&region=us-east-1")
+    with pytest.raises(StorageError, match=r"expected a storage that can be read at s3://bucket/a.*AWS_ENDPOINT_URL"):
+        storage.read(place)
+    assert issubclass(StorageError, UserError)
+
+
+def test_a_bucket_that_does_not_exist_is_a_line(bucket, tmp_path) -> None:
+    with pytest.raises(StorageError, match="expected a storage that can be written at s3://no-such-bucket"):
+        storage.write(Location.at("s3://no-such-bucket-here/file"), b"1")
+
+
+# --- corpora ---
+
+
+def test_a_corpus_is_copied_and_read_where_it_was_copied_to(root, tiny_corpus, tmp_path, monkeypatch) -> None:
+    done: list[tuple[int, int]] = []
+    copy_corpus(tiny_corpus, str(root), progress=lambda *counts: done.append(counts))
+    assert done[-1][0] == done[-1][1] == len(done)
+    here, there = Corpus.open(tiny_corpus), Corpus.open(str(root), verify=True)
+    assert there.fingerprint == here.fingerprint
+    assert there.location == str(root)
+    assert there.table("python", "train").equals(here.table("python", "train"))
+    if root.path is None:
+        assert there.folder.is_relative_to(cache_folder())
+        storage.remove(root / "python")
+        assert Corpus.open(str(root)).table("python", "test").num_rows == 30  # kept by this machine
+        other_machine(monkeypatch, tmp_path / "other")
+        with pytest.raises(CorpusError, match="got none: it was deleted"):
+            Corpus.open(str(root))
+
+
+def test_a_copy_that_is_there_is_left_and_another_corpus_never_replaced(root, tiny_corpus, two_languages) -> None:
+    copy_corpus(tiny_corpus, str(root))
+    copy_corpus(tiny_corpus, str(root))
+    with pytest.raises(CorpusError, match=r"expected nothing or the same corpus .* got another"):
+        copy_corpus(two_languages, str(root))
+    assert Corpus.open(str(root), verify=True).fingerprint == Corpus.open(tiny_corpus).fingerprint
+
+
+def test_a_copy_goes_back_to_a_folder(bucket, tiny_corpus, tmp_path) -> None:
+    copy_corpus(tiny_corpus, f"{bucket}/corpus")
+    copy_corpus(f"{bucket}/corpus", tmp_path / "back")
+    assert Corpus.open(tmp_path / "back", verify=True).fingerprint == Corpus.open(tiny_corpus).fingerprint
+
+
+def test_something_else_at_the_target_is_left(tiny_corpus, tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(CorpusError, match="got something that is no corpus"):
+        copy_corpus(tiny_corpus, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_no_corpus_at_an_address_says_how_to_put_one_there(bucket) -> None:
+    with pytest.raises(CorpusError, match=f"expected a corpus at {bucket}/none, got nothing.*corpus copy"):
+        Corpus.open(f"{bucket}/none")
