@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from softnce_ray.cli import corpora, doctor, models, results, searching, selection, studies
+from softnce_ray.cli import corpora, doctor, jobs, models, results, searching, selection, studies
 from softnce_ray.errors import UserError
 
 app = typer.Typer(
@@ -26,6 +26,10 @@ for command in (
     studies.resume,
     studies.extend,
     studies.sync,
+    jobs.submit,
+    jobs.status,
+    jobs.logs,
+    jobs.stop,
     doctor.doctor,
     results.report,
     selection.best,

@@ -1,0 +1,253 @@
+"""Commands that run studies as jobs of a cluster."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from softnce_ray.study.jobs import Job, Jobs, Progress, Submission
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="http://HEAD:8265",
+        help="The cluster's Jobs server (default: $RAY_API_SERVER_ADDRESS, or $RAY_ADDRESS where it is one)",
+    ),
+]
+JobName = Annotated[str, typer.Argument(metavar="JOB|STUDY", help="A job's id, or a study: its latest job.")]
+
+_INTERRUPTED = 130
+_NOT_FOUND = 127
+
+
+def submit(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file; see search_spaces/.")],
+    address: AddressOption = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            help="Folder on the cluster's head for runs and searches (default: $SOFTNCE_STORE here, or there)",
+        ),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            "--tracking-uri",
+            help="MLflow server, as the cluster reaches it (default: $MLFLOW_TRACKING_URI here, or there)",
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage",
+            help="What nodes share that have no disk in common: s3://bucket/folder (default: $SOFTNCE_STORAGE here, or "
+            "there)",
+        ),
+    ] = None,
+    max_concurrent: Annotated[
+        int | None,
+        typer.Option("--max-concurrent", min=1, help="Trials at once, so that studies share the cluster."),
+    ] = None,
+    with_package: Annotated[
+        bool, typer.Option("--with-package", help="Send this version of softnce-ray too, for a cluster with another.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for its end, showing its lines.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, and print what would be sent.")] = False,
+) -> None:
+    """Run a study as a job of a Ray cluster: this terminal can then be closed.
+
+    Prints the job's id when the job has done its own checks. Submitting a study again goes on where it stopped.
+    """
+    from softnce_ray.study.jobs import Jobs, past_checks, send, submission
+    from softnce_ray.study.jobs.checking import environment_with
+    from softnce_ray.study.jobs.client import address_of
+    from softnce_ray.study.jobs.sending import refuse_second
+
+    where = address_of(address)
+    made = submission(
+        study,
+        where,
+        environment_with(store, tracking_uri, storage),
+        max_concurrent=max_concurrent,
+        with_package=with_package,
+    )
+    jobs = Jobs(where)
+    _tell([*made.notes, *jobs.notes])
+    if dry_run:
+        refuse_second(jobs, jobs.all(), made.study)
+        _print_submission(made)
+        return
+    name = send(jobs, made)
+    option = "" if address is None else f" --address {shlex.quote(jobs.shown)}"
+    _tell([f"{made.study} was sent as job {name}; it goes on when this terminal is closed"])
+    begun: list[str] = []
+
+    def each(line: str) -> bool:
+        print(line, file=sys.stderr, flush=True)
+        if not begun and past_checks(line):
+            begun.append(line)
+            _sent(name, option)
+        return bool(begun) and not follow
+
+    job = _followed(jobs, name, each, option)
+    if not begun and not job.active and job.state != "SUCCEEDED":
+        _tell(_why(job))
+        raise typer.Exit(job.status)
+    if not begun:  # nothing was left to do
+        _sent(name, option)
+    if follow:
+        _tell([f"{name}: {job.state}"])
+        raise typer.Exit(job.status)
+
+
+def status(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB|STUDY]", help="Only this one.", show_default=False)] = None,
+    address: AddressOption = None,
+) -> None:
+    """List the studies that were submitted to a cluster, and how far they are.
+
+    Columns: job, study, state, since when (UTC), trials done, trials in all, latest line; separated by tabs where they
+    are piped. What a job does not tell yet is empty.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from softnce_ray.study.jobs import Jobs
+
+    jobs = Jobs(address)
+    found = jobs.all()
+    if job is not None:
+        jobs.job(job)  # or there is none
+        found = [each for each in found if job in (each.id, each.study)]
+    if not found:
+        _tell([f"no study was submitted to {jobs.shown} yet"])
+        return
+    latest = {each.study: each.id for each in found}
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda each: _progress(jobs, each, each.id in latest.values()), found))
+    rows = [_row(each, progress) for each, progress in zip(found, told, strict=True)]
+    if sys.stdout.isatty():
+        _table(rows)
+        return
+    for row in rows:
+        print("\t".join(cell.replace("\t", " ") for cell in row))
+
+
+def logs(
+    job: JobName,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more until the job ends.")] = False,
+    address: AddressOption = None,
+) -> None:
+    """Print the lines of a job. With --follow the exit status is the job's: 0 when all went well, 130 when it was
+    stopped."""
+    from softnce_ray.study.jobs import Jobs
+
+    jobs = Jobs(address)
+    found = jobs.job(job)
+    if not follow:
+        print(jobs.log(found.id), end="", flush=True)
+        return
+
+    def each(line: str) -> bool:
+        print(line, flush=True)
+        return False
+
+    ended = _followed(jobs, found.id, each, "" if address is None else f" --address {shlex.quote(jobs.shown)}")
+    _tell([f"{ended.id}: {ended.state}", *(_why(ended) if ended.state == "FAILED" else ())])
+    raise typer.Exit(ended.status)
+
+
+def stop(job: JobName, address: AddressOption = None) -> None:
+    """Stop a job: what runs is left at its last checkpoint, and its MLflow runs are closed. Waits for that."""
+    from softnce_ray.study.jobs import Jobs
+
+    jobs = Jobs(address)
+    found = jobs.job(job)
+    if not found.active:
+        _tell([f"{found.id} has ended already: {found.state}"])
+        return
+    jobs.stop(found.id)
+    _tell([f"{found.id}: stopping after the last checkpoints"])
+    ended = _followed(jobs, found.id, lambda line: False, "", doing="is stopping")
+    _tell([f"{ended.id}: {ended.state}; go on with  softnce-ray submit  and the same study file"])
+
+
+def _followed(jobs: Jobs, name: str, each: Callable[[str], bool], option: str, doing: str = "goes on") -> Job:
+    """Follow a job; a connection that is lost for good, or Ctrl-C, does not end it."""
+    from softnce_ray.study.jobs import follow
+
+    try:
+        return follow(jobs, name, each, trouble=lambda text: _tell([text]))
+    except KeyboardInterrupt:
+        _tell([f"{name} {doing}: softnce-ray logs {name} --follow{option}"])
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _sent(name: str, option: str) -> None:
+    print(name, flush=True)
+    _tell([f"see  softnce-ray {verb}{option}" for verb in (f"logs {name} --follow", "status", f"stop {name}")])
+
+
+def _why(job: Job) -> list[str]:
+    """What is said of a job that failed, beside its lines."""
+    if job.exit_code == _NOT_FOUND:
+        return [
+            f"{job.id}: the cluster's head has no softnce-ray on its PATH: install it there, or send it with "
+            "--with-package"
+        ]
+    if job.exit_code is None and job.message:  # it never started
+        return [f"{job.id}: {job.state}: {[line for line in job.message.splitlines() if line.strip()][-1].strip()}"]
+    return [f"{job.id}: {job.state}, exit status {job.status}"]
+
+
+def _print_submission(made: Submission) -> None:
+    from softnce_ray import __version__
+
+    print(f"study\t{made.study}\nfile\t{made.file}\t{made.metadata['file']}\ncommand\t{made.entrypoint}")
+    for name, value in sorted(made.environment.items()):
+        print(f"variable\t{name}={value}")
+    print(f"package\t{__version__ if made.with_package else made.metadata['package']}")
+
+
+def _progress(jobs: Jobs, job: Job, latest: bool) -> Progress:
+    """Logs of old jobs are long and of no interest; one that cannot be read now hides no other."""
+    from softnce_ray.study.jobs import JobError, progress_of
+
+    if not (job.active or latest):
+        return progress_of("")
+    try:
+        return progress_of(jobs.log(job.id))
+    except JobError:
+        return progress_of("")
+
+
+def _row(job: Job, progress: Progress) -> list[str]:
+    at = job.started if job.active else job.ended
+    since = "" if at is None else datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    counts = ["" if count is None else str(count) for count in (progress.done, progress.total)]
+    return [job.id, job.study, job.state, since, *counts, progress.last]
+
+
+def _table(rows: list[list[str]]) -> None:
+    """For people; the latest line is cut where it does not fit."""
+    whole = [["job", "study", "state", "since (UTC)", "done", "of", "latest line"], *rows]
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    for row in whole:
+        cells = [
+            cell.rjust(width) if cell.isdigit() else cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ]
+        print("  ".join(cells)[: shutil.get_terminal_size().columns].rstrip())
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"softnce-ray: {line}", file=sys.stderr, flush=True)

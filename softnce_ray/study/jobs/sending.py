@@ -1,0 +1,156 @@
+"""A study made a job of: its command, its files, its environment and its name."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import softnce_ray
+from softnce_ray import __version__
+from softnce_ray.study.jobs.checking import StudyText, checked_environment, checked_study
+from softnce_ray.study.jobs.client import OURS, Job, JobError, Jobs
+from softnce_ray.study.problems import StudyError
+
+STOPPING = 120
+"""Seconds that a job has to close its runs when it is stopped: Ray's own are 3."""
+_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is sent.
+
+    Attributes:
+      file: name of the study file in the job's working directory, and `text` what it says.
+      environment: the job's variables, which everyone who reaches the dashboard can read.
+      metadata: the study, the fingerprint of its file, and the version of the package that sends it.
+      with_package: this package goes with it, in the place of the cluster's.
+      notes: for people.
+    """
+
+    study: str
+    file: str
+    text: str
+    entrypoint: str
+    environment: dict[str, str]
+    metadata: dict[str, str]
+    with_package: bool
+    notes: tuple[str, ...]
+
+
+def submission(
+    path: str | Path,
+    address: str,
+    environment: Mapping[str, str],
+    *,
+    max_concurrent: int | None = None,
+    with_package: bool = False,
+) -> Submission:
+    """Check a study, and this environment, for a cluster, and make a job of it. Nothing is sent.
+
+    Args:
+      address: of the cluster's Jobs server.
+      environment: variables of this machine; see `checking`.
+      max_concurrent: trials at once, in the place of the study's `resources.max_concurrent`.
+      with_package: send this package too.
+
+    Raises:
+      StudyError: the study is wrong, or names what only this machine has.
+      JobError: this environment is of no use on a cluster, or both.
+    """
+    file = Path(path)
+    wrong: list[str] = []
+    found = checked_environment(environment, address)
+    try:
+        study = checked_study(file)
+    except StudyError as error:
+        if not found.problems:
+            raise
+        wrong = [str(error)]
+    if wrong or found.problems:
+        raise JobError("\n".join([*wrong, *found.problems]))
+    command = "python -m softnce_ray" if with_package else "softnce-ray"
+    # The shell ends with the reason where a variable is missing. A job's directory may be made anew under its feet, by
+    # another node on the same host. `exec`: signals and status are the launch's own.
+    guards = [f': "${{{name}:?{reason}}}" &&' for name, reason in found.needed.items()]
+    return Submission(
+        study=study.name,
+        file=file.name,
+        text=study.text if max_concurrent is None else _limited(study, max_concurrent),
+        entrypoint=" ".join([*guards, f'cd / && exec {command} launch "$OLDPWD"/{shlex.quote(file.name)}']),
+        environment={**found.sent, "RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)},
+        metadata={
+            OURS: __version__,
+            "study": study.name,
+            "file": hashlib.sha256(study.text.encode()).hexdigest()[:12],
+            "package": "sent" if with_package else "the cluster's",
+        },
+        with_package=with_package,
+        notes=(*study.notes, *found.notes),
+    )
+
+
+def send(jobs: Jobs, made: Submission) -> str:
+    """Start a job; returns its id, `<study>-<date>-<n>`.
+
+    Raises:
+      JobError: the study runs as a job there already, or the server does not take it.
+    """
+    known = jobs.all()
+    refuse_second(jobs, known, made.study)
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d")
+    taken = {job.id for job in known}
+    with tempfile.TemporaryDirectory(prefix="softnce-ray-") as folder:
+        environment = _runtime(made, Path(folder))
+        for number in range(1, _TRIES):
+            name = f"{made.study}-{date}-{number}"
+            if name not in taken and jobs.send(name, made.entrypoint, environment, made.metadata):
+                return name
+    raise JobError(f"{jobs.shown}: {_TRIES - 1} jobs of {made.study} on one day: delete some with `ray job delete`")
+
+
+def refuse_second(jobs: Jobs, known: list[Job], study: str) -> None:
+    """Raise JobError where a study runs as a job already."""
+    for job in known:
+        if job.study == study and job.active:
+            raise JobError(
+                f"{study} runs at {jobs.shown} as job {job.id} ({job.state}): wait for it, or end it with  "
+                f"softnce-ray stop {job.id}"
+            )
+
+
+def _limited(study: StudyText, max_concurrent: int) -> str:
+    """The file with another number of trials at once; comments and order of keys are not what makes a study."""
+    resources = {**(study.raw.get("resources") or {}), "max_concurrent": max_concurrent}
+    text = yaml.safe_dump({**study.raw, "resources": resources}, sort_keys=False, allow_unicode=True)
+    return f"# resources.max_concurrent was given to submit\n{text}"
+
+
+def _runtime(made: Submission, folder: Path) -> dict[str, Any]:
+    """Ray's runtime environment of a job, with its files made below `folder`."""
+    work = folder / "work"
+    work.mkdir()
+    (work / made.file).write_bytes(made.text.encode())
+    found: dict[str, Any] = {"working_dir": str(work), "env_vars": dict(made.environment)}
+    if made.with_package:
+        found["py_modules"] = [str(each) for each in _package(folder)]
+    return found
+
+
+def _package(folder: Path) -> tuple[Path, Path]:
+    """A copy of this package, and beside it what tells its version: else that of the cluster's own would be told."""
+    code = folder / softnce_ray.__name__
+    shutil.copytree(Path(softnce_ray.__file__).parent, code, ignore=shutil.ignore_patterns("__pycache__"))
+    about = folder / f"{softnce_ray.__name__}-{__version__}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: softnce-ray\nVersion: {__version__}\n")
+    return code, about
