@@ -85,8 +85,8 @@ def report(
       versus_paper: put published numbers beside these.
 
     Raises:
-      TrackingError: no such store or study.
-      ReportError: unknown baseline, a measure that was not taken, or trials that cannot be compared.
+      TrackingError: no such store or study, or an unknown baseline.
+      ReportError: a measure that was not taken, or trials that cannot be compared.
     """
-    results = load_results(Store.at(store), study)
+    results = load_results(Store.at(store), study, baseline=baseline)
     return build_report(results, baseline=baseline, measure=measure, versus_paper=versus_paper)

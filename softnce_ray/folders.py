@@ -1,7 +1,16 @@
-"""Folders that appear whole or not at all, and are made once however many processes want them."""
+"""Folders and files that appear whole or not at all, whatever happens to the process that makes them.
+
+What is not ready lies in a hidden holder beside its target, `.NAME.softnce_ray-…`, whose lock is held by the process
+that writes there. The kernel lets go of the lock when that process ends, however it ends: the next one that wants the
+same target sees by it what is left over, and cleans up. On file systems that several hosts share this holds where their
+locks do.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -9,6 +18,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_LOCK = "lock"
+_NEW = "new"
+_OLD = "old"
+_HERE = -100
+"""AT_FDCWD: a path is meant as it stands."""
+_EXCHANGE = 2
+"""RENAME_EXCHANGE of Linux' renameat2."""
+_NOT_HERE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EXDEV}
+"""How systems say that they cannot exchange two names."""
 
 
 def made_once(final: Path, make: Callable[[Path], None]) -> Path:
@@ -20,25 +39,187 @@ def made_once(final: Path, make: Callable[[Path], None]) -> Path:
     lock = final.parent / f".{final.name}.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if not final.exists():
-            with appearing(final) as folder:
-                make(folder)
+        try:
+            if not final.exists():
+                with appearing(final) as folder:
+                    make(folder)
+        except FileExistsError:
+            if not final.exists():  # else locks do not hold here, and another process was faster with the same content
+                raise
     return final
 
 
 @contextmanager
-def appearing(final: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `final` when all in it is written, and vanishes when that fails."""
+def appearing(
+    final: Path, *, replace: bool = False, then: Callable[[Path], None] = lambda folder: None
+) -> Iterator[Path]:
+    """A temporary folder that becomes `final` when all in it is written, and vanishes when that fails.
+
+    A process that is killed meanwhile leaves `final` as it was or as it was to be; see `recover` for the rest.
+
+    Args:
+      replace: what is at `final` gives way, in one step where the system can exchange two names. Without it something
+        that is there by then is left alone.
+      then: called with `final` when it is in place; when it fails all is as it was before.
+
+    Raises:
+      FileExistsError: something is at `final` that may not be replaced.
+    """
+    final = _absolute(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    work = holder / final.name  # mkdtemp's own folder would be closed to other users
-    work.mkdir()
-    try:
+    recover(final)
+    with _holder(final) as holder:
+        work = _work(holder, final)
+        work.mkdir(parents=True)
         yield work
+        take_back = _put(work, final, holder / _OLD, replace=replace)
         try:
-            os.rename(work, final)
-        except OSError:
-            if not final.exists():  # else another process was faster with the same content
-                raise
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+            then(final)
+        except BaseException:
+            take_back()
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file that is there whole or not at all, in the place of an earlier one, with the permissions that
+    any new file of this process gets.
+
+    Raises:
+      OSError: it cannot be written; what was there stays.
+    """
+    path = _absolute(path)
+    recover(path)
+    with _holder(path) as holder:
+        work = holder / _NEW
+        with work.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(work, path)
+
+
+def recover(final: Path) -> bool:
+    """Clean up what killed processes left of their work on `final`, and nothing else: a process that still runs keeps
+    its folder, and other users' and programs' files are not looked at.
+
+    Returns True where `final` was missing, since a process died between taking the old one away and putting the new one
+    in its place, and the old one is back. What cannot be cleaned up, as the folder is not to be written, stays.
+    """
+    final = _absolute(final)
+    back = False
+    try:
+        with os.scandir(final.parent) as entries:
+            holders = [each.path for each in entries if each.name.startswith(_prefix(final)) and _is_own_folder(each)]
+    except OSError:
+        return False
+    for holder in map(Path, holders):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+            try:
+                lock = os.open(holder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:  # killed before it had a lock, or after all was gone but the folder
+                holder.rmdir()
+                continue
+            held.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            back |= _settle(holder, final)
+    return back
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _prefix(final: Path) -> str:
+    return f".{final.name}.softnce_ray-"
+
+
+def _work(holder: Path, final: Path) -> Path:
+    return holder / _NEW / final.name  # named as it will be: messages of other libraries show it
+
+
+def _is_own_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+
+
+@contextmanager
+def _holder(final: Path) -> Iterator[Path]:
+    """A hidden folder beside `final` that this process holds."""
+    while True:
+        holder = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        try:
+            file = (holder / _LOCK).open("x")
+        except FileNotFoundError:  # somebody took it for a left-over: it had no lock yet
+            continue
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody takes anything for a left-over
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            break
+        file.close()
+    with file:
+        try:
+            yield holder
+        finally:
+            with contextlib.suppress(OSError):
+                _settle(holder, final)
+
+
+def _settle(holder: Path, final: Path) -> bool:
+    """End what was begun in a holder, and remove it. Returns whether the old folder was put back."""
+    old, back = holder / _OLD, False
+    if os.path.lexists(old) and os.path.lexists(_work(holder, final)):  # between two renames
+        if os.path.lexists(final):
+            return False  # somebody has put another one there: which is wanted, a person must say
+        os.rename(old, final)
+        back = True
+    for path in (old, holder / _NEW):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    if not os.path.lexists(old) and not os.path.lexists(holder / _NEW):
+        (holder / _LOCK).unlink(missing_ok=True)  # last: it says whose the rest is
+        holder.rmdir()
+    return back
+
+
+def _put(work: Path, final: Path, old: Path, *, replace: bool) -> Callable[[], None]:
+    """`work` as `final`; returns what takes that back."""
+    if not os.path.lexists(final):
+        os.rename(work, final)
+        return lambda: os.rename(final, work)
+    if not replace:
+        raise FileExistsError(errno.EEXIST, "something is there already", str(final))
+    if _exchanged(work, final):
+        return lambda: _swap(work, final)
+    # Whatever happens between these two, `_settle` puts the old one back.
+    os.rename(final, old)
+    os.rename(work, final)
+
+    def take_back() -> None:
+        os.rename(final, work)
+        os.rename(old, final)
+
+    return take_back
+
+
+def _swap(a: Path, b: Path) -> None:
+    if not _exchanged(a, b):
+        raise OSError(errno.ENOTSUP, "names cannot be exchanged here any more", str(b))
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Give each of two names what the other had, in one step; False where the system cannot.
+
+    Raises:
+      OSError: it can, and something else is wrong.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # no Linux, or a C library that does not know it
+        return False
+    if renameat2(_HERE, os.fsencode(a), _HERE, os.fsencode(b), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NOT_HERE:
+        return False
+    raise OSError(number, os.strerror(number), str(b))

@@ -13,20 +13,27 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def sentence_model_problem(model: str) -> str | None:
-    """Why a name is no export of this system and no sentence-transformers model, as far as the disk tells, or None.
+    """Why a name is no export of this system that can be read here and no sentence-transformers model, as far as the
+    disk tells, or None.
 
     What is on no disk and may be a hub's name is not looked up: loading it tells.
     """
     path = Path(model)
     if path.is_dir():
-        if any((path / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", "config.json")):
+        if any((path / name).is_file() for name in ("modules.json", "config.json")):
             return None
-        inner = sorted(each.name for each in path.iterdir() if (each / "modules.json").is_file())
-        got = (
-            f"an export of several formats: its models are in {', '.join(inner)}"
-            if inner
-            else ("a folder that has no modules.json")
-        )
+        other = _other_export(path)
+        if other is None and (path / EXPORT_SETTINGS).is_file():
+            return None
+        if other is not None:
+            return f"expected a model in {model!r} that can be read here, got {other}"
+        inner = sorted(each.name for each in _folders(path) if _is_export(each))
+        if inner:
+            return (
+                f"expected the folder of one model, got {model!r}, an export of several formats "
+                f"({', '.join(inner)}): {_where(path)}"
+            )
+        got = "a folder that has no modules.json"
     elif path.exists():
         got = "a file"
     elif _HUB_NAME.fullmatch(model):
@@ -37,6 +44,36 @@ def sentence_model_problem(model: str) -> str | None:
         f"expected the folder of a model of sentence-transformers or of softnce-ray export, got {model!r}, {got}; give "
         "the path of such a folder, or a name that this machine can download"
     )
+
+
+_READABLE = ("hf", "sentence-transformers")
+"""Formats of an export that index, search, evaluate and estimators read."""
+
+
+def _other_export(path: Path) -> str | None:
+    """What a folder is that was exported in a format which is not read here, and where one that is lies."""
+    name = "mlflow" if (path / "MLmodel").is_file() else "onnx" if (path / "model.onnx").is_file() else None
+    if name is None or (path / "model.safetensors").is_file():
+        return None
+    beside = _where(path.parent) if path.absolute().name == name else _where(None)
+    return f"an export in the format {name}: {beside}"
+
+
+def _where(several: Path | None) -> str:
+    """How to get at a format that is read, of an export of several that may have it."""
+    there = [] if several is None else [name for name in _READABLE if (several / name / EXPORT_SETTINGS).is_file()]
+    readable = " and ".join(_READABLE)
+    if several is not None and there:
+        return f"give {' or '.join(str(several / name) for name in there)} ({readable} can be read)"
+    return f"only {readable} can be read: export it again with --formats {_READABLE[0]}"
+
+
+def _folders(path: Path) -> list[Path]:
+    return [each for each in path.iterdir() if each.is_dir()]
+
+
+def _is_export(path: Path) -> bool:
+    return (path / EXPORT_SETTINGS).is_file() or (path / "modules.json").is_file()
 
 
 def model_content(model: str) -> str:

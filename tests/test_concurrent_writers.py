@@ -164,7 +164,7 @@ def trials_of(uri: str, study: str) -> list[tuple[dict[str, str], Counter[tuple[
 
 
 def expected(trials: int) -> list[tuple[dict[str, str], Counter[tuple[str, int, float]]]]:
-    settings = {"loss.name": "soft_infonce", "loss.alpha": "1.5", "training.epochs": "4", "estimator": "none"}
+    settings = {"loss.name": "soft_infonce", "loss.alpha": "1.5", "training.epochs": "4", "estimator.name": "none"}
     return [
         (
             {**settings, "seed": str(seed)},

@@ -203,6 +203,18 @@ def test_a_user_evaluates_a_model_indexes_a_folder_and_searches_it(
     found = run("search", tmp_path / "index", "find the address", "--top", 1, "--hybrid", "--code")
     assert found.splitlines()[0] == "# find the address"
     assert "\ta.py:1\tlocate_street\t" in found and "    def locate_street" in found
+    told = call("search", tmp_path / "index", "find the quagga", "find\nbuyers")
+    lines = [line.split("\t") for line in told.stdout.splitlines()]
+    assert [line[0] for line in lines if len(line) == 1] == ["# find the quagga", "# find buyers"]
+    assert [(float(line[0]) <= 1, *line[1:]) for line in lines if len(line) > 1] == [
+        (True, "a.py:1", "locate_street", "", "cosine")
+    ] * 2
+    assert told.stderr.splitlines() == [
+        "note: 'find the quagga': no function has any of its words",
+        "note: 'find buyers': no function has find",
+    ]
+    fused = call("search", tmp_path / "index", "buyers", "--hybrid").stdout.splitlines()[1]
+    assert fused.endswith("\tfused")
 
 
 def test_an_evaluation_is_the_same_as_a_table_as_rows_and_as_json(one: Trained, tiny_corpus: Path) -> None:
@@ -215,8 +227,13 @@ def test_an_evaluation_is_the_same_as_a_table_as_rows_and_as_json(one: Trained, 
 
 
 def test_what_cannot_be_asked_is_said(one: Trained, tiny_corpus: Path, tmp_path: Path) -> None:
+    for name, files in (("onnx", ("model.onnx", "softnce_ray.json")), ("hf", ("softnce_ray.json",))):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{}")
     for arguments, says in (
         (("search", one[1], "query"), "is a model"),
+        (("evaluate", tmp_path / "onnx", "--corpus", tiny_corpus), f"format onnx: give {tmp_path}/hf (hf and"),
         (("search", one[1], "query", "--corpus", tiny_corpus, "--hybrid"), "--hybrid: is for an index"),
         (("search", tmp_path / "none", "query"), "softnce-ray index"),
         (("evaluate", one[1]), "--corpus"),

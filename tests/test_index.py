@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +21,8 @@ from softnce_ray.corpus.sources import Source
 from softnce_ray.export import write_export
 from softnce_ray.model import ExportError
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.retrieval import Index, RetrievalError, build_index, open_embedder
-from softnce_ray.retrieval import index as module
+from softnce_ray.retrieval import Index, RetrievalError, answer_from_index, build_index, indexing, open_embedder
+from softnce_ray.retrieval import index as reading
 from softnce_ray.retrieval.embedding import Embedder
 from softnce_ray.retrieval.functions import find_functions, functions_of_file
 from softnce_ray.training import train
@@ -188,13 +193,13 @@ def test_a_manifest_of_another_kind_makes_no_corpus(tmp_path: Path) -> None:
     assert find_functions(tmp_path).kind == "sources"
 
 
-def names(hits: list[module.Hit]) -> list[str]:
+def names(hits: Sequence[reading.Hit]) -> list[str]:
     return [hit.name for hit in hits]
 
 
 @pytest.mark.parametrize("number", ["float32", "float16"])
 def test_a_query_finds_its_function_in_a_tree(
-    number: module.Number, models: tuple[Path, Path], tree: Path, tiny_pairs: list[Pair], tmp_path: Path
+    number: indexing.Number, models: tuple[Path, Path], tree: Path, tiny_pairs: list[Pair], tmp_path: Path
 ) -> None:
     done = build_index(tree, models[0], tmp_path / "index", number=number)
     assert (done.functions, done.texts, done.files, done.languages) == (60, 60, 6, {"python": 60})
@@ -211,7 +216,7 @@ def test_the_answer_is_exact_in_whatever_blocks_it_is_computed(
     models: tuple[Path, Path], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_index(tree, models[0], tmp_path / "index")
-    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(reading, "_BLOCK", 7)
     index = Index.open(tmp_path / "index")
     embedder = index.embedder()
     query = "Merge the colour of every lamp."
@@ -231,6 +236,27 @@ def test_hybrid_finds_a_rare_word_that_the_model_has_never_seen(
     index = Index.open(tmp_path / "index")
     (hits,) = index.search(["zebra stripes"], index.embedder(), top=1, hybrid=True)
     assert names(hits) == ["quagga"]
+
+
+def test_where_bm25_finds_no_word_the_hybrid_has_the_model_s_order_and_says_so(
+    models: tuple[Path, Path], tree: Path, tmp_path: Path
+) -> None:
+    build_index(tree, models[0], tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    queries = ["quagga", "lamp", "lights"]
+    dense = answer_from_index(index, index.embedder(), queries, top=5)
+    both = answer_from_index(index, index.embedder(), queries, top=5, hybrid=True)
+    assert [each.measure for each in (dense[0], both[0])] == ["cosine", "fused"]
+    assert names(both[0].hits) == names(dense[0].hits)
+    assert both[0].note == "'quagga': no function has any of its words, so that BM25 adds nothing"
+    assert dense[0].note == "'quagga': no function has any of its words"
+    assert [each.note for each in (dense[2], both[2])] == ["", ""]  # in identifiers: machineLights
+    # The fused score by hand: dense alone, in standard deviations above the mean of all functions.
+    functions = find_functions(tree).functions
+    embedder = index.embedder()
+    scores = embedder.encode_codes([each.code for each in functions]) @ embedder.encode_queries(queries[:1])[0]
+    expected = np.sort((scores - scores.mean()) / scores.std())[::-1][:5]
+    assert [hit.score for hit in both[0].hits] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_only_changed_functions_are_embedded_again(models: tuple[Path, Path], tree: Path, tmp_path: Path) -> None:
@@ -319,7 +345,7 @@ def test_what_fails_leaves_the_old_index(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        module, "open_embedder", lambda _: Embedder(broken.folder, broken.content, broken.encode_queries, fails)
+        indexing, "open_embedder", lambda _: Embedder(broken.folder, broken.content, broken.encode_queries, fails)
     )
     with pytest.raises(KeyboardInterrupt):
         build_index(tree, models[0], tmp_path / "index")
@@ -353,9 +379,82 @@ def test_a_folder_that_is_no_model_is_said(tree: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "index").exists()
 
 
+def test_a_model_whose_format_is_not_read_is_said_with_one_that_is(
+    models: tuple[Path, Path], tree: Path, tmp_path: Path
+) -> None:
+    several = tmp_path / "best"
+    for name, files in (
+        ("hf", ["softnce_ray.json", "model.safetensors", "config.json"]),
+        ("onnx", ["softnce_ray.json", "model.onnx", "tokenizer.json"]),
+        ("mlflow", ["softnce_ray.json", "MLmodel"]),
+    ):
+        (several / name).mkdir(parents=True)
+        for file in files:
+            (several / name / file).write_text("{}")
+    alone = tmp_path / "graph"
+    alone.mkdir()
+    for file in ("softnce_ray.json", "model.onnx"):
+        (alone / file).write_text("{}")
+    for folder, said in (
+        (several, rf"several formats \(hf, mlflow, onnx\): give {several}/hf \(hf and sentence-transformers can be"),
+        (several / "onnx", rf"best/onnx' .*format onnx: give {several}/hf \("),
+        (several / "mlflow", rf"format mlflow: give {several}/hf \("),
+        (alone, "format onnx: only hf and sentence-transformers can be read: export it again with --formats hf"),
+    ):
+        with pytest.raises(ExportError, match=said) as caught:
+            build_index(tree, folder, tmp_path / "index")
+        assert "\n" not in str(caught.value)
+    for path in (several / "hf").iterdir():
+        path.unlink()
+    with pytest.raises(ExportError, match=r"\(mlflow, onnx\): only hf and"):
+        open_embedder(several)
+
+
 def test_an_index_that_is_being_made_is_not_made_twice(tmp_path: Path) -> None:
     (tmp_path / ".index.lock").touch()
     with (tmp_path / ".index.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(RetrievalError, match="another process is making the index"):
             build_index(tmp_path, tmp_path / "model", tmp_path / "index")
+
+
+_KILLED = """
+import os, signal, sys
+from softnce_ray import folders
+from softnce_ray.retrieval import build_index, indexing
+
+place, write = folders._put, indexing._write_functions
+
+def killed(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def killed_between(work, final, old, *, replace):
+    os.rename(final, old)
+    killed()
+
+if sys.argv[1] == "writing":
+    indexing._write_functions = killed
+elif sys.argv[1] == "placing":
+    folders._put = killed
+else:
+    folders._put = killed_between
+build_index(*sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_an_index_whose_update_was_killed_is_there_for_a_search_and_the_next_update_leaves_nothing_behind(
+    models: tuple[Path, Path], tree: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "places" / "index"
+    build_index(tree, models[0], place)
+    (tree / "new.py").write_text("def new(a):\n    return a\n")
+    for moment in ("writing", "placing", "between"):
+        command = [sys.executable, "-c", _KILLED, moment, str(tree), str(models[0]), str(place)]
+        assert subprocess.run(command, timeout=240).returncode == -signal.SIGKILL
+        assert len(os.listdir(place.parent)) > 1 and place.exists() == (moment != "between")
+        index = Index.open(place)
+        assert len(index.search(["parse the date"], index.embedder())[0]) == 5
+    again = build_index(tree, models[0], place)
+    assert (again.functions, again.computed, again.reused) == (61, 1, 60)
+    assert os.listdir(place.parent) == ["index"]

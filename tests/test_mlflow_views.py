@@ -10,13 +10,15 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from softnce_ray.config import ArmConfig, flatten, resolved
+from softnce_ray.config import ArmConfig, StudyConfig, TrialConfig, arm_settings, flatten, resolved
 from softnce_ray.ranks_file import RANKS_FILE, write_ranks
 from softnce_ray.results import StudyRecord, TrialKey
 from softnce_ray.store import Store
 from softnce_ray.study.attempts import Attempts
+from softnce_ray.study.saved import study_text
 from softnce_ray.study.summary import sum_up
 from softnce_ray.tracking import Tracker, Unsent
+from softnce_ray.tracking.params import params_of
 
 STUDY, ARMS, LANGUAGES, SEEDS, QUERIES = "seen", ("infonce", "soft"), ("python", "ruby"), (1, 2), 40
 CONFIRM = [
@@ -25,6 +27,7 @@ CONFIRM = [
     for language in LANGUAGES
     for seed in SEEDS
 ]
+PLACE = ("language", "seed")
 SEARCH = TrialKey("soft", "ruby", "search", 0, "0123456789abcdef")
 
 
@@ -171,6 +174,76 @@ def test_the_study_says_what_it_asked_and_found_and_has_its_reports(client) -> N
     assert run.data.metrics == {"trials": 9, "failed": 0}
 
 
+def test_a_study_that_is_summed_up_again_says_nothing_twice(store, client) -> None:
+    """The second sum-up reads what the first read, and finds it all said."""
+    tracker = Tracker.to_sync(store, STUDY)
+    sum_up(tracker, store, STUDY)
+    assert tracker.close() == Unsent()
+    for run in found(client, "tags.role != 'trial'").values():
+        for metric in run.data.metrics:
+            assert [point.step for point in client.get_metric_history(run.info.run_id, metric)] == [0], metric
+
+
+def arm_params_of(store: Store, study: StudyConfig) -> dict[str, dict[str, str]]:
+    """Arm -> parameters of its run, once its study is opened as a launch opens it."""
+    names = tuple(study.arms)
+    record = StudyRecord(
+        study.study, "", study.baseline, names, study.language_names, study.seeds, "c", "c0", study_text(study)
+    )
+    tracker = Tracker(store, record, versions={})
+    for name, arm in study.arms.items():
+        tracker.arm_started(name, flatten(arm_settings(arm)))
+    assert tracker.close() == Unsent()
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    experiment = client.get_experiment_by_name(study.study)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.role = 'arm'", order_by=["attributes.start_time"])
+    return {run.info.run_name: run.data.params for run in runs}
+
+
+def test_arms_have_the_parameters_that_their_trials_share_and_say_what_is_searched(store) -> None:
+    asked: dict[str, Any] = {
+        "study": "params",
+        "corpus": "c",
+        "languages": ["python"],
+        "seeds": [1],
+        "arms": {
+            "infonce": {},
+            "soft": {
+                "loss": {"name": "soft_infonce"},
+                "estimator": {"name": "bm25"},
+                "search": {"loss.alpha": {"low": 0.2, "high": 1.8}},
+            },
+            "batch": {
+                "loss": {"name": "soft_infonce", "alpha": 1.5},
+                "estimator": {"name": "bm25", "statistics": "batch"},
+                "search": {"estimator.statistics": {"choices": ["corpus", "batch"]}},
+            },
+            "dot": {"similarity": "dot", "search": {"temperature": {"low": 0.5, "high": 2.0}}},
+        },
+        "search": {"trials": 2, "space": {"training.learning_rate": {"low": 0.001, "high": 0.1, "log": True}}},
+    }
+    found = arm_params_of(store, StudyConfig.model_validate(asked))
+    infonce, soft, batch, dot = (found[name] for name in asked["arms"])
+    wanted = {"estimator.name": "none", "loss.name": "infonce", "temperature": "0.05", "similarity": "cosine"}
+    assert wanted.items() <= infonce.items() and "estimator" not in infonce
+    assert {params["training.learning_rate"] for params in found.values()} == {"searched"}
+    # beta is 2 - alpha: what follows from a searched setting is not the same in all trials either.
+    wanted = {"loss.alpha": "searched", "loss.beta": "searched", "loss.floor": "0.1", "estimator.k1": "1.5"}
+    assert wanted.items() <= soft.items()
+    wanted = {"loss.alpha": "1.5", "loss.beta": "0.5", "estimator.k1": "searched", "estimator.statistics": "searched"}
+    assert wanted.items() <= batch.items()
+    assert dot["temperature"] == "searched" and dot["similarity"] == "dot"
+    assert "none" not in {value for params in (soft, batch) for value in params.values()}
+    del asked["search"], asked["arms"]["soft"]["search"], asked["arms"]["batch"], asked["arms"]["dot"]
+    found = arm_params_of(store, StudyConfig.model_validate(asked))
+    assert (found["soft"]["loss.alpha"], found["soft"]["loss.beta"]) == ("1.5", "0.5")  # another run of this name
+    trial = TrialConfig.model_validate({**arm_settings(StudyConfig.model_validate(asked).arms["soft"]),
+                                        "language": "python", "seed": 1})  # fmt: skip
+    shared = {name: value for name, value in params_of(flatten(resolved(trial))).items() if name not in PLACE}
+    assert found["soft"] == shared
+
+
 @pytest.mark.parametrize("loss", ["infonce", "soft_infonce", "kl_regularised", "cancel_top_k", "hard_negative"])
 @pytest.mark.parametrize("estimator", ["bm25", "trained", "simcse"])
 @pytest.mark.parametrize("encoder", ["bag", "transformer"])
@@ -178,9 +251,16 @@ def test_names_of_parameters_are_those_of_the_study_file_and_short(loss, estimat
     settings: dict[str, Any] = {"encoder": {"kind": encoder}, "loss": {"name": loss}}
     if loss not in ("infonce", "hard_negative"):
         settings["estimator"] = {"name": estimator}
-    names = set(flatten(resolved(ArmConfig.model_validate(settings))))
+    names = set(params_of(flatten(resolved(ArmConfig.model_validate(settings)))))
     assert max(map(len, names)) <= 30  # what a column of the runs page shows when it is made wider
-    assert {"encoder.kind", "loss.name", "temperature", "training.learning_rate", "tokens.vocabulary"} <= names
+    assert {
+        "encoder.kind",
+        "loss.name",
+        "estimator.name",
+        "temperature",
+        "training.learning_rate",
+        "tokens.vocabulary",
+    } <= names
     assert {name.partition(".")[0] for name in names} == {
         *("encoder", "estimator", "loss", "mask_duplicates"),
         *("similarity", "symmetric", "temperature", "tokens", "training"),

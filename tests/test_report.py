@@ -17,7 +17,7 @@ from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import place
 from softnce_ray.report import Report, ReportError, Row, build_report, to_json, to_markdown, to_terminal
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.statistics import holm, mean_interval, paired_difference, paired_randomisation_test
+from softnce_ray.statistics import holm, overall_difference, overall_mean_interval, randomisation_p_values
 
 SEEDS = (1, 2, 3)
 QUERIES = {"python": 60, "ruby": 40}
@@ -94,13 +94,13 @@ def test_numbers_are_those_of_the_stored_ranks():
     trials = complete()
     report = build(study(*trials))
     ranks = {arm: np.stack([t.reciprocal_ranks["test"] for t in trials if t.arm == arm]) for arm in LIFTS}
-    p_values = [paired_randomisation_test(ranks[arm], ranks["infonce"], permutations=400) for arm in ("soft", "same")]
-    for arm, p, corrected in zip(("soft", "same"), p_values, holm(p_values), strict=True):
+    p_values = randomisation_p_values({arm: [rows] for arm, rows in ranks.items()}, "infonce", permutations=400)
+    for (arm, p), corrected in zip(p_values.items(), holm(list(p_values.values())), strict=True):
         row = row_of(report, arm)
         assert row.mean and row.difference
-        interval = mean_interval(ranks[arm], resamples=200)
+        interval = overall_mean_interval([ranks[arm]], resamples=200)
         assert (row.mean.mean, row.mean.low) == pytest.approx((interval.mean, interval.low))
-        difference = paired_difference(ranks[arm], ranks["infonce"], resamples=200)
+        difference = overall_difference([ranks[arm]], [ranks["infonce"]], seeds_paired=[True], resamples=200)
         assert (row.difference.mean, row.difference.high) == pytest.approx((difference.mean, difference.high))
         assert (row.p_value, row.p_holm) == pytest.approx((p, corrected))
         assert row.spread == pytest.approx(ranks[arm].mean(axis=1).std(ddof=1))

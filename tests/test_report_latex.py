@@ -21,7 +21,8 @@ COMMANDS = {
     "makeatletter", "makeatother", "ifx", "documentclass", "@twoclasseserror", "let", "softnceend", "relax", "else",
     "usepackage", "def", "begin", "end", "fi", "centering", "scriptsize", "setlength", "tabcolsep", "caption", "label",
     "toprule", "midrule", "bottomrule", "multicolumn", "textit", "textbf", "approx", "ge", "textbackslash", "textbar",
-    "textasciitilde", "textasciicircum", "textless", "textgreater", "alpha", "beta", "tau",
+    "textasciitilde", "textasciicircum", "textless", "textgreater", "alpha", "beta", "tau", "par", "medskip", "sbox",
+    "softncetable", "ifdim", "wd", "linewidth", "fontsize", "selectfont",
 }  # fmt: skip
 
 
@@ -119,8 +120,20 @@ def test_the_caption_says_n_the_intervals_and_the_correction():
     text = to_latex(build(study(*complete())))
     caption = re.search(r"\\caption\{(.*)\}", text)
     assert caption
-    for part in ("python 60", "3 seeds", r"95 \% percentile bootstrap", "200 resamples", "400 permutations", "Holm"):
+    for part in ("python 60", "3 seeds", r"95~\% percentile bootstrap", "200 resamples", "400 permutations", "Holm"):
         assert part in caption[1]
+
+
+def test_failures_have_a_column_where_there_are_any_and_the_caption_says_that_there_are_none():
+    trials = complete()
+    (rows,), text = tables(to_latex(build(study(*trials)))), to_latex(build(study(*trials)))
+    assert "failed" not in rows[0] and "No trial failed." in text
+    assert "averaged over 3 seeds." in text
+    broken = replace(trials[-1], status="FAILED", failure="x", reciprocal_ranks={})
+    (rows,), text = tables(to_latex(build(study(*trials[:-1], broken)))), to_latex(build(study(*trials[:-1], broken)))
+    assert rows[0][-1] == "failed" and {row[0]: row[-1] for row in rows if len(row) > 1}["same"] == "1"
+    assert "No trial failed." not in text
+    assert "averaged over those that finished of 3 seeds." in text
 
 
 @pytest.mark.parametrize("report", [awkward(), build(study()), build(tongues(*TONGUES))], ids=["odd", "empty", "sets"])
@@ -146,6 +159,24 @@ def test_it_compiles_alone_and_inside_a_paper(tmp_path: Path):
         assert "Output written" in compiled(to_latex(each), tmp_path, name)
     paper = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{odd}\input{sets}After.\end{document}"
     assert "Output written" in compiled(paper, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(ENGINE is None, reason="needs pdflatex (Debian: texlive-latex-recommended)")
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_table_is_no_wider_than_an_article_s_page(tmp_path: Path, failed: bool):
+    """Names as long as those of the studies that ship, two languages and their mean; a column more with failures."""
+    arms = ("infonce", "soft_bm25_paper", "threshold_0_7", "soft_simcse_b")
+    trials = [
+        trial(arm, seed, language, lift=-0.05 * number)
+        for number, arm in enumerate(arms)
+        for language in QUERIES
+        for seed in (1, 2, 3)
+    ]
+    if failed:
+        trials[-1] = replace(trials[-1], status="FAILED", failure="x", reciprocal_ranks={})
+    report = build(study(*trials, arms=arms, languages=tuple(QUERIES)))
+    assert "Overfull" not in compiled(to_latex(report), tmp_path)
 
 
 def test_the_strict_reading_sees_what_is_broken():

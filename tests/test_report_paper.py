@@ -13,7 +13,7 @@ from softnce_ray.report.paper import LANGUAGES
 from softnce_ray.results import TrialResult
 
 BAG = {"encoder.kind": "bag", "encoder.width": "256", "training.batch_size": "64", "similarity": "cosine"}
-INFONCE = {"loss.name": "infonce", "estimator": "none"}
+INFONCE = {"loss.name": "infonce", "estimator.name": "none"}
 BM25 = {"loss.name": "soft_infonce", "estimator.name": "bm25", "loss.alpha": "1.5", "loss.beta": "none"}
 SIMCSE = {"loss.name": "soft_infonce", "estimator.name": "simcse", "loss.alpha": "1.3", "loss.beta": "0.7"}
 

@@ -106,14 +106,14 @@ def test_p_values_and_their_correction(report: Report, stored: dict[str, np.ndar
 
 def test_an_exact_p_is_that_of_all_sign_flips(report: Report, stored: dict[str, np.ndarray]) -> None:
     """Of the first ten queries all 1,024 flips can be counted one by one."""
-    from softnce_ray.statistics import paired_randomisation_test
+    from softnce_ray.statistics import randomisation_p_values
 
     ours, theirs = stored["flat"][:, :10], stored["infonce"][:, :10]
     difference = ours.mean(axis=0) - theirs.mean(axis=0)
     seen = abs(difference.sum())
     flips = [abs(np.dot(signs, difference)) for signs in itertools.product((1, -1), repeat=10)]
     expected = sum(each >= seen - 1e-9 for each in flips) / len(flips)
-    assert paired_randomisation_test(ours, theirs) == pytest.approx(expected)
+    assert randomisation_p_values({"flat": [ours], "infonce": [theirs]}, "infonce") == pytest.approx({"flat": expected})
 
 
 def test_the_best_is_the_highest_mean_and_ties_are_those_that_do_not_differ(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Pair, build_corpus
 from softnce_ray.export import write_export
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.retrieval import search
+from softnce_ray.retrieval import answer_from_corpus, search
+from softnce_ray.retrieval.lexical import words_in_none
 from softnce_ray.training import train
 
 
@@ -49,3 +51,26 @@ def test_equal_codes_answer_once(exported: Path, tmp_path: Path) -> None:
     ]
     build_corpus({"train": pairs}, tmp_path / "same")
     assert len(search(exported, tmp_path / "same", ["Count the values."], top=5)[0]) == 1
+
+
+def test_a_score_is_named_and_unknown_words_are_told(exported: Path, tiny_corpus: Path) -> None:
+    known, partly, nothing, unread = answer_from_corpus(
+        exported, tiny_corpus, ["parse the date", "parse the Zebra zebra", "quagga okapi", "删除"], top=2
+    )
+    assert {each.measure for each in (known, partly, nothing, unread)} == {"cosine"}
+    assert all(-1 <= hit.score <= 1 + 1e-6 for hit in known.hits) and len(known.hits) == 2
+    assert known.note == ""
+    assert partly.note == "'parse the Zebra zebra': no function has zebra"
+    assert nothing.note == "'quagga okapi': no function has any of its words"
+    assert unread.note.startswith("'删除': the model knows no part of it")
+    assert unread.note.endswith("no function has any of its words: these are no answers")
+
+
+def test_words_are_looked_for_until_all_are_found() -> None:
+    def documents() -> Iterator[str]:
+        yield "def parse_date(x): pass"
+        yield "sortLamps"
+        raise AssertionError("read on")
+
+    assert words_in_none(["parse date", "sort X"], documents()) == [[], []]
+    assert words_in_none(["parseDate Lamp lamps", ""], ["parse", "lamps"]) == [["date", "lamp"], []]

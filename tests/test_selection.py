@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
+from softnce_ray.cli import app
 from softnce_ray.config import ArmConfig, TrainingSet
 from softnce_ray.corpus.tokens import SPECIAL, train_tokenizer
 from softnce_ray.encoders import build_encoder
 from softnce_ray.model import Model, save_model
 from softnce_ray.ranks_file import RANKS_FILE, write_ranks
 from softnce_ray.results import StudyRecord, StudyResults, TrialKey, TrialResult
-from softnce_ray.selection import Cost, Scales, SelectionError, as_plain, best, best_trial, choose
+from softnce_ray.selection import (
+    Choice,
+    Cost,
+    Scales,
+    SelectionError,
+    as_plain,
+    best,
+    best_trial,
+    choose,
+    recorded,
+)
+from softnce_ray.selection.choosing import as_recorded
 from softnce_ray.store import Store
 from softnce_ray.tracking import Tracker, TrackingError, load_results
 from softnce_ray.tracking.selecting import kept_bytes, load_validation
@@ -213,6 +227,52 @@ def test_other_queries_in_an_arm_are_refused() -> None:
         choose(study(*STEADY, *arm("other", *[np.full(QUERIES + 1, 0.5)] * 3)))
 
 
+def test_one_arm_alone_is_chosen_without_a_runner_up() -> None:
+    choice = choose(study(*STEADY))
+    assert (choice.chosen.arm, choice.runner_up, choice.difference) == ("steady", None, None)
+
+
+def test_why_nothing_can_be_chosen_says_what_to_do() -> None:
+    with pytest.raises(SelectionError, match=r"0 of 3 seeds finished\): an arm can be chosen when all its seeds have"):
+        best_trial(study(*arm("a", *[ranks(1.0)] * 3, status="RUNNING")))
+    costs = {"steady": Cost(9_000_000, 9, 1.0)}
+    with pytest.raises(SelectionError, match=r"9\.00 MB, over 5\): allow more, or launch"):
+        choose(study(*STEADY), max_size_mb=5, scales=scales(costs))
+
+
+def plain(choice: Choice) -> Any:
+    return json.loads(json.dumps(as_plain(choice)))
+
+
+def test_a_recorded_choice_counts_while_the_same_trials_can_be_chosen() -> None:
+    results = study(*LUCKY, *STEADY)
+    record = plain(choose(results, metric="recall@1"))
+    found = as_recorded(results, "python", record)
+    assert found is not None and found.trial is not None
+    assert (found.arm, found.metric, found.rule, found.limits) == (record["arm"], "recall@1", "best", {})
+    assert found.current and found.trial.run_id == record["run_id"]
+    searching = arm("searching", ranks(1.0), ranks(1.0), ranks(1.0), phase="search")
+    unfinished = [trial("short", 1, ranks(1.0))]
+    for more, current in ((searching, True), (unfinished, True), (arm("late", *[ranks(0.1)] * 3), False)):
+        again = as_recorded(study(*LUCKY, *STEADY, *more), "python", record)
+        assert again is not None and again.current is current
+    other_runs = [replace(each, run_id=each.run_id + "'") for each in (*LUCKY, *STEADY)]
+    gone = as_recorded(study(*other_runs), "python", record)
+    assert gone is not None and (gone.trial, gone.current) == (None, False)
+    fewer = as_recorded(study(*STEADY, seeds=SEEDS[:2]), "python", record)  # another number of seeds: other trials
+    assert fewer is not None and not fewer.current
+
+
+def test_a_record_of_before_or_of_nobody_is_no_current_choice() -> None:
+    results = study(*LUCKY, *STEADY)
+    record = plain(choose(results))
+    del record["considered"]
+    old = as_recorded(results, "python", record)
+    assert old is not None and old.trial is not None and not old.current
+    assert as_recorded(results, "python", None) is None
+    assert as_recorded(results, "python", {"arm": "steady"}) is None
+
+
 # --- in a store ---
 
 
@@ -233,9 +293,9 @@ VALUES = {
 }  # fmt: skip
 
 
-def write_study(root: Path, tiny_model: Path) -> Store:
-    """A store of a study of two arms; on test the other arm is the better one."""
-    record = StudyRecord("s", "", "a", ("a", "b"), ("python",), SEEDS, "corpus", "f", "study: s")
+def write_study(root: Path, tiny_model: Path, languages: tuple[str, ...] = ("python",)) -> Store:
+    """A store of a study of two arms; on test the other arm is the better one. Only in python have they finished."""
+    record = StudyRecord("s", "", "a", ("a", "b"), languages, SEEDS, "corpus", "f", "study: s")
     tracker = Tracker(Store.at(root), record, versions={})
     for name in ("a", "b"):
         tracker.arm_started(name, {"encoder.kind": "bag"})
@@ -340,3 +400,35 @@ def test_a_run_without_a_model_is_said_to_keep_none(opened: Store) -> None:
 def test_no_such_study_is_said(opened: Store) -> None:
     with pytest.raises(TrackingError, match="no study 'other'"):
         best("other", store=opened)
+
+
+def command(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_a_language_in_which_nothing_has_finished_does_not_keep_the_others_from_a_choice(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    store = write_study(tmp_path / "store", tiny_model, ("go", "python", "ruby"))
+    told: list[str] = []
+    (choice,) = best("s", store=store, say=told.append)
+    assert (choice.language, choice.chosen.arm) == ("python", "a")
+    assert [line.split(" (")[0] for line in told] == [
+        f"study s has no arm to choose in {language}" for language in ("go", "ruby")
+    ]
+    done = command("best", "s", "--store", store.root)
+    assert done.exit_code == 0 and done.stdout.startswith("python: a, seed 2")
+    assert "no arm to choose in ruby (a: 0 of 3 seeds finished; b: 0 of 3" in done.stderr
+    refused = command("best", "s", "--store", store.root, "--language", "go")
+    assert isinstance(refused.exception, SelectionError)
+    with pytest.raises(SelectionError, match=r"in go .*; study s has no arm to choose in python .* over .*in ruby"):
+        best("s", store=store, max_size_mb=1e-6)
+    found = recorded(store, load_results(store, "s"), "python")
+    assert found is not None and found.current
+    assert recorded(store, load_results(store, "s"), "go") is None
+
+
+def test_the_command_says_that_there_is_no_runner_up(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = choose(study(*STEADY))
+    monkeypatch.setattr("softnce_ray.selection.best", lambda *arguments, **options: [only])
+    assert "Runner-up: none: no other arm could be chosen." in command("best", "s", "--store", opened.root).stdout

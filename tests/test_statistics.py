@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,20 +12,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softnce_ray.statistics import (
+    Difference,
+    Interval,
     compare_arms,
     holm,
-    mean_interval,
     overall_difference,
     overall_mean_interval,
-    overall_randomisation_test,
-    paired_difference,
-    paired_randomisation_test,
     randomisation_p_values,
+    same_queries,
 )
 
 
 def reciprocal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return 1 / rng.integers(1, 20, size=shape)
+
+
+def mean_interval(ranks: Any, **options: Any) -> Interval:
+    """Of one language."""
+    return overall_mean_interval([ranks], **options)
+
+
+def paired_difference(a: Any, b: Any, *, seeds_paired: bool = True, **options: Any) -> Difference:
+    """In one language."""
+    return overall_difference([a], [b], seeds_paired=[seeds_paired], **options)
+
+
+def randomisation_test(a: Any, b: Any, **options: Any) -> float:
+    """Of two arms in one language."""
+    return randomisation_p_values({"a": [a], "b": [b]}, "b", **options)["a"]
 
 
 # --- means and intervals ---------------------------------------------------------------------------------
@@ -120,6 +135,92 @@ def test_languages_are_resampled_independently(shape: tuple[int, int]):
     assert (one.high - one.low) / (two.high - two.low) == pytest.approx(np.sqrt(2), rel=0.05)
 
 
+# --- languages that share queries ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("same_models", [False, True])
+def test_copies_of_a_language_have_the_interval_of_one(same_models: bool):
+    """Three versions of one corpus that models answer alike hold no more queries than one of them. Models of a version
+    each have seeds of their own, which here do not matter."""
+    one = reciprocal(np.random.default_rng(13), 3, 200)
+    one = one if same_models else np.repeat(one[:1], 3, axis=0)
+    place = np.arange(200)
+    options: dict[str, Any] = {"units": [place] * 3, "same_models": same_models}
+    alone, copies = mean_interval(one), overall_mean_interval([one] * 3, **options)
+    assert (copies.mean, copies.low, copies.high) == pytest.approx((alone.mean, alone.low, alone.high))
+    assert copies.queries == 200
+    apart = overall_mean_interval([one] * 3)
+    assert (alone.high - alone.low) / (apart.high - apart.low) == pytest.approx(np.sqrt(3), rel=0.1)
+    assert apart.queries == 600
+    other = np.clip(one - 0.1 + 0.2 * np.random.default_rng(14).random((1, 200)), 0, 1)
+    alone_difference = paired_difference(other, one)
+    difference = overall_difference([other] * 3, [one] * 3, seeds_paired=[True] * 3, **options)
+    assert (difference.low, difference.high) == pytest.approx((alone_difference.low, alone_difference.high))
+    p = randomisation_p_values({"a": [other] * 3, "b": [one] * 3}, "b", units=[place] * 3)
+    assert p["a"] == randomisation_test(other, one)
+
+
+def test_queries_are_the_same_by_their_number_whatever_their_place():
+    one, order = reciprocal(np.random.default_rng(15), 1, 100), np.random.default_rng(16).permutation(100)
+    alone = mean_interval(one)
+    turned = overall_mean_interval([one, one[:, order]], units=[np.arange(100), np.arange(100)[order]])
+    assert (turned.low, turned.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_an_interval_of_partly_shared_queries_agrees_with_the_bootstrap_of_clusters():
+    """40 of the first language's 120 queries are among the 90 of the second; a loop draws the 170 different ones."""
+    rng = np.random.default_rng(17)
+    level = rng.normal(size=170)
+    units = [np.arange(120), np.arange(80, 170)]
+    languages = [(level[each] + 0.3 * rng.normal(size=len(each)))[np.newaxis] for each in units]
+    values = []
+    for _ in range(4000):
+        times = np.bincount(rng.integers(0, 170, 170), minlength=170)
+        means = [np.average(m[0], weights=times[each]) for m, each in zip(languages, units, strict=True)]
+        values.append(np.mean(means))
+    low, high = np.percentile(values, [2.5, 97.5])
+    ours = overall_mean_interval(languages, units=units, resamples=8000)
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.06 * (high - low))
+    apart = overall_mean_interval(languages, resamples=8000)
+    assert ours.high - ours.low > 1.05 * (apart.high - apart.low)
+
+
+def test_a_language_of_one_query_is_in_every_resample():
+    few = overall_mean_interval([[[0.5]], [[0.5, 0.5, 0.5]]], units=[[2], [0, 1, 2]])
+    assert (few.low, few.high, few.queries) == (0.5, 0.5, 3)
+
+
+def test_signs_of_a_shared_query_flip_together():
+    # Differences 0.3 and -0.1 of one query in two languages: it adds 0.15 - 0.05; the second language's other query
+    # adds nothing. One sign: both of its vectors reach the observed 0.1.
+    a, b = [[[0.8]], [[0.4, 0.5]]], [[[0.5]], [[0.5, 0.5]]]
+    assert randomisation_p_values({"a": a, "b": b}, "b", units=[[7], [7, 9]]) == {"a": 1.0}
+    # Three languages of the same two queries, 0.1 and 0.2 better: 2 of 4 sign vectors, where 6 terms give 2 of 64.
+    better, worse = [[[0.6, 0.7]]] * 3, [[[0.5, 0.5]]] * 3
+    assert randomisation_p_values({"a": better, "b": worse}, "b", units=[[0, 1]] * 3) == {"a": 2 / 4}
+    assert randomisation_p_values({"a": better, "b": worse}, "b") == {"a": 2 / 64}
+    # What a query gains in one language it loses in another: no difference at all.
+    assert randomisation_p_values({"a": [[[0.6]], [[0.4]]], "b": [[[0.5]]] * 2}, "b", units=[[0], [0]]) == {"a": 1.0}
+
+
+def test_seeds_of_the_same_models_are_drawn_together():
+    # Two seeds, constant over queries: a resample of a language is 0.2, 0.4 or 0.6, with chances 1/4, 1/2, 1/4. Two
+    # languages with models of their own are both at 0.2 with chance 1/16 only, which a 70 % interval leaves out.
+    rows = [[0.2] * 4, [0.6] * 4]
+    together = overall_mean_interval([rows, rows], same_models=True, level=0.4)
+    assert (together.low, together.high) == pytest.approx((0.4, 0.4))
+    wide = overall_mean_interval([rows, rows], same_models=True, level=0.7)
+    assert (wide.low, wide.high) == pytest.approx((0.2, 0.6))
+    own = overall_mean_interval([rows, rows], level=0.7)
+    assert (own.low, own.high) == pytest.approx((0.3, 0.5))
+
+
+def test_names_say_which_queries_are_the_same():
+    # The second "read" of a language is that of the second in another.
+    units = same_queries([["read", "write", "read"], ["close", "read"], []])
+    assert [each.tolist() for each in units] == [[0, 1, 2], [3, 0], []]
+
+
 # --- differences -----------------------------------------------------------------------------------------
 
 
@@ -166,8 +267,8 @@ def test_difference_is_antisymmetric_and_p_symmetric(pair: tuple[np.ndarray, np.
     ab, ba = paired_difference(a, b, resamples=200), paired_difference(b, a, resamples=200)
     assert (ab.mean, ab.low, ab.high) == pytest.approx((-ba.mean, -ba.high, -ba.low), abs=1e-12)
     assert ab.low <= ab.high
-    p = paired_randomisation_test(a, b, permutations=200)
-    assert p == paired_randomisation_test(b, a, permutations=200)
+    p = randomisation_test(a, b, permutations=200)
+    assert p == randomisation_test(b, a, permutations=200)
     assert 0 < p <= 1
 
 
@@ -178,7 +279,7 @@ def test_identical_arms_do_not_differ(pair: tuple[np.ndarray, np.ndarray]):
     difference = paired_difference(a, a, resamples=100)
     assert (difference.low, difference.mean, difference.high) == pytest.approx((0, 0, 0), abs=1e-15)
     # The same numbers from seeds in another order: averages that differ by rounding only.
-    assert paired_randomisation_test(a, a[::-1], permutations=100) == 1.0
+    assert randomisation_test(a, a[::-1], permutations=100) == 1.0
 
 
 # --- randomisation test ----------------------------------------------------------------------------------
@@ -186,21 +287,21 @@ def test_identical_arms_do_not_differ(pair: tuple[np.ndarray, np.ndarray]):
 
 def test_exact_p_by_hand():
     # Differences 0.1, 0.2, 0.3: of 8 sign vectors only +++ and --- reach |0.6|.
-    assert paired_randomisation_test([[0.6, 0.7, 0.8]], [[0.5, 0.5, 0.5]]) == 2 / 8
+    assert randomisation_test([[0.6, 0.7, 0.8]], [[0.5, 0.5, 0.5]]) == 2 / 8
     # 0.3, -0.1: |0.2| is reached by all four of ++ (0.4), +- (0.2), -+ (-0.2), -- (-0.4).
-    assert paired_randomisation_test([[0.8, 0.4]], [[0.5, 0.5]]) == 1.0
+    assert randomisation_test([[0.8, 0.4]], [[0.5, 0.5]]) == 1.0
     # A query without a difference changes nothing.
-    assert paired_randomisation_test([[0.6, 0.7, 0.8, 0.5]], [[0.5, 0.5, 0.5, 0.5]]) == 2 / 8
+    assert randomisation_test([[0.6, 0.7, 0.8, 0.5]], [[0.5, 0.5, 0.5, 0.5]]) == 2 / 8
 
 
 def test_seeds_are_averaged_before_signs_flip():
     a, b = [[0.9, 0.1], [0.1, 0.9]], [[0.4, 0.4], [0.4, 0.4]]  # seed averages 0.5, 0.5 against 0.4, 0.4
-    assert paired_randomisation_test(a, b) == 2 / 4
+    assert randomisation_test(a, b) == 2 / 4
 
 
 def test_smallest_sampled_p_is_never_zero():
     a = np.full((1, 200), 0.9)
-    assert paired_randomisation_test(a, a - 0.5, permutations=999) == 1 / 1000
+    assert randomisation_test(a, a - 0.5, permutations=999) == 1 / 1000
 
 
 def difference_statistic(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
@@ -221,7 +322,7 @@ def test_agrees_with_scipy_permutation_test(queries: int, tolerance: float):
             batch=1000,
             rng=np.random.default_rng(5),
         ).pvalue
-        ours = paired_randomisation_test(a[np.newaxis], b[np.newaxis])
+        ours = randomisation_test(a[np.newaxis], b[np.newaxis])
         assert ours == pytest.approx(reference, abs=tolerance)
 
 
@@ -229,8 +330,8 @@ def test_sampled_and_exact_p_agree():
     rng = np.random.default_rng(8)
     a, b = reciprocal(rng, 2, 13), reciprocal(rng, 2, 13)
     assert np.count_nonzero(a.mean(0) - b.mean(0)) == 13
-    exact = paired_randomisation_test(a, b, permutations=2**13)
-    sampled = paired_randomisation_test(a, b, permutations=2**13 - 1)
+    exact = randomisation_test(a, b, permutations=2**13)
+    sampled = randomisation_test(a, b, permutations=2**13 - 1)
     assert exact != sampled
     assert sampled == pytest.approx(exact, abs=0.03)
 
@@ -240,7 +341,7 @@ def test_p_is_uniform_without_an_effect():
     for study in range(200):
         rng = np.random.default_rng([31, study])
         a, b = reciprocal(rng, 3, 60), reciprocal(rng, 3, 60)
-        p_values.append(paired_randomisation_test(a, b, permutations=400, seed=study))
+        p_values.append(randomisation_test(a, b, permutations=400, seed=study))
     assert np.mean(np.array(p_values) < 0.05) <= 0.1
     assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
 
@@ -250,7 +351,7 @@ def test_overall_p_weighs_languages_equally():
     # 0.3 / 2 = 0.15; -0.4 / (2 * 2) = -0.1; 0.1 / (2 * 2) = 0.025; observed 0.075. The 8 sign vectors give
     # 0.275, 0.225, 0.075, 0.025 and their negatives: 6 of 8 reach it. Queries of equal weight would sum to 0.
     a, b = [[[0.8]], [[0.1, 0.6]]], [[[0.5]], [[0.5, 0.5]]]
-    assert overall_randomisation_test(a, b) == 6 / 8
+    assert randomisation_p_values({"a": a, "b": b}, "b") == {"a": 6 / 8}
 
 
 # --- Holm ------------------------------------------------------------------------------------------------
@@ -289,7 +390,7 @@ def test_comparing_arms_at_once_equals_one_by_one():
     sizes = {"x": 3, "y": 3, "z": 2}
     ranks = {arm: [reciprocal(rng, s, 40), reciprocal(rng, s, 70)] for arm, s in sizes.items()}
     seeds = {"x": [[1, 2, 3]] * 2, "y": [[1, 2, 3]] * 2, "z": [[1, 2]] * 2}
-    options = {"resamples": 200, "seed": 4}
+    options: dict[str, Any] = {"resamples": 200, "seed": 4}
     compared = compare_arms(ranks, seeds, "x", permutations=300, **options)
     for arm, rows in ranks.items():
         mean = overall_mean_interval(rows, **options)
@@ -298,8 +399,8 @@ def test_comparing_arms_at_once_equals_one_by_one():
     for arm, paired in (("y", True), ("z", False)):
         alone = overall_difference(ranks[arm], ranks["x"], seeds_paired=[paired] * 2, **options)
         assert vars(compared[arm].difference) == pytest.approx(vars(alone), abs=1e-12)
-        p = overall_randomisation_test(ranks[arm], ranks["x"], permutations=300, seed=4)
-        assert compared[arm].p_value == p
+        p = randomisation_p_values({arm: ranks[arm], "x": ranks["x"]}, "x", permutations=300, seed=4)
+        assert compared[arm].p_value == p[arm]
     raw = np.array([compared[arm].p_value for arm in ("y", "z")], dtype=float)
     assert [compared[arm].p_holm for arm in ("y", "z")] == pytest.approx(holm(raw).tolist())
     best = max(compared, key=lambda arm: compared[arm].mean.mean)
@@ -317,7 +418,7 @@ def test_many_queries_stay_within_memory():
     ranks = reciprocal(np.random.default_rng(10), 3, 15_000)
     tracemalloc.start()
     mean_interval(ranks, resamples=400)
-    paired_randomisation_test(ranks, ranks[:, ::-1], permutations=800)
+    randomisation_test(ranks, ranks[:, ::-1], permutations=800)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
@@ -339,7 +440,7 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
         mean_interval(good, resamples=0)
     with pytest.raises(ValueError, match="permutations must be at least 1, got 0"):
-        paired_randomisation_test(good, good, permutations=0)
+        randomisation_test(good, good, permutations=0)
     with pytest.raises(ValueError, match="same queries, got 2 and 3"):
         paired_difference(good, [[0.5, 0.5, 0.5]])
     with pytest.raises(ValueError, match="pass seeds_paired=False"):
@@ -350,6 +451,14 @@ def test_errors_say_what_is_wrong():
         overall_difference([good, good], [good], seeds_paired=[True, True])
     with pytest.raises(ValueError, match=r"one entry per language \(1\), got 2"):
         overall_difference([good], [good], seeds_paired=[True, True])
+    with pytest.raises(ValueError, match=r"units must have one entry per language \(1\), got 2"):
+        overall_mean_interval([good], units=[[0, 1]] * 2)
+    with pytest.raises(ValueError, match=r"units\[0\] must have shape \(2,\), one for each query, got \(1,\)"):
+        overall_mean_interval([good], units=[[0]])
+    with pytest.raises(ValueError, match="must not repeat within a language"):
+        overall_mean_interval([good], units=[[0, 0]])
+    with pytest.raises(ValueError, match=r"equally many rows in every language, got \[1, 2\]"):
+        overall_mean_interval([good, good * 2], same_models=True)
     with pytest.raises(ValueError, match="reference must be one of x, got 'y'"):
         randomisation_p_values({"x": [good]}, "y")
     with pytest.raises(ValueError, match=r"numbers of queries: \{'x': 2, 'y': 1\}"):

@@ -181,7 +181,7 @@ def test_a_trial_has_its_settings_as_parameters_and_its_place_as_tags(open_track
     finish(tracker, key(), ranks)
     tracker.wait()
     (trial,) = runs(client, study, "trial")
-    assert trial.data.params == {"training.epochs": "2", "temperature": "0.05", "estimator": "none"}
+    assert trial.data.params == {"training.epochs": "2", "temperature": "0.05", "estimator.name": "none"}
     wanted = {"study": study, "arm": "one", "language": "python", "phase": "confirm", "seed": "1"}
     wanted |= {"identity": key().identity, "corpus_fingerprint": "c0ffee", "version.softnce_ray": "0.0"}
     assert wanted.items() <= trial.data.tags.items()
@@ -477,6 +477,53 @@ def test_an_unknown_study_is_an_error_that_names_the_known(open_tracker, client,
     assert "somebody-else" not in str(caught.value)
     with pytest.raises(TrackingError, match="no study 'somebody-else'"):
         load_results(store, "somebody-else")
+
+
+def test_an_unknown_baseline_is_an_error_before_any_trial_is_read(open_tracker, store, study, ranks) -> None:
+    finish(tracker := open_tracker(), key(), ranks)
+    tracker.wait()
+    for file in (store.root / "artifacts" / study).rglob(RANKS_FILE):
+        file.unlink()  # to read it would be another error
+    with pytest.raises(TrackingError, match=f"baseline must be an arm of study '{study}', got 'tow'; .* one, two"):
+        load_results(store, study, baseline="tow")
+    with pytest.raises(TrackingError, match="is finished, but its reciprocal_ranks"):
+        load_results(store, study, baseline="two")
+
+
+def test_a_summary_that_is_made_again_adds_what_changed_at_the_next_step(open_tracker, client, study) -> None:
+    tracker = open_tracker()
+    for mrr, p in ((0.5, float("nan")), (0.5, float("nan")), (0.625, float("nan")), (0.5, 0.25)):
+        tracker.arm_summary("one", {"python_test_mrr": mrr, "python_test_mrr_p": p})
+        tracker.study_summary({"trials": 6 if mrr == 0.5 else 9, "failed": 0}, "a note")
+    tracker.arm_summary("one", {"python_test_mrr": 0.5 + 1e-13, "ruby_test_mrr": 0.75})
+    tracker.wait()
+
+    def points(run: Run, name: str) -> list[tuple[int, float]]:
+        return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+
+    (arm,) = [run for run in runs(client, study, "arm") if run.data.tags["arm"] == "one"]
+    assert points(arm, "python_test_mrr") == [(0, 0.5), (1, 0.625), (2, 0.5)]
+    assert [step for step, _ in points(arm, "python_test_mrr_p")] == [0, 1]
+    assert points(arm, "ruby_test_mrr") == [(0, 0.75)]
+    assert arm.data.metrics["python_test_mrr"] == 0.5 and arm.data.metrics["python_test_mrr_p"] == 0.25
+    (parent,) = runs(client, study, "study")
+    assert points(parent, "trials") == [(0, 6), (1, 9), (2, 6)]
+    assert points(parent, "failed") == [(0, 0)]
+
+
+def test_parameters_of_a_run_from_before_are_read_by_the_names_that_they_have_now(
+    open_tracker, client, store, study, ranks
+) -> None:
+    finish(tracker := open_tracker(), key(), ranks)
+    tracker.wait()
+    (run,) = runs(client, study, "trial")
+    before = {name.replace("estimator.name", "estimator"): value for name, value in run.data.params.items()}
+    client.delete_run(run.info.run_id)
+    old = client.create_run(run.info.experiment_id, tags={k: v for k, v in run.data.tags.items() if k[:6] != "mlflow"})
+    for name, value in before.items():
+        client.log_param(old.info.run_id, name, value)
+    (trial,) = load_results(store, study).trials
+    assert trial.settings == run.data.params
 
 
 def test_an_experiment_of_somebody_else_is_not_written_to(client, store, study) -> None:

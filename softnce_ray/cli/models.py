@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,6 +30,13 @@ def export(
     language: Annotated[
         str | None, typer.Option(help="As in the study's file, all included; needed when it has several.")
     ] = None,
+    rule: Annotated[
+        Literal["recorded", "best"] | None,
+        typer.Option(
+            help="recorded: the model that softnce-ray best has recorded; best: the best seed of the arm with the best "
+            "mean validation MRR (default: recorded, if it was chosen of the trials that there are now; else best)."
+        ),
+    ] = None,
     corpus: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The study's corpus (default: where its file says).")
     ] = None,
@@ -40,7 +47,10 @@ def export(
     store: StoreOption = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
-    """Write the best model by validation, or a run's, for other libraries; each format is read again and compared."""
+    """Write the model that best has recorded, else the best by validation, or a run's, for other libraries.
+
+    Each format is read again by a fresh process and compared with the trained model.
+    """
     from softnce_ray.export import export as run
 
     done = run(
@@ -49,6 +59,7 @@ def export(
         store=store_at(store, tracking_uri),
         arm=arm,
         language=language,
+        rule=rule,
         formats=[name.strip() for name in formats.split(",")],
         int8=int8,
         register=register,

@@ -6,7 +6,6 @@ import enum
 import io
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,7 +64,7 @@ def report(
             raise UserError(f"--corpus: only an html report shows queries and code, got --format {format}")
         Corpus.open(corpus)
     place = store_at(store, tracking_uri)
-    results = load_results(place, study)
+    results = load_results(place, study, baseline=baseline)
     made = build_report(results, baseline=baseline, measure=measure, versus_paper=versus_paper)
     written = ""
     match format:
@@ -92,6 +91,8 @@ def report(
 
 def _free(out: Path, overwrite: bool) -> None:
     """See that a file can be made there, before the work."""
+    if out.exists() and not out.is_file():
+        raise UserError(f"--out {out}: expected the name of a file, got something else there: give another")
     if out.exists() and not overwrite:
         raise UserError(f"--out {out}: exists already: give another, or --overwrite")
     if not os.access(out.parent, os.W_OK):
@@ -99,12 +100,10 @@ def _free(out: Path, overwrite: bool) -> None:
 
 
 def _write(out: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+    from softnce_ray.folders import write_text
+
     try:
-        with tempfile.NamedTemporaryFile("w", dir=out.parent, prefix=".", delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, out)
+        write_text(out, text)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}: give another") from error
 

@@ -17,7 +17,7 @@ from softnce_ray.errors import UserError
 
 if TYPE_CHECKING:
     from softnce_ray.progress import Advance
-    from softnce_ray.retrieval import Evaluation, Hit, Line
+    from softnce_ray.retrieval import Answered, Evaluation, Line
 
 _PAGE = 130
 
@@ -32,7 +32,12 @@ class Format(enum.StrEnum):
 
 def index(
     source: Annotated[Path, typer.Argument(help="A folder of sources, a source file, an archive, or a corpus.")],
-    model: Annotated[Path, typer.Option("--model", help="Folder of an exported or other sentence encoder.")],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model", help="Folder of an export (hf or sentence-transformers) or of another sentence encoder."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder to make, or the index to bring up to date.")],
     half: Annotated[bool, typer.Option("--half", help="Keep vectors as float16: half the space.")] = False,
     without_tests: Annotated[bool, typer.Option("--without-tests", help="Pass over tests and examples.")] = False,
@@ -88,44 +93,64 @@ def search(
     top: Annotated[int, typer.Option("--top", min=1, help="Answers to each query.")] = 5,
     show_code: Annotated[bool, typer.Option("--code", help="Print the functions too.")] = False,
     hybrid: Annotated[
-        bool, typer.Option("--hybrid", help="Fuse with BM25 over names, documentation and code.")
+        bool,
+        typer.Option(
+            "--hybrid",
+            help="Fuse with BM25 over names, documentation and code: scores are sums of standard deviations above the "
+            "mean function, and order the answers to one query only.",
+        ),
     ] = False,
 ) -> None:
-    """Find the functions that answer a query, in an index or a corpus."""
+    """Find the functions that answer a query, in an index or a corpus.
+
+    After a line "# QUERY" comes one for each function, its fields with tabs between them: score, file:line, name,
+    documentation, and what the score is (cosine, dot or fused). Words that no function has are told on stderr.
+    """
     if not all(query.strip() for query in queries):
         raise UserError("QUERY: expected words to look for, got an empty text")
     if corpus is not None and (hybrid or model is not None):
         option = "--hybrid" if hybrid else "--model"
         raise UserError(f"{option}: is for an index: make one with softnce-ray index {corpus} --model {where} --out …")
-    for query, hits in zip(queries, _answers(where, queries, corpus, model, top, hybrid), strict=True):
-        print(f"# {' '.join(query.split())}")
-        for hit in hits:
+    for answered in _answers(where, queries, corpus, model, top, hybrid):
+        if answered.note:
+            print(f"note: {answered.note}", file=sys.stderr)
+        print(f"# {_in_one_line(answered.query)}")
+        for hit in answered.hits:
             also = f" (and {hit.elsewhere} more with the same code)" if hit.elsewhere else ""
-            print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{hit.documentation}{also}")
+            said = _in_one_line(hit.documentation) + also
+            print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{said}\t{answered.measure}")
             if show_code:
                 print("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
 
 
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _answers(
     where: Path, queries: list[str], corpus: Path | None, model: Path | None, top: int, hybrid: bool
-) -> list[list[Hit]]:
+) -> list[Answered]:
     from softnce_ray.named import EXPORT_SETTINGS
-    from softnce_ray.retrieval import Index
-    from softnce_ray.retrieval import search as search_corpus
+    from softnce_ray.retrieval import Index, answer_from_corpus, answer_from_index
 
     if corpus is not None:
-        return search_corpus(where, corpus, queries, top=top)
-    if (where / EXPORT_SETTINGS).is_file() or (where / "modules.json").is_file():
+        return answer_from_corpus(where, corpus, queries, top=top)
+    if any((where / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", "export.json")):
         raise UserError(
             f"{where} is a model: give --corpus CORPUS too, or make an index with softnce-ray index DIR --model "
             f"{where} --out INDEX and search that"
         )
     opened = Index.open(where)
-    return opened.search(queries, opened.embedder(model), top=top, hybrid=hybrid)
+    return answer_from_index(opened, opened.embedder(model), queries, top=top, hybrid=hybrid)
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of an exported or other sentence encoder.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="Folder of an export (hf or sentence-transformers) or of another sentence encoder."
+        ),
+    ],
     corpus: Annotated[Path | None, typer.Option("--corpus", help="Rank the queries of this corpus.")] = None,
     qrels: Annotated[
         Path | None, typer.Option("--qrels", help="Graded judgements: judgements.jsonl beside codes.jsonl.")

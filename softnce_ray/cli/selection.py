@@ -47,7 +47,7 @@ def best(
     store: StoreOption = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
-    """Choose the model to ship by validation alone, say what else came close, and record the choice in the study."""
+    """Choose the model to ship by validation alone, say what else came close, and record the choice for export."""
     from softnce_ray.selection import as_plain
     from softnce_ray.selection import best as run
 
@@ -59,6 +59,7 @@ def best(
         rule=rule,
         max_latency_ms=max_latency_ms,
         max_size_mb=max_size_mb,
+        say=lambda line: print(line, file=sys.stderr),
     )
     if format is Format.json:
         print(json.dumps([as_plain(each) for each in choices], indent=1))
@@ -68,7 +69,8 @@ def best(
             print()
         _show(choice)
     print(
-        "\nTest was not read. Recorded in the study's run (tag selection.<language>) and in the chosen run (selected)."
+        "\nTest was not read. Recorded in the study's run (tag selection.<language>) and in the chosen run (selected): "
+        "softnce-ray export takes it from there."
     )
 
 
@@ -123,6 +125,8 @@ def _sentences(choice: Choice) -> list[str]:
             f"Runner-up: {choice.runner_up.arm}; {choice.chosen.arm} − {choice.runner_up.arm} = {signed(gap.mean)} "
             f"[{signed(gap.low)}, {signed(gap.high)}] (95 %, paired bootstrap over queries and seeds): {verdict}."
         )
+    if choice.runner_up is None:
+        lines.append("Runner-up: none: no other arm could be chosen.")
     if any(each.cost is not None and each.cost.milliseconds is not None for each in choice.candidates):
         lines.append("Latency: median to encode one query, measured now, on this machine, one thread.")
     lines += [f"Left out: {arm}: {reason}" for arm, reason in choice.left_out.items()]

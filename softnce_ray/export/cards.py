@@ -63,7 +63,8 @@ _USE = {
     "training had for both sides:",
     "onnx": "`model.onnx` takes `input_ids` and `attention_mask`, int64 of any number of texts and any length, and "
     "gives `vectors`, float32. With onnxruntime and tokenizers alone:",
-    "mlflow": "mlflow, onnxruntime and tokenizers suffice; torch is not needed:",
+    "mlflow": "mlflow, onnxruntime and tokenizers suffice; torch is not needed. `predict` takes a list, an array or a "
+    "series of texts, or a frame whose one column is `text`:",
 }
 
 

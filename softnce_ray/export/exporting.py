@@ -9,15 +9,15 @@ from pathlib import Path
 
 from softnce_ray.export import cards
 from softnce_ray.export.checking import Checked, expect
-from softnce_ray.export.choosing import is_run, trial_of_run
+from softnce_ray.export.choosing import Chosen, Rule, is_run, trial_of_run, trial_of_study
 from softnce_ray.export.evaluated import find_corpus, stored_ranks
 from softnce_ray.export.formats import DEFAULT, FORMATS
 from softnce_ray.export.fresh import in_this_process
 from softnce_ray.export.writing import INT8, RECORD, places, possible, write_formats
+from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, Model, load_model
 from softnce_ray.named import EXPORT_SETTINGS
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.selection import best_trial
 from softnce_ray.store import Store
 
 
@@ -28,6 +28,7 @@ class Exported:
     Attributes:
       folder: the folder that was made.
       trial: whose model it is.
+      how: why this trial, in one line, with how to get another.
       formats: where each format lies: the folder itself for one, folders in it for several.
       checked: what the check of each format found; `onnx (int8)` beside `onnx` where it was asked for.
       sizes: bytes of each format's folder, of `onnx (int8)` those of its graph.
@@ -36,6 +37,7 @@ class Exported:
 
     folder: Path
     trial: TrialResult
+    how: str
     formats: Mapping[str, Path]
     checked: Mapping[str, Checked]
     sizes: Mapping[str, int]
@@ -54,6 +56,7 @@ def export(
     store: Store | str | Path | None = None,
     arm: str | None = None,
     language: str | None = None,
+    rule: Rule | None = None,
     formats: Sequence[str] = DEFAULT,
     int8: bool = False,
     register: str | None = None,
@@ -64,12 +67,16 @@ def export(
 ) -> Exported:
     """Write a study's best model, or that of a run, in one or several formats, each read again by a fresh process.
 
+    Of a study it is the model that `best` has recorded, as long as that was chosen of the trials that there are now;
+    else that of the best seed of the arm with the best mean validation MRR. `say` is told which.
+
     Args:
       study: its name in the store, or the id of a trial's run (32 hex digits).
       to: the folder to make; of several formats each has a folder in it.
       store: default `Store.at()`.
       arm: only among trials of this arm.
       language: only among trials of this language; needed when the study has several.
+      rule: `recorded`: what `best` has recorded, or nothing; `best`: the best mean, whatever is recorded.
       formats: names of `FORMATS`.
       int8: an int8 graph beside the ONNX one, its loss measured.
       register: name of the registered model that an `mlflow` export becomes the champion of; default the study's, with
@@ -77,7 +84,7 @@ def export(
       corpus: the study's corpus, whose stored ranks every format must give; default where the study's file says.
       ranks: False leaves these out, and only vectors are compared.
       overwrite: replace `to` if it is an earlier export.
-      say: told a line about each step.
+      say: told a line about the choice and about each step.
 
     Raises:
       ExportError: unknown formats, `to` is taken, nothing to export, or a written format gives other vectors or ranks.
@@ -89,23 +96,31 @@ def export(
     from softnce_ray.tracking.models import corpus_of_study, study_of_run
 
     target, place = Path(to), Store.at(store)
-    chosen = _formats(formats, int8=int8, ranks=ranks, register=register)
+    tell = say or (lambda line: None)
+    if recover(target):
+        tell(f"{target}: a killed export had taken the earlier one away; it is back")
+    names = _formats(formats, int8=int8, ranks=ranks, register=register)
     _free(target, overwrite)
     run_id = study if is_run(study) else None
     if run_id is not None:
-        if arm or language:
-            raise ExportError(f"run {run_id} is one trial: give no --arm and no --language with it")
+        if arm or language or rule:
+            raise ExportError(f"run {run_id} is one trial: give no --arm, no --language and no --rule with it")
         study = study_of_run(place, run_id)
     results = load_results(place, study)
-    trial = trial_of_run(results, run_id) if run_id else best_trial(results, arm=arm, language=language)
-    name = _registered_name(place, results, trial, register) if "mlflow" in chosen else None
+    if run_id is not None:
+        chosen = _of_run(results, run_id)
+    else:
+        chosen = trial_of_study(place, results, arm=arm, language=language, rule=rule)
+    trial = chosen.trial
+    tell(chosen.how)
+    name = _registered_name(place, results, trial, register) if "mlflow" in names else None
     known = (
         find_corpus(corpus, corpus_of_study(place, study), place.root, results.corpus_fingerprint) if ranks else None
     )
     with tempfile.TemporaryDirectory() as work:
         model = load_model(download_model(place, trial.run_id, Path(work)))
-    possible(chosen, model)
-    origin = cards.Origin(results, trial, known, _table(results), _chosen(results, trial, run_id))
+    possible(names, model)
+    origin = cards.Origin(results, trial, known, _table(results), chosen.why)
     expected = expect(model, stored_ranks(known, results, trial) if known else ())
     registered: list[tuple[str, str, str | None]] = []
 
@@ -116,15 +131,23 @@ def export(
     checked, sizes = write_formats(
         model,
         target,
-        chosen,
+        names,
         expected,
         lambda *args: cards.card(origin, model, *args),
         int8=int8,
         replace=overwrite,
         finish=finish,
-        say=say or (lambda line: None),
+        say=tell,
     )
-    return Exported(target, trial, places(target, chosen), checked, sizes, registered[0] if registered else None)
+    return Exported(
+        folder=target,
+        trial=trial,
+        how=chosen.how,
+        formats=places(target, names),
+        checked=checked,
+        sizes=sizes,
+        registered=registered[0] if registered else None,
+    )
 
 
 def write_export(model: Model, target: Path, card: str, *, replace: bool = False) -> float:
@@ -179,11 +202,13 @@ def _table(results: StudyResults) -> str:
         return f"No table: {error}."
 
 
-def _chosen(results: StudyResults, trial: TrialResult, run_id: str | None) -> str:
-    if run_id is not None:
-        return f"It is of a run of study `{results.study}` that was asked for by its id."
-    among = f"the finished confirm trials of study `{results.study}`"
-    return f"Chosen by validation MRR among {among}; test was not looked at."
+def _of_run(results: StudyResults, run_id: str) -> Chosen:
+    trial = trial_of_run(results, run_id)
+    return Chosen(
+        trial,
+        f"{trial.arm}/{trial.language} seed {trial.seed}: the run that was asked for",
+        f"It is of a run of study `{results.study}` that was asked for by its id.",
+    )
 
 
 def _registered_name(store: Store, results: StudyResults, trial: TrialResult, given: str | None) -> str:

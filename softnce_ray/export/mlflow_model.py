@@ -13,13 +13,12 @@ from softnce_ray.named import EXPORT_SETTINGS
 
 _RECIPE = """\
 import mlflow
-import pandas
 
 model = mlflow.pyfunc.load_model(folder)
 
 
 def encode(texts, side="code"):
-    return model.predict(pandas.DataFrame({"text": texts}), params={"side": side})
+    return model.predict(texts, params={"side": side})
 """
 
 problem = onnx_graph.problem

@@ -46,7 +46,12 @@ def write_formats(
       ExportError: see `export`.
     """
     checked: dict[str, Checked] = {}
-    with appearing(target) as folder:
+
+    def registered(folder: Path) -> None:
+        if "mlflow" in formats:
+            finish(places(folder, formats)["mlflow"])
+
+    with _meanwhile(target), appearing(target, replace=replace, then=registered) as folder:
         where = places(folder, formats)
         for name, place in where.items():
             say(f"{name}: writing")
@@ -58,9 +63,6 @@ def write_formats(
             sizes["onnx"] -= sizes[INT8]
         record = {"formats": {name: {**asdict(each), "bytes": sizes[name]} for name, each in checked.items()}}
         (folder / RECORD).write_text(json.dumps(record, indent=1))
-        with _in_place(folder, target, replace=replace):
-            if "mlflow" in where:
-                finish(places(target, formats)["mlflow"])
     return checked, sizes
 
 
@@ -111,6 +113,19 @@ def _check_our_own(expected: Expected, place: Path) -> None:
         )
 
 
+@contextmanager
+def _meanwhile(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        if error.filename != os.path.abspath(target):
+            raise
+        raise ExportError(
+            f"expected to make {target}, got something that appeared there meanwhile: it was left alone; give another "
+            "--to, or --overwrite to replace an earlier export"
+        ) from error
+
+
 def possible(formats: Sequence[str], model: Model) -> None:
     """Refuse formats that a model cannot have.
 
@@ -129,23 +144,3 @@ def places(folder: Path, formats: Sequence[str]) -> dict[str, Path]:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-@contextmanager
-def _in_place(folder: Path, target: Path, *, replace: bool) -> Iterator[None]:
-    """`folder` as `target`; when what is done then fails, all is as it was before. An earlier export is put beside
-    `folder`, to vanish with its holder."""
-    aside = folder.parent / "replaced"
-    if replace and target.exists():
-        os.rename(target, aside)
-    try:
-        os.rename(folder, target)
-        try:
-            yield
-        except BaseException:
-            os.rename(target, folder)
-            raise
-    except BaseException:
-        if aside.exists():
-            os.rename(aside, target)
-        raise

@@ -25,6 +25,7 @@ from softnce_ray.report.cells import (
 from softnce_ray.report.factoring import factored, short_names
 from softnce_ray.report.notes import notes_on, problems_of, title_of
 from softnce_ray.report.paper import beside_paper
+from softnce_ray.report.shared import shared_queries, units_of
 from softnce_ray.report.values import Report, ReportError, Row, row_name
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import ArmComparison, compare_arms, holm
@@ -81,6 +82,7 @@ def build_report(
     cells, unusable = finished_cells(results, split)
     queries = agreed_sizes(results, cells, "queries", lambda t, language: len(values_of(t, split, language)))
     codebase = agreed_sizes(results, cells, "codes", lambda t, language: codebase_of(t, split, language))
+    shared = shared_queries(results, cells, split)
     problems = problems_of(results, cells, unusable)
     settings, common = factored(results)
 
@@ -93,7 +95,8 @@ def build_report(
             for arm in results.arms
         ]
         finished = [each for each in contestants if all(each.cells)]
-        comparisons = _compared(finished, table.languages, baseline, split, options)
+        units = units_of(table.languages, queries, shared) if finished else None
+        comparisons = _compared(finished, table.languages, baseline, split, {**options, "units": units})
         single = table.languages[0] if len(table.languages) == 1 else None
         for each in contestants:
             names = table.sets[each.training_set]
@@ -141,6 +144,7 @@ def build_report(
         key_names=short_names(keys),
         queries=queries,
         codebase=codebase,
+        shared=shared,
         seeds=results.seeds,
         counts=_counts(results),
         problems=problems,
@@ -160,7 +164,7 @@ def _compared(
     contestants: Sequence[_Contestant], languages: Sequence[str], baseline: str, split: str, options: Mapping[str, Any]
 ) -> dict[str, ArmComparison]:
     """The comparison of each, by name: means and ties with the best among all, differences from the baseline with the
-    same training set, p corrected over all of them."""
+    same training set, p corrected over all of them. The models of a training set are the same in all languages."""
 
     def compare(these: Sequence[_Contestant], reference: str | None) -> dict[str, ArmComparison]:
         return compare_arms(
@@ -170,6 +174,7 @@ def _compared(
             },
             {each.name: [[trial.seed for trial in cell] for cell in each.cells] for each in these},
             reference,
+            same_models=all(each.training_set is not None for each in these),
             **options,
         )
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import unicodedata
 
 from softnce_ray.report.values import Report, Row
-from softnce_ray.report.wording import COLUMNS, MEASURES, cells_of, language_text, paper_lines, paper_table, percent
+from softnce_ray.report.wording import (
+    COLUMNS,
+    MEASURES,
+    cells_of,
+    headings,
+    language_text,
+    paper_lines,
+    paper_table,
+    percent,
+    shared_text,
+)
 
 # A table is put into a paper with \input; alone it is a document of its own. \documentclass is another command once a
 # document has begun.
@@ -17,6 +27,11 @@ _BEGIN = r"""\makeatletter
 \fi
 \makeatother"""
 _END = r"\softnceend"
+# What is wider than the page is set once more in smaller letters.
+_SMALLER = (
+    r"\sbox0{{\softncetable}}\ifdim\wd0>\linewidth\fontsize{{{size}}}{{{line}}}\selectfont"
+    r"\setlength{{\tabcolsep}}{{2pt}}\fi"
+)
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -80,63 +95,83 @@ def _letter(letter: str) -> str:
 
 
 def _comparison(report: Report) -> str:
-    headings = {
-        "MRR": f"{report.split} {MEASURES[report.measure][0]}",
-        "interval": f"{percent(report.level)} interval",
-        "difference": f"difference from {report.baseline}",
-    }
-    lines = [_row([_UNIT.get(name, escaped(headings.get(name, name))) for name in _SHOWN])]
+    titles = dict(zip(COLUMNS, headings(report), strict=True))
+    # A column of noughts is told in the caption: it costs width that the numbers need.
+    shown = [name for name in _SHOWN if name != "failed" or _failures(report)]
+    lines = [_row([_UNIT.get(name, escaped(titles[name])) for name in shown])]
     before: tuple[str, ...] | None = None
     for row in report.rows:
         if row.languages != before:
-            lines += [r"\midrule", _group(report, row)]
+            lines += [r"\midrule", _group(report, row, len(shown))]
         before = row.languages
         cells = dict(zip(COLUMNS, map(escaped, cells_of(report, row)), strict=True))
         if row.is_best:
             cells["MRR"], cells["interval"] = rf"\textbf{{{cells['MRR']}}}", rf"\textbf{{{cells['interval']}}}"
-        lines.append(_row([cells[name] for name in _SHOWN]))
-    return _table("l" + "r" * (len(_SHOWN) - 1), lines, _caption(report), f"tab:{_label(report.study)}")
+        lines.append(_row([cells[name] for name in shown]))
+    return _table("l" + "r" * (len(shown) - 1), lines, _caption(report), f"tab:{_label(report.study)}")
 
 
-def _group(report: Report, row: Row) -> str:
+def _failures(report: Report) -> bool:
+    return any(row.failures for row in report.rows)
+
+
+def _group(report: Report, row: Row, columns: int) -> str:
     name = language_text(report, row)
     if row.language in report.queries:
         size = f"{report.queries[str(row.language)]:,} queries"
         if row.language in report.codebase:
             size += f" among {report.codebase[str(row.language)]:,} codes"
         name = f"{name} ({size})"
-    return rf"\multicolumn{{{len(_SHOWN)}}}{{l}}{{\textit{{{escaped(name)}}}}} \\"
+    return rf"\multicolumn{{{columns}}}{{@{{}}l}}{{\textit{{{escaped(name)}}}}} \\"
 
 
 def _caption(report: Report) -> str:
     queries = "; ".join(f"{language} {n:,}" for language, n in report.queries.items()) or "none yet"
-    seeds = len(report.seeds)
+    name, whole = MEASURES[report.measure]
+    short = len(report.seeds) > min((row.seeds_done for row in report.rows), default=0)
+    seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
+    several = len({row.languages for row in report.rows}) > 1
     parts = [
-        report.title + ".",
-        f"{MEASURES[report.measure][1]} on {report.split}, mean over {seeds} seed{'s' if seeds > 1 else ''} and all "
-        f"queries (n: {queries}).",
-        f"Intervals: {percent(report.level)} percentile bootstrap over queries and seeds, "
-        f"{report.resamples:,} resamples.",
-        "Spread: standard deviation over seeds.",
-        f"p: two-sided paired sign-flip test over queries of the seed-averaged values, {report.permutations:,} "
-        f"permutations, Holm-corrected over the rows of a language.",
+        escaped(f"{report.title}."),
+        escaped(
+            f"{whole}{'' if name in whole else f' ({name})'} of the {report.split} queries (number: {queries}), "
+            f"averaged over {'those that finished of ' if short else ''}{seeds}."
+        ),
+        escaped(
+            f"Intervals: {percent(report.level)} percentile bootstrap over queries and seeds, {report.resamples:,} "
+            "resamples."
+        ).replace(r" \%", r"~\%"),
+        "Spread: standard deviation of the seeds' means.",
+        "$p$: "
+        + escaped(
+            f"two-sided paired sign-flip test of the difference from {report.baseline} over queries (their values "
+            f"averaged over seeds), {report.permutations:,} permutations, Holm-corrected"
+            f"{' within each group of rows' if several else ''}."
+        ),
     ]
     if any(row.is_best for row in report.rows):
         parts.append(
-            f"Bold: best mean of a language; ≈: not significantly different from it (p ≥ {1 - report.level:.2g})."
+            f"Bold: the best mean{' of a group' if several else ''}; "
+            rf"$\approx$: not significantly different from it ($p \ge {1 - report.level:.2g}$)."
         )
+    if not _failures(report):
+        parts.append("No trial failed.")
+    if any(row.language is None for row in report.rows):
+        parts.append(escaped(f"Overall: mean over languages.{shared_text(report)}"))
     if report.training_sets:
         sets = "; ".join(f"[{name}] {', '.join(languages)}" for name, languages in report.training_sets.items())
-        parts.append(f"In brackets: one model trained on several languages ({sets}), compared with the baseline's.")
-    return escaped(" ".join(parts))
+        parts.append(
+            escaped(f"In brackets: one model trained on several languages ({sets}), compared with the baseline's.")
+        )
+    return " ".join(parts)
 
 
 def _paper(report: Report) -> str:
-    headings, *rows = paper_table(report)
-    lines = [_row([escaped(cell) for cell in headings]), r"\midrule"]
+    titles, *rows = paper_table(report)
+    lines = [_row([escaped(cell) for cell in titles]), r"\midrule"]
     lines += [_row([escaped(cell) for cell in cells]) for cells in rows]
     caption = escaped(" ".join(["Published mean reciprocal ranks beside ours.", *paper_lines(report)]))
-    return _table("ll" + "r" * (len(headings) - 2), lines, caption, f"tab:{_label(report.study)}-published")
+    return _table("ll" + "r" * (len(titles) - 2), lines, caption, f"tab:{_label(report.study)}-published")
 
 
 def _table(columns: str, lines: list[str], caption: str, label: str) -> str:
@@ -146,11 +181,14 @@ def _table(columns: str, lines: list[str], caption: str, label: str) -> str:
             r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{caption}}}",
             rf"\label{{{label}}}",
-            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+            r"\par\medskip",
+            rf"\def\softncetable{{\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
             *lines,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
+            *(_SMALLER.format(size=size, line=size + 1) for size in (6, 5)),
+            r"\softncetable",
             r"\end{table}",
         ]
     )

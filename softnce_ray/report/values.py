@@ -95,6 +95,18 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SharedQueries:
+    """Languages that are taken to ask the same queries in the same order.
+
+    Attributes:
+        correlation: the least between the values of two of them that were found to go together.
+    """
+
+    languages: tuple[str, ...]
+    correlation: float
+
+
+@dataclass(frozen=True)
 class Published:
     """A published mean reciprocal rank of the same loss, estimator and language as a row of ours.
 
@@ -142,6 +154,7 @@ class Report:
         key_names: full key -> shortest ending that is unambiguous among the settings.
         queries, codebase: language -> number of queries, and of codes that each was ranked against (if
             known).
+        shared: languages whose queries were drawn, and their signs flipped, together in means over languages.
         seeds: those that every arm should have.
         counts: phase -> status -> number of trials, those that run now among them.
         paper: published numbers beside these, where they were asked for.
@@ -173,6 +186,7 @@ class Report:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     paper: PaperComparison | None = None
+    shared: tuple[SharedQueries, ...] = ()
 
 
 def row_name(arm: str, training_set: str | None) -> str:

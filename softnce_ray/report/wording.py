@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from softnce_ray.ranks_file import Measure
 from softnce_ray.report.values import OVERALL, Problem, Published, Report, Row
@@ -31,9 +31,27 @@ def method_line(report: Report) -> str:
         "two-sided paired sign-flip test over queries of the seed-averaged values, "
         f"{report.permutations:,} permutations (the trained models taken as given), Holm-corrected over the "
         f"arms compared with {report.baseline} within each language"
-        + (", and overall (mean over languages)." if overall else ".")
+        + (f", and overall (mean over languages).{shared_text(report)}" if overall else ".")
         + _training_sets_text(report)
     )
+
+
+def shared_text(report: Report) -> str:
+    """Which queries count as the same in means over languages, after another sentence."""
+    if not report.shared:
+        return " Queries of different languages are taken to be different."
+    found = "".join(
+        f" {_and(each.languages)} are taken to ask the same queries in the same order, since their values go together "
+        f"(correlation {each.correlation:.2f}{' or more' if len(each.languages) > 2 else ''}; the runs do not say it): "
+        "overall, each is drawn, and its sign flipped, in all of them at once."
+        for each in report.shared
+    )
+    others = set(report.queries) - {language for each in report.shared for language in each.languages}
+    return found + (" All others are taken to be different." if others else "")
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _training_sets_text(report: Report) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from tokenizers import Tokenizer
 
+from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, load_export
 from softnce_ray.named import EXPORT_SETTINGS, model_content, sentence_model_problem
 
@@ -26,12 +29,16 @@ class Embedder:
       folder: where the model is, absolute.
       content: hash of its files; another model has another one.
       encode_queries, encode_codes: texts in, (n, width) float32 out.
+      measure: what the product of two vectors is: their `cosine`, where they have length one, or any `dot` product.
+      reads: whether the model knows any token of each text; a vector of a text of which it knows none says nothing.
     """
 
     folder: Path
     content: str
     encode_queries: Callable[[Sequence[str]], np.ndarray]
     encode_codes: Callable[[Sequence[str]], np.ndarray]
+    measure: Literal["cosine", "dot"] = "cosine"
+    reads: Callable[[Sequence[str]], list[bool]] = lambda texts: [True] * len(texts)
 
     def codes(self, texts: Sequence[str], steps: Steps = lambda done, total: None) -> np.ndarray:
         """(n, width) float32 vectors of functions, n >= 1, with progress."""
@@ -54,6 +61,9 @@ def open_embedder(model: str | Path) -> Embedder:
     """
     folder = Path(model)
     if not folder.is_dir():
+        for each in (folder.parent, folder):  # a process may have died while it replaced it
+            recover(each)
+    if not folder.is_dir():
         got = "a file" if folder.exists() else "nothing there"
         raise ExportError(
             f"expected the folder of a model at {folder}, got {got}: make one with softnce-ray export STUDY --to DIR, "
@@ -64,7 +74,14 @@ def open_embedder(model: str | Path) -> Embedder:
     folder = folder.resolve()
     if (folder / EXPORT_SETTINGS).is_file():
         exported = load_export(folder)
-        return Embedder(folder, model_content(str(folder)), exported.encode_queries, exported.encode_codes)
+        return Embedder(
+            folder,
+            model_content(str(folder)),
+            exported.encode_queries,
+            exported.encode_codes,
+            exported.config.similarity,
+            lambda texts: [knows_any(exported.tokenizer, text) for text in texts],
+        )
     return _foreign(folder)
 
 
@@ -89,4 +106,15 @@ def _foreign(folder: Path) -> Embedder:
     def encode_codes(texts: Sequence[str]) -> np.ndarray:
         return encoder.encode_document(list(texts), normalize_embeddings=unit, show_progress_bar=False)
 
-    return Embedder(folder, model_content(str(folder)), encode_queries, encode_codes)
+    def reads(texts: Sequence[str]) -> list[bool]:
+        tokenizer = getattr(encoder.tokenizer, "backend_tokenizer", encoder.tokenizer)
+        return [not isinstance(tokenizer, Tokenizer) or knows_any(tokenizer, text) for text in texts]
+
+    measure: Literal["cosine", "dot"] = "cosine" if unit else "dot"
+    return Embedder(folder, model_content(str(folder)), encode_queries, encode_codes, measure, reads)
+
+
+def knows_any(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a tokenizer has a token for any part of a text, other than the one for what it does not know."""
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    return any(token != unknown for token in tokenizer.encode(text, add_special_tokens=False).tokens)

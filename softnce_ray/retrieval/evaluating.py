@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from softnce_ray.corpus.duplicates import normalise_query
 from softnce_ray.corpus.formats import read_judgements
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.evaluation import ranks
@@ -19,7 +20,7 @@ from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.index import Advance, RetrievalError
 from softnce_ray.retrieval.lexical import WordIndex
 from softnce_ray.retrieval.rankings import fused, ranks_of
-from softnce_ray.statistics import Interval, overall_mean_interval
+from softnce_ray.statistics import Interval, overall_mean_interval, same_queries
 
 MODEL, BM25, HYBRID = "model", "bm25", "hybrid"
 SYSTEMS = (MODEL, BM25, HYBRID)
@@ -31,7 +32,8 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Line:
-    """What one system scored in one language: `metrics` by name with 95 % bootstrap intervals over queries.
+    """What one system scored in one language: `metrics` by name with 95 % bootstrap intervals over queries. For the
+    mean over languages a query that several of them ask, by its normalised text, is drawn in all of them at once.
 
     `codes` is the number of codes that every query was ranked against; of the mean over languages, that of all.
     """
@@ -83,19 +85,21 @@ def evaluate_corpus(
     opened, embedder = Corpus.open(corpus), open_embedder(model)
     by_language: dict[str, dict[str, np.ndarray]] = {}
     sizes: dict[str, int] = {}
+    asked: list[list[str]] = []
     for language in languages or opened.languages:
         parts = {each: _texts(opened, language, each, "code") for each in ("valid", "test", "codebase")}
         queries = _texts(opened, language, split, "query")
         if not queries:
             raise RetrievalError(f"expected {split} pairs of {language} in {corpus}, got none: name another --split")
+        asked.append(queries)
         codes = [code for part in parts.values() for code in part]
         first = 0 if split == "valid" else len(parts["valid"])
         targets = np.arange(first, first + len(queries))
         by_language[language] = _ranks(embedder, queries, codes, targets, language, advance)
         sizes[language] = len(codes)
     lines = [
-        _line(language, system, [_metrics(found[system])], sizes[language])
-        for language, found in by_language.items()
+        _line(language, system, [_metrics(found[system])], [queries], sizes[language])
+        for (language, found), queries in zip(by_language.items(), asked, strict=True)
         for system in SYSTEMS
     ]
     if len(by_language) > 1:
@@ -104,6 +108,7 @@ def evaluate_corpus(
                 ALL_LANGUAGES,
                 system,
                 [_metrics(found[system]) for found in by_language.values()],
+                asked,
                 sum(sizes.values()),
             )
             for system in SYSTEMS
@@ -132,6 +137,7 @@ def evaluate_judgements(
     notes: list[str] = []
     values: dict[str, list[dict[str, np.ndarray]]] = {system: [] for system in SYSTEMS}
     sizes: list[int] = []
+    texts_asked: list[list[str]] = []
     for language in sorted(set(judged.languages)):
         asked = [row for row, name in enumerate(judged.languages) if name == language]
         rows = {row for row, code in enumerate(judged.codes) if code.language == language}
@@ -144,20 +150,22 @@ def evaluate_judgements(
             if query in of_query
         }
         texts = [judged.codes[row].code for row in of_code]
-        found = _ndcgs(embedder, [judged.queries[row] for row in asked], texts, relevance, language, advance)
+        queries = [judged.queries[row] for row in asked]
+        found = _ndcgs(embedder, queries, texts, relevance, language, advance)
         kept = ~np.isnan(found[MODEL]["ndcg@all"])
         if not kept.all():
             notes.append(f"{language}: {int((~kept).sum())} of {len(kept)} queries have no relevant code: left out")
         if not kept.any():
             continue
         sizes.append(len(texts))
+        texts_asked.append([query for query, keep in zip(queries, kept, strict=True) if keep])
         for system in SYSTEMS:
             values[system].append({name: each[kept] for name, each in found[system].items()})
-            lines.append(_line(language, system, values[system][-1:], len(texts)))
+            lines.append(_line(language, system, values[system][-1:], texts_asked[-1:], len(texts)))
     if not lines:
         raise RetrievalError(f"expected queries with a relevant code in {qrels}, got none: nothing can be measured")
     if len(sizes) > 1:
-        lines += [_line(ALL_LANGUAGES, system, values[system], sum(sizes)) for system in SYSTEMS]
+        lines += [_line(ALL_LANGUAGES, system, values[system], texts_asked, sum(sizes)) for system in SYSTEMS]
     return Evaluation(embedder.folder, embedder.content, str(qrels), "judgements", tuple(lines), tuple(notes))
 
 
@@ -224,8 +232,16 @@ def _metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _line(language: str, system: str, values: Sequence[Mapping[str, np.ndarray]], codes: int) -> Line:
-    """`values` has one entry for each language."""
-    metrics = {name: overall_mean_interval([each[name][None] for each in values]) for name in values[0]}
+def _line(
+    language: str,
+    system: str,
+    values: Sequence[Mapping[str, np.ndarray]],
+    asked: Sequence[Sequence[str]],
+    codes: int,
+) -> Line:
+    """`values` and the queries `asked` have one entry for each language. Its model is one for all of them, but that
+    has one row: there is no seed to be drawn."""
+    units = same_queries([normalise_query(query) for query in queries] for queries in asked)
+    metrics = {name: overall_mean_interval([each[name][None] for each in values], units=units) for name in values[0]}
     queries = sum(len(next(iter(each.values()))) for each in values)
     return Line(language, system, queries, codes, metrics)

@@ -1,58 +1,34 @@
 """An index: the functions of a source tree or corpus with their vectors, in a folder that is searched without a model's
-training data, and brought up to date by computing only what changed."""
+training data. `indexing` makes it."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from softnce_ray.corpus.arrays import GrowingArray
-from softnce_ray.corpus.pairs import Pair
 from softnce_ray.errors import UserError
-from softnce_ray.folders import appearing
-from softnce_ray.retrieval.embedding import CHUNK, Embedder, open_embedder
-from softnce_ray.retrieval.functions import find_functions
+from softnce_ray.folders import recover
+from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.lexical import WordIndex
 from softnce_ray.retrieval.rankings import fused
 
 INDEX_FILE = "index.json"
-_FORMAT = 1
-_FUNCTIONS = "functions.parquet"
-_VECTORS = "vectors.npy"
+FORMAT = 1
+FUNCTIONS = "functions.parquet"
+VECTORS = "vectors.npy"
 _ABOUT = ("source", "model", "number", "model_folder", "functions", "texts")
-_GROUP_ROWS = 1_000
+GROUP_ROWS = 1_000
 _BLOCK = 65_536
 """Vectors that a query is compared with at a time: in float32 some 64 MB of width 256."""
 
-Number = Literal["float32", "float16"]
 Advance = Callable[[int, int, str], None]
-
-_SCHEMA = pa.schema(
-    [
-        pa.field("language", pa.string(), nullable=False),
-        pa.field("package", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("line", pa.int32(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("documentation", pa.string(), nullable=False),
-        pa.field("vector", pa.int32(), nullable=False),
-        pa.field("digest", pa.binary(16), nullable=False),
-        pa.field("code", pa.string(), nullable=False),
-    ]
-)
 
 
 class RetrievalError(UserError, ValueError):
@@ -63,8 +39,10 @@ class RetrievalError(UserError, ValueError):
 class Hit:
     """A function that answers a query.
 
-    `score` is the product of the two vectors, or with `hybrid` that of the fused ranking. `elsewhere` counts the other
-    functions with the same code, which come as this one hit.
+    `score` is the product of the two vectors: of a model whose `Embedder.measure` is `cosine` their cosine, from -1 to
+    1. With `hybrid` it is the fused score: how many standard deviations the function lies above the mean of all
+    functions, summed over the model and BM25. It orders the answers to one query and is comparable with nothing else.
+    `elsewhere` counts the other functions with the same code, which come as this one hit.
     """
 
     score: float
@@ -76,121 +54,6 @@ class Hit:
     documentation: str
     code: str
     elsewhere: int = 0
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """What making an index did: `texts` of the functions differ, of which `computed` were embedded and `reused` taken
-    from the index that was there; `bytes` is the size of all files."""
-
-    folder: Path
-    functions: int
-    texts: int
-    files: int
-    languages: Mapping[str, int]
-    computed: int
-    reused: int
-    bytes: int
-    passed_over: Mapping[str, int]
-
-
-def build_index(
-    source: str | Path,
-    model: str | Path,
-    out: str | Path,
-    *,
-    number: Number = "float32",
-    tests: bool = True,
-    workers: int = 2,
-    overwrite: bool = False,
-    reading: Advance = lambda done, total, note: None,
-    embedding: Advance = lambda done, total, note: None,
-) -> Indexed:
-    """Make the index `out` of all functions of `source`, or bring it up to date.
-
-    Where `out` is an index of the same model and kind of number, vectors of functions whose code did not change are
-    taken from it. The new index takes its place when it is complete; whatever fails leaves the old one.
-
-    Args:
-      source: a folder of sources, a source file, an archive of sources, or a corpus.
-      model: the folder of a model, see `embedding.open_embedder`.
-      out: the folder to make.
-      number: of the stored vectors; float16 takes half the space, with three digits.
-      tests: functions of tests and examples too.
-      workers: processes that read sources.
-      overwrite: replace an index of something else.
-      reading, embedding: called with progress.
-
-    Raises:
-      RetrievalError: `out` is something else, or an index of another source or model.
-      CorpusError: `source` has no functions.
-      ExportError: the model cannot be loaded.
-      OSError: `out` cannot be written.
-    """
-    source, out = Path(source), Path(out)
-    with _held(out):
-        return _build(source, out, model, number, tests, workers, overwrite, reading, embedding)
-
-
-def _build(
-    source: Path,
-    out: Path,
-    model: str | Path,
-    number: Number,
-    tests: bool,
-    workers: int,
-    overwrite: bool,
-    reading: Advance,
-    embedding: Advance,
-) -> Indexed:
-    old = _old_index(out, overwrite=overwrite)
-    embedder = open_embedder(model)
-    made_of = {"source": str(source.resolve()), "model": embedder.content, "number": number}
-    if old is not None and (changed := [name for name in made_of if made_of[name] != old.made_of[name]]):
-        if not overwrite:
-            raise RetrievalError(
-                f"expected to bring {out} up to date, got another {' and '.join(changed)} than it was made with: give "
-                "another --out, or --overwrite to replace it"
-            )
-        if changed != ["source"]:  # vectors of another model say nothing
-            old = None
-    found = find_functions(
-        source, tests=tests, workers=workers, steps=lambda done, total, count: reading(done, total, f"{count:,} found")
-    )
-    digests = [_digest(each.code) for each in found.functions]
-    vectors_of: dict[bytes, int] = {}
-    for digest in digests:
-        vectors_of.setdefault(digest, len(vectors_of))
-    codes = _first_of_each(found.functions, digests)
-    with appearing(out) as folder:
-        computed = _write_vectors(folder / _VECTORS, vectors_of, codes, embedder, number, old, embedding)
-        _write_functions(folder / _FUNCTIONS, found.functions, digests, vectors_of)
-        WordIndex.fit(f"{each.name} {each.query} {each.code}" for each in codes).save(folder)
-        about = {
-            "format": _FORMAT,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **made_of,
-            "kind": found.kind,
-            "model_folder": str(embedder.folder),
-            "functions": len(found.functions),
-            "texts": len(codes),
-            "files": found.files,
-            "passed_over": dict(sorted(found.passed_over.items())),
-        }
-        (folder / INDEX_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        _put_aside(out, folder)
-    return Indexed(
-        folder=out,
-        functions=len(found.functions),
-        texts=len(codes),
-        files=found.files,
-        languages=dict(Counter(each.language for each in found.functions).most_common()),
-        computed=computed,
-        reused=len(codes) - computed,
-        bytes=size,
-        passed_over=dict(found.passed_over),
-    )
 
 
 @dataclass(frozen=True)
@@ -209,6 +72,8 @@ class Index:
           RetrievalError: it is none, is damaged, or of another version.
         """
         root = Path(folder)
+        if not root.exists():
+            recover(root)  # a process may have died while it replaced it
         try:
             about = json.loads((root / INDEX_FILE).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -219,14 +84,14 @@ class Index:
             ) from None
         except ValueError as error:
             raise _damaged(root, f"{INDEX_FILE} is no JSON ({error})") from error
-        if not isinstance(about, dict) or about.get("format") != _FORMAT:
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
             other = about.get("format") if isinstance(about, dict) else about
             raise RetrievalError(
-                f"expected an index of format {_FORMAT} in {root}, got {other!r}: make it again with softnce-ray index"
+                f"expected an index of format {FORMAT} in {root}, got {other!r}: make it again with softnce-ray index"
             )
         try:
-            vectors = np.load(root / _VECTORS, mmap_mode="r")
-            rows = pq.read_metadata(root / _FUNCTIONS).num_rows
+            vectors = np.load(root / VECTORS, mmap_mode="r")
+            rows = pq.read_metadata(root / FUNCTIONS).num_rows
         except (OSError, ValueError, pa.ArrowException) as error:
             raise _damaged(root, str(error)) from error
         if lacking := [name for name in _ABOUT if name not in about]:
@@ -262,7 +127,7 @@ class Index:
         """The `top` functions for each query, the best first, of equal codes one.
 
         Every vector is compared: the answer is exact. With `hybrid` the ranking is fused with that of BM25 over names,
-        documentation and code, see `rankings.fused`.
+        documentation and code, see `rankings.fused`; where BM25 finds no word of a query it changes nothing.
 
         Raises:
           RetrievalError: the index is damaged, or the vectors have another width.
@@ -276,6 +141,11 @@ class Index:
         else:
             ranked = _nearest(vectors, self.vectors, top)
         return self._hits(ranked)
+
+    def unknown_words(self, queries: Sequence[str]) -> list[list[str]]:
+        """Of each query the words that no function has, neither in its code nor in its name or documentation."""
+        known = self._words()
+        return [known.unknown(query) for query in queries]
 
     def _words(self) -> WordIndex:
         try:
@@ -292,7 +162,7 @@ class Index:
 
     def _hits(self, ranked: Sequence[Sequence[tuple[int, float]]]) -> list[list[Hit]]:
         try:
-            with pq.ParquetFile(self.folder / _FUNCTIONS, memory_map=True) as file:
+            with pq.ParquetFile(self.folder / FUNCTIONS, memory_map=True) as file:
                 numbers = file.read(columns=["vector"]).column("vector").to_numpy()
                 _, first, count = np.unique(numbers, return_index=True, return_counts=True)
                 wanted = sorted({int(first[row]) for each in ranked for row, _ in each})
@@ -310,11 +180,11 @@ def _hit(row: Mapping[str, Any], score: float, elsewhere: int) -> Hit:
 def _rows_at(file: pq.ParquetFile, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Rows by their number, of the row groups that hold them; `wanted` is sorted."""
     found: dict[int, dict[str, Any]] = {}
-    for group in sorted({row // _GROUP_ROWS for row in wanted}):
+    for group in sorted({row // GROUP_ROWS for row in wanted}):
         table = file.read_row_group(group)
         for row in wanted:
-            if row // _GROUP_ROWS == group:
-                found[row] = table.slice(row - group * _GROUP_ROWS, 1).to_pylist()[0]
+            if row // GROUP_ROWS == group:
+                found[row] = table.slice(row - group * GROUP_ROWS, 1).to_pylist()[0]
     return found
 
 
@@ -340,135 +210,6 @@ def _nearest(queries: np.ndarray, vectors: np.ndarray, top: int) -> list[list[tu
         [(int(row), float(score)) for row, score in zip(*each, strict=True)]
         for each in zip(best_rows, best_scores, strict=True)
     ]
-
-
-def _digest(code: str) -> bytes:
-    return hashlib.blake2b(code.encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _first_of_each(functions: Sequence[Pair], digests: Sequence[bytes]) -> list[Pair]:
-    """The first function of each code, in the order in which the codes come."""
-    firsts: dict[bytes, Pair] = {}
-    for function, digest in zip(functions, digests, strict=True):
-        firsts.setdefault(digest, function)
-    return list(firsts.values())
-
-
-def _old_index(out: Path, *, overwrite: bool) -> Index | None:
-    """The index in `out`, or None when nothing is there; a damaged one counts as nothing where it may be replaced."""
-    if not out.exists():
-        return None
-    if not (out / INDEX_FILE).is_file():
-        raise RetrievalError(f"expected to make an index at {out}, got something else there: give another --out")
-    try:
-        return Index.open(out)
-    except RetrievalError:
-        if overwrite:
-            return None
-        raise
-
-
-def _write_vectors(
-    path: Path,
-    vectors_of: Mapping[bytes, int],
-    codes: Sequence[Pair],
-    embedder: Embedder,
-    number: Number,
-    old: Index | None,
-    advance: Advance,
-) -> int:
-    """Write the vectors of `codes`, those that `old` has taken from it; returns how many were computed."""
-    try:
-        known = {} if old is None else _old_rows(old)
-    except (OSError, pa.ArrowException):
-        known = {}  # damaged: all is computed anew
-    digests = list(vectors_of)
-    missing = [row for row, digest in enumerate(digests) if digest not in known]
-    computed = 0
-    file: GrowingArray | None = None
-    try:
-        for start in range(0, len(codes), CHUNK):
-            part = range(start, min(start + CHUNK, len(codes)))
-            new = [row for row in part if digests[row] not in known]
-            fresh = embedder.encode_codes([codes[row].code for row in new]) if new else None
-            width = fresh.shape[1] if fresh is not None else old.vectors.shape[1]  # type: ignore[union-attr]
-            rows = np.empty((len(part), width), number)
-            if fresh is not None:
-                if not np.isfinite(fresh).all():
-                    raise RetrievalError("expected finite vectors, got NaN or infinity: this model has diverged")
-                rows[np.array(new) - start] = fresh
-            if old is not None:
-                for row in part:
-                    if (place := known.get(digests[row])) is not None:
-                        rows[row - start] = old.vectors[place]
-            if file is None:
-                file = GrowingArray(path, np.dtype(number), width)
-            file.append(rows)
-            computed += len(new)
-            if new:
-                advance(computed, len(missing), "")
-    except BaseException as error:
-        if file is not None:
-            file.__exit__(type(error), error, None)
-        raise
-    assert file is not None
-    file.__exit__(None, None, None)
-    return computed
-
-
-def _old_rows(old: Index) -> dict[bytes, int]:
-    table = pq.read_table(old.folder / _FUNCTIONS, columns=["digest", "vector"])
-    return dict(zip(table.column("digest").to_pylist(), table.column("vector").to_pylist(), strict=True))
-
-
-def _write_functions(
-    path: Path, functions: Sequence[Pair], digests: Sequence[bytes], vectors_of: Mapping[bytes, int]
-) -> None:
-    with pq.ParquetWriter(path, _SCHEMA) as writer:
-        for start in range(0, len(functions), _GROUP_ROWS):
-            rows = [
-                {
-                    "language": each.language,
-                    "package": each.package,
-                    "path": each.path,
-                    "line": each.line,
-                    "name": each.name,
-                    "documentation": each.query,
-                    "vector": vectors_of[digest],
-                    "digest": digest,
-                    "code": each.code,
-                }
-                for each, digest in zip(
-                    functions[start : start + _GROUP_ROWS], digests[start : start + _GROUP_ROWS], strict=True
-                )
-            ]
-            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), row_group_size=_GROUP_ROWS)
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Keep an index for one process that makes it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = out.parent / f".{out.name}.lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                raise BlockingIOError  # of one that has just ended, and is no longer the lock
-        except BlockingIOError:
-            raise RetrievalError(
-                f"another process is making the index {out}: wait for it, or give another --out"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _put_aside(out: Path, folder: Path) -> None:
-    """Move the old index beside the new one, which is about to take its place; it goes with the temporary folder."""
-    if out.exists():
-        os.rename(out, folder.parent / "old")
 
 
 def _damaged(folder: Path, why: str) -> RetrievalError:

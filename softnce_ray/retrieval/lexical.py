@@ -18,6 +18,22 @@ _VOCABULARY = "vocabulary.txt"
 _WEIGHTS = "words"
 
 
+def document(name: str, documentation: str, code: str) -> str:
+    """The text that the words of a function come from."""
+    return f"{name} {documentation} {code}"
+
+
+def words_in_none(queries: Sequence[str], documents: Iterable[str]) -> list[list[str]]:
+    """Of each query the words that no document has, each once; documents are read until all are found."""
+    asked = [list(dict.fromkeys(words(query))) for query in queries]
+    missing = {word for each in asked for word in each}
+    for text in documents if missing else ():
+        missing.difference_update(words(text))
+        if not missing:
+            break
+    return [[word for word in each if word in missing] for each in asked]
+
+
 @dataclass(frozen=True)
 class WordIndex:
     """BM25 weights of documents, to be asked by word.
@@ -57,6 +73,10 @@ class WordIndex:
         asked = count_words(known, self.vocabulary)  # adds none: all are known
         asked.resize((len(queries), len(self.vocabulary)))
         return (asked @ self.weights).toarray()
+
+    def unknown(self, query: str) -> list[str]:
+        """The query's words that no document has, each once."""
+        return [word for word in dict.fromkeys(words(query)) if word not in self.vocabulary]
 
     def save(self, folder: Path) -> None:
         # Words are letters or digits: none holds a line's end.

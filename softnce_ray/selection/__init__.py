@@ -3,8 +3,8 @@
 The test split takes no part: what is read of a store is `tracking.selecting.load_validation`.
 """
 
-from softnce_ray.selection.choosing import best_trial, choose
-from softnce_ray.selection.recording import best, query_milliseconds
+from softnce_ray.selection.choosing import best_trial, choose, language_of
+from softnce_ray.selection.recording import best, query_milliseconds, recorded
 from softnce_ray.selection.values import (
     METRICS,
     RULES,
@@ -12,6 +12,7 @@ from softnce_ray.selection.values import (
     Choice,
     Cost,
     Metric,
+    Recorded,
     Rule,
     Scales,
     SelectionError,
@@ -25,6 +26,7 @@ __all__ = [
     "Choice",
     "Cost",
     "Metric",
+    "Recorded",
     "Rule",
     "Scales",
     "SelectionError",
@@ -32,5 +34,7 @@ __all__ = [
     "best",
     "best_trial",
     "choose",
+    "language_of",
     "query_milliseconds",
+    "recorded",
 ]

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.selection.values import Candidate, Choice, Cost, Metric, Rule, Scales, SelectionError
+from softnce_ray.selection.values import (
+    Candidate,
+    Choice,
+    Cost,
+    Metric,
+    Recorded,
+    Rule,
+    Scales,
+    SelectionError,
+    digest_of,
+)
 from softnce_ray.statistics import Difference, overall_difference, overall_mean_interval
 
 _ONE_STANDARD_ERROR = 0.682689492
 """Share of a normal distribution within one standard deviation of its mean."""
+_UNFINISHED = "seeds finished"
 _SAME_SPEED = 1.1
 """Latencies within a tenth are the same: the next measurement would order them otherwise."""
 
@@ -24,7 +36,7 @@ def best_trial(results: StudyResults, *, arm: str | None = None, language: str |
     Raises:
       SelectionError: as of `choose`.
     """
-    name = _language(results, language)
+    name = language_of(results, language)
     complete, left_out = _complete(results, name, arm)
     if not complete:
         raise _nothing(results, name, left_out)
@@ -75,10 +87,11 @@ def choose(
 
     Source: Breiman, Friedman, Olshen, Stone, Classification and Regression Trees, 1984, section 3.4.3.
     """
-    name = _language(results, language)
+    name = language_of(results, language)
     complete, left_out = _complete(results, name, arm)
     if not complete:
         raise _nothing(results, name, left_out)
+    considered = digest_of(trial for trials in complete.values() for trial in trials)
     candidates = _compared(results, name, complete, metric)
     limits: dict[str, float] = {}
     if max_size_mb is not None:
@@ -118,10 +131,33 @@ def choose(
         candidates=tuple(candidates),
         left_out=left_out,
         notes=tuple(notes),
+        considered=considered,
     )
 
 
-def _language(results: StudyResults, language: str | None) -> str:
+def as_recorded(results: StudyResults, language: str, record: Mapping[str, Any] | None) -> Recorded | None:
+    """A choice as `values.as_plain` wrote it down, put beside the study as it is now; None for no such record."""
+    if record is None or not {"arm", "metric", "rule", "run_id"} <= record.keys():
+        return None
+    complete, _ = _complete(results, language, None)
+    now = {trial.run_id: trial for trials in complete.values() for trial in trials}
+    trial = now.get(record["run_id"])
+    return Recorded(
+        arm=record["arm"],
+        metric=record["metric"],
+        rule=record["rule"],
+        limits=record.get("limits") or {},
+        trial=trial,
+        current=trial is not None and record.get("considered") == digest_of(now.values()),
+    )
+
+
+def language_of(results: StudyResults, language: str | None) -> str:
+    """The language, or training set, that is meant.
+
+    Raises:
+      SelectionError: there is no such one, or none is named and there are several.
+    """
     if language is None:
         if len(results.languages) > 1:
             raise SelectionError(
@@ -156,15 +192,19 @@ def _complete(
         if len(of_seed) == len(results.seeds):
             complete[name] = tuple(of_seed[seed] for seed in results.seeds)
         else:
-            left_out[name] = f"{len(of_seed)} of {len(results.seeds)} seeds finished"
+            left_out[name] = f"{len(of_seed)} of {len(results.seeds)} {_UNFINISHED}"
     return complete, left_out
 
 
 def _nothing(results: StudyResults, language: str, left_out: Mapping[str, str]) -> SelectionError:
     reasons = "; ".join(f"{arm}: {reason}" for arm, reason in left_out.items())
-    return SelectionError(
-        f"study {results.study} has no arm to choose in {language} ({reasons}): launch it to its end, or ask for less"
+    unfinished = all(reason.endswith(_UNFINISHED) for reason in left_out.values())
+    advice = (
+        "an arm can be chosen when all its seeds have finished: launch the study to its end"
+        if unfinished
+        else "allow more, or launch the study to its end"
     )
+    return SelectionError(f"study {results.study} has no arm to choose in {language} ({reasons}): {advice}")
 
 
 def _compared(
@@ -176,7 +216,7 @@ def _compared(
     candidates = []
     for arm, trials in complete.items():
         scores = tuple(np.stack([_values(trial, key, metric) for trial in trials]) for key in keys)
-        candidates.append(Candidate(arm, trials, scores, overall_mean_interval(scores)))
+        candidates.append(Candidate(arm, trials, scores, overall_mean_interval(scores, same_models=True)))
     queries = {tuple(each.shape[1] for each in candidate.scores) for candidate in candidates}
     if len(queries) > 1:
         raise SelectionError(
@@ -274,7 +314,7 @@ def _behind(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _difference(a: Candidate, b: Candidate, level: float = 0.95) -> Difference:
     """Mean of a minus mean of b: the seeds are the same, and drawn together."""
-    return overall_difference(a.scores, b.scores, seeds_paired=[True] * len(a.scores), level=level)
+    return overall_difference(a.scores, b.scores, seeds_paired=[True] * len(a.scores), same_models=True, level=level)
 
 
 def _standard_error(a: Candidate, b: Candidate) -> float:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from softnce_ray.results import TrialResult
-from softnce_ray.selection.choosing import choose
-from softnce_ray.selection.values import Choice, Cost, Metric, Rule, Scales, as_plain
+from softnce_ray.results import StudyResults, TrialResult
+from softnce_ray.selection.choosing import as_recorded, choose
+from softnce_ray.selection.values import Choice, Cost, Metric, Recorded, Rule, Scales, SelectionError, as_plain
 from softnce_ray.store import Store
 
 if TYPE_CHECKING:
@@ -39,34 +39,56 @@ def best(
     rule: Rule = "best",
     max_latency_ms: float | None = None,
     max_size_mb: float | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Choice]:
     """`choose` from a store, for one language or training set or for each that the study has, and record the choices in
-    it: tag `selection.<language>` of the parent run and `selected` of the chosen run.
+    it: tag `selection.<language>` of the parent run and `selected` of the chosen run. `export` takes what is recorded.
+
+    Where each language is meant, one in which nothing can be chosen yet is passed over, and `say` is told so.
 
     Raises:
       TrackingError: no such store or study, or it cannot be written.
-      SelectionError: as of `choose`.
+      SelectionError: as of `choose`; where each language is meant, when nothing can be chosen in any.
     """
     from softnce_ray.tracking.selecting import kept_bytes, load_validation, record_choice
 
     place = Store.at(store)
     results = load_validation(place, study)
     scales = Scales(lambda trial: kept_bytes(place, trial.run_id), _stopwatch(place))
-    choices = [
-        choose(
-            results,
-            language=each,
-            metric=metric,
-            rule=rule,
-            max_latency_ms=max_latency_ms,
-            max_size_mb=max_size_mb,
-            scales=scales,
-        )
-        for each in ([language] if language is not None else results.languages)
-    ]
+    choices, nothing = [], []
+    for each in [language] if language is not None else results.languages:
+        try:
+            choices.append(
+                choose(
+                    results,
+                    language=each,
+                    metric=metric,
+                    rule=rule,
+                    max_latency_ms=max_latency_ms,
+                    max_size_mb=max_size_mb,
+                    scales=scales,
+                )
+            )
+        except SelectionError as error:
+            nothing.append(error)
+    if not choices:
+        raise nothing[0] if len(nothing) == 1 else SelectionError("; ".join(map(str, nothing)))
+    for problem in nothing:
+        say(str(problem))
     for choice in choices:
         record_choice(place, study, choice.language, choice.trial.run_id, json.dumps(as_plain(choice)))
     return choices
+
+
+def recorded(store: Store, results: StudyResults, language: str) -> Recorded | None:
+    """The choice that `best` recorded for a language of a study, if there is one.
+
+    Raises:
+      TrackingError: the store does not answer.
+    """
+    from softnce_ray.tracking.choices import read_choice
+
+    return as_recorded(results, language, read_choice(store, results.study, language))
 
 
 def _stopwatch(store: Store) -> Callable[[TrialResult], Cost]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -73,6 +74,8 @@ class Choice:
       candidates: all that could be chosen, by their means, the best first.
       left_out: arm → why it could not be chosen.
       notes: what else the user should know.
+      considered: hash of all trials that could have been chosen before limits, see `digest_of`; a record of a choice is
+        out of date when the study has others.
     """
 
     study: str
@@ -87,6 +90,29 @@ class Choice:
     candidates: tuple[Candidate, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    considered: str = ""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A choice that a store remembers for one language, or training set.
+
+    Attributes:
+      trial: the chosen one; None where it no longer counts or has not finished.
+      current: made of the very trials that could be chosen now.
+    """
+
+    arm: str
+    metric: str
+    rule: str
+    limits: Mapping[str, float]
+    trial: TrialResult | None
+    current: bool
+
+
+def digest_of(trials: Iterable[TrialResult]) -> str:
+    """A hash of which trials these are, in whatever order."""
+    return hashlib.sha256("\n".join(sorted(trial.run_id for trial in trials)).encode()).hexdigest()[:16]
 
 
 def as_plain(choice: Choice) -> dict[str, object]:
@@ -116,6 +142,7 @@ def as_plain(choice: Choice) -> dict[str, object]:
             }
             for each in choice.candidates
         ],
+        "considered": choice.considered,
         "left_out": dict(choice.left_out),
         "notes": list(choice.notes),
     }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import yaml
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.config.settings import NAME
+from softnce_ray.folders import write_text
 from softnce_ray.store import Store, StoreError
 from softnce_ray.study.file import parse_study
 from softnce_ray.study.problems import Problem, StudyError
@@ -42,9 +41,7 @@ def save_study(store: Store, study: StudyConfig) -> None:
     whole = study.model_copy(update={"corpus": str(Path(study.corpus).absolute())})
     path = _path(store, study.study)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        file.write(f"{_DIRECTORY}{Path.cwd()}\n{study_text(whole)}")
-    os.replace(file.name, path)
+    write_text(path, f"{_DIRECTORY}{Path.cwd()}\n{study_text(whole)}")
 
 
 def saved_study(store: Store, name: str) -> SavedStudy:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from softnce_ray.report import Report, arm_metrics, build_report, findings, report_files, to_markdown
 from softnce_ray.results import StudyResults, TrialKey, TrialResult
+from softnce_ray.storage import on_disk
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.reporting import collect
@@ -23,7 +26,7 @@ def sum_up(tracker: Tracker, store: Store, study: str) -> StudyResults:
     """
     results = load_results(store, study)
     report = build_report(results)
-    attempts = Attempts(store.ray(study))
+    attempts = Attempts(store.checkpoints(study))
     finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
     for arm in results.arms:
         metrics = arm_metrics(report, arm)
@@ -32,12 +35,18 @@ def sum_up(tracker: Tracker, store: Store, study: str) -> StudyResults:
             metrics = {**_cell_metrics(language, of_cell), **metrics}
             if of_cell:
                 best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
-                tracker.model(_key(best), attempts.model(best.identity))
+                with _model(attempts, best.identity) as folder:
+                    tracker.model(_key(best), folder)
         tracker.arm_summary(arm, metrics)
     failed = sum(trial.status == "FAILED" for trial in results.trials)
     tracker.study_summary({"trials": len(results.trials), "failed": failed}, _note(report))
     tracker.study_files(report_files(report, collect(store, results, report)))
     return results
+
+
+def _model(attempts: Attempts, identity: str) -> AbstractContextManager[Path | None]:
+    place = attempts.model(identity)
+    return nullcontext() if place is None else on_disk(place)
 
 
 def _note(report: Report) -> str:

@@ -21,6 +21,7 @@ from softnce_ray.ranks_file import RANKS_FILE, place
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
 from softnce_ray.tracking.long_tags import from_pieces
+from softnce_ray.tracking.parent import parent_of
 
 _THREADS = 8
 """One query a run and metric: several at a time, for most of each is waiting."""
@@ -54,7 +55,8 @@ def load_background(store: Store, study: str) -> Background:
     Raises:
       TrackingError: no such store or study.
     """
-    client, parent = _parent(store, study)
+    client = connect(store, must_exist=True)
+    parent = parent_of(client, store, study)
     try:
         with tempfile.TemporaryDirectory() as folder:
             text = fetch_file(store, parent, "study.yaml", folder).read_text(encoding="utf-8")
@@ -100,7 +102,8 @@ def load_distributions(store: Store, study: str, run_ids: Collection[str]) -> tu
     Raises:
       TrackingError: no such store or study, or it cannot be read.
     """
-    client, parent = _parent(store, study)
+    client = connect(store, must_exist=True)
+    parent = parent_of(client, store, study)
     wanted = set(run_ids)
     try:
         having = search_runs(client, parent.info.experiment_id, "tags.distributions = 'yes'")
@@ -157,15 +160,6 @@ def fetch_file(store: Store, run: Run, name: str, folder: str) -> Path:
     """
     files = get_artifact_repository(run.info.artifact_uri, tracking_uri=store.tracking_uri)
     return Path(files.download_artifacts(name, folder))
-
-
-def _parent(store: Store, study: str) -> tuple[MlflowClient, Run]:
-    client = connect(store, must_exist=True)
-    experiment = client.get_experiment_by_name(study)
-    parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
-    if not parents:
-        raise TrackingError(f"no study {study!r} in {without_password(store.tracking_uri)}")
-    return client, parents[0]
 
 
 def _history(client: MlflowClient, run_id: str, name: str) -> History:

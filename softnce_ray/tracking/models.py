@@ -11,14 +11,14 @@ from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, without_password
+from softnce_ray.tracking.parent import parent_of
 
 CHAMPION = "champion"
 """The alias of the version that is to be served."""
@@ -66,22 +66,17 @@ def corpus_of_study(store: Store, study: str) -> str:
     Raises:
       TrackingError: no such store or study.
     """
-    client = connect(store, must_exist=True)
-    experiment = client.get_experiment_by_name(study)
-    parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
-    if not parents:
-        raise TrackingError(f"no study {study!r} in {without_password(store.tracking_uri)}")
-    return parents[0].data.tags["corpus"]
+    return parent_of(connect(store, must_exist=True), store, study).data.tags["corpus"]
 
 
 def write_served(folder: Path, encoder: Path, *, example: str) -> None:
     """Make `folder`, an MLflow model around an exported ONNX folder.
 
-    Its input is a column `text`, its output (n, width) float32; the parameter `side`, `query` or `code`, says how
-    many tokens of a text are read.
+    Its input is texts: a list, an array, a series, or a frame with a column `text`; its output (n, width) float32; the
+    parameter `side`, `query` or `code`, says how many tokens of a text are read.
     """
     signature = ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "text")]),
+        inputs=Schema([ColSpec(DataType.string)]),  # without a name: MLflow refuses lists where columns have one
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
         params=ParamSchema([ParamSpec("side", DataType.string, "code")]),
     )
@@ -91,7 +86,7 @@ def write_served(folder: Path, encoder: Path, *, example: str) -> None:
             python_model=str(_CODE),
             artifacts={"encoder": str(encoder)},
             signature=signature,
-            input_example=(pd.DataFrame({"text": [example]}), {"side": "query"}),
+            input_example=([example], {"side": "query"}),
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
         )
 

@@ -7,47 +7,44 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import (
-    TrackingError,
-    connect,
-    expect_artifacts,
-    first_line,
-    search_runs,
-    without_password,
-)
+from softnce_ray.tracking.connection import TrackingError, connect, expect_artifacts, first_line, search_runs
 from softnce_ray.tracking.history import fetch_file
 from softnce_ray.tracking.long_tags import from_pieces
-from softnce_ray.tracking.runs import best_of_each, rank
+from softnce_ray.tracking.params import current_names
+from softnce_ray.tracking.parent import parent_of, studies_of
+from softnce_ray.tracking.runs import best_of_each
 
 
-def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResults:
+def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str | None = None) -> StudyResults:
     """A study as the store remembers it: all trials of its present arms and languages.
 
     Trials of an arm's earlier settings, space or corpus are left out, and confirm trials of configurations that a
     later search replaced.
 
+    Args:
+      ranks: with what every query of the compared trials scored: a file of each has to be fetched.
+      baseline: an arm that the study must have, which is seen before its trials are read.
+
     Raises:
-      TrackingError: no such store or study.
+      TrackingError: no such store, study or baseline.
     """
     client = connect(store, must_exist=True)
-    experiment = client.get_experiment_by_name(study)
-    parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
-    if experiment is None or not parents:
-        raise TrackingError(
-            f"no study {study!r} in {without_password(store.tracking_uri)}; "
-            f"possible: {', '.join(studies(store)) or 'none yet'}"
-        )
+    parent = parent_of(client, store, study)
+    experiment = client.get_experiment(parent.info.experiment_id)
     expect_artifacts(experiment, store)
-    parent = min(parents, key=rank)
     tags = parent.data.tags
     arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
+    if baseline is not None and baseline not in arms:
+        raise TrackingError(
+            f"baseline must be an arm of study {study!r}, got {baseline!r}; its arms: {', '.join(arms)}"
+        )
     meanings = json.loads(from_pieces("definitions", tags, "{}"))
     runs = best_of_each(search_runs(client, experiment.experiment_id, "tags.role = 'trial'"))
     trials = tuple(
@@ -77,12 +74,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True) -> StudyResult
 
 def studies(store: Store) -> list[str]:
     """Names of the studies in the store, the latest first."""
-    client = connect(store, must_exist=True)
-    return [
-        experiment.name
-        for experiment in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-        if experiment.tags.get("softnce_ray") == "study"
-    ]
+    return studies_of(connect(store, must_exist=True))
 
 
 def download_model(store: Store, run_id: str, to: Path) -> Path:
@@ -117,7 +109,7 @@ def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
         phase=tags["phase"],  # type: ignore[arg-type]
         status=run.info.status,
         identity=tags["identity"],
-        settings=dict(run.data.params),
+        settings=current_names(run.data.params),
         reciprocal_ranks=ranks.get("reciprocal_rank", {}),
         graded_ndcg=ranks.get("graded_ndcg", {}),
         failure=tags.get("failure", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,12 +196,25 @@ class Runs:
         known = self._arms.get((arm, settings)) if settings is not None else self._latest_arm(arm)
         if known is None:
             raise Refused(f"arm {arm} has no run")
-        self._log(known, metrics=_metrics(record.payload["metrics"], 0, record.at))
+        self._log(known, metrics=self._changed(known.run_id, record))
 
     def _study_summary(self, record: Record) -> None:
         note = cut(record.payload["note"], "(softnce-ray report has the rest)")
-        metrics = _metrics(record.payload["metrics"], 0, record.at)
+        metrics = self._changed(self._study(), record)
         self._client.log_batch(self._study(), metrics=metrics, tags=[RunTag("mlflow.note.content", note)])
+
+    def _changed(self, run_id: str, record: Record) -> list[Metric]:
+        """Of a summary's metrics those that the run does not say yet: at step 0, which makes a bar, and where it says
+        another value, at the next step, since no point can be taken back and two of one step make no line."""
+        said = self._client.get_run(run_id).data.metrics
+        metrics = []
+        for each in _metrics(record.payload["metrics"], 0, record.at):
+            if each.key not in said:
+                metrics.append(each)
+            elif not _same(said[each.key], each.value):
+                last = max(point.step for point in self._client.get_metric_history(run_id, each.key))
+                metrics.append(Metric(each.key, each.value, each.timestamp, last + 1))
+        return metrics
 
     def _study_files(self, record: Record) -> None:
         for name, text in record.payload["texts"].items():
@@ -352,11 +366,6 @@ def best_of_each(runs: Iterable[Run]) -> list[Run]:
     return list(found.values())
 
 
-def params_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as MLflow's parameters."""
-    return {name: "none" if value is None else str(value) for name, value in settings.items()}
-
-
 def rank(run: Run) -> tuple[Any, ...]:
     """Of runs of the same thing the least is the one that counts."""
     data = run.data
@@ -375,6 +384,11 @@ def _arm_of(run: Run) -> tuple[str, str]:
 
 def _seen(run: Run) -> _Known:
     return _Known(run.info.run_id, set(run.data.tags), set(run.data.params))
+
+
+def _same(before: float, now: float) -> bool:
+    """Whether two values of a summary are one: it may be made anew, and come out with another last digit."""
+    return math.isclose(before, now, rel_tol=1e-9) or (math.isnan(before) and math.isnan(now))
 
 
 def _metrics(values: Mapping[str, float], step: int, at: int) -> list[Metric]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,8 @@ from softnce_ray.ranks_file import MEASURES, RANKS_FILE, Measure, place
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
+from softnce_ray.tracking.history import fetch_file
+from softnce_ray.tracking.parent import parent_of
 from softnce_ray.tracking.reading import load_results
 
 _SELECTED = "selected"
@@ -28,16 +31,16 @@ def load_validation(store: Store, study: str) -> StudyResults:
       TrackingError: no such store or study, or the ranks of a finished trial cannot be read.
     """
     client, results = connect(store, must_exist=True), load_results(store, study, ranks=False)
-    return dataclasses.replace(results, trials=tuple(_of_validation(client, trial) for trial in results.trials))
+    return dataclasses.replace(results, trials=tuple(_of_validation(client, store, each) for each in results.trials))
 
 
-def _of_validation(client: MlflowClient, trial: TrialResult) -> TrialResult:
+def _of_validation(client: MlflowClient, store: Store, trial: TrialResult) -> TrialResult:
     metrics = {name: value for name, value in trial.metrics.items() if not name.startswith("test_")}
     if trial.phase != "confirm" or trial.status != "FINISHED":
         return dataclasses.replace(trial, metrics=metrics)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = _validation_ranks(client.download_artifacts(trial.run_id, RANKS_FILE, folder))
+            found = _validation_ranks(fetch_file(store, client.get_run(trial.run_id), RANKS_FILE, folder))
     except (OSError, MlflowException, pa.ArrowException) as error:
         raise TrackingError(
             f"run {trial.run_id} ({trial.arm}/{trial.language} seed {trial.seed}) is finished, but its {RANKS_FILE} "
@@ -51,7 +54,7 @@ def _of_validation(client: MlflowClient, trial: TrialResult) -> TrialResult:
     )
 
 
-def _validation_ranks(path: str) -> dict[Measure, dict[str, np.ndarray]]:
+def _validation_ranks(path: Path) -> dict[Measure, dict[str, np.ndarray]]:
     table = pq.read_table(path, filters=[("split", "=", "valid")])
     several = "language" in table.column_names
     languages = np.array(table.column("language").to_pylist() if several else [None] * len(table), dtype=object)
@@ -90,18 +93,16 @@ def record_choice(store: Store, study: str, language: str, run_id: str, text: st
     run (`selected`); an earlier choice of the language gives way.
 
     Raises:
-      TrackingError: the store cannot be written.
+      TrackingError: no such study, or the store cannot be written.
     """
     client = connect(store, must_exist=True)
-    experiment = client.get_experiment_by_name(study)
-    assert experiment is not None, study
+    parent = parent_of(client, store, study)
     try:
-        for run in search_runs(client, experiment.experiment_id, "tags.role = 'trial'"):
+        for run in search_runs(client, parent.info.experiment_id, "tags.role = 'trial'"):
             tags = run.data.tags
             if run.info.run_id != run_id and tags.get("language") == language and _SELECTED in tags:
                 client.delete_tag(run.info.run_id, _SELECTED)
         client.set_tag(run_id, _SELECTED, text)
-        for parent in search_runs(client, experiment.experiment_id, "tags.role = 'study'"):
-            client.set_tag(parent.info.run_id, f"selection.{language}", text)
+        client.set_tag(parent.info.run_id, f"selection.{language}", text)
     except MlflowException as error:
         raise TrackingError(f"the choice cannot be recorded in study {study}: {first_line(error)}") from error

@@ -13,7 +13,7 @@ from mlflow.pyfunc import PythonModel
 
 
 class Encoder(PythonModel):
-    """Vectors of texts: a column `text` in, (n, width) float32 out."""
+    """Vectors of texts: a list, an array, a series or a column `text` in, (n, width) float32 out."""
 
     # Else MLflow tells whoever loads the model to annotate `predict`, though the model has its signature.
     _skip_type_hint_validation = True
@@ -33,12 +33,31 @@ class Encoder(PythonModel):
         side = (params or {}).get("side", "code")
         if side not in ("query", "code"):
             raise ValueError(f"expected params side query or code, got {side!r}")
+        texts = texts_of(model_input)
         with self.lock:
             self.tokenizer.enable_truncation(self.tokens[f"{side}_length"])
-            batch = self.tokenizer.encode_batch([str(text) for text in model_input["text"]])
+            batch = self.tokenizer.encode_batch(texts)
         ids = np.array([text.ids for text in batch], np.int64)
         mask = np.array([text.attention_mask for text in batch], np.int64)
         return self.session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
+
+
+def texts_of(given: Any) -> list[str]:
+    """The texts in what MLflow hands on, which is a frame of one column, named by a number where it was a list, an
+    array or a series. Of a frame whose first column is not `text` MLflow has dropped the others: it is refused.
+    """
+    if hasattr(given, "columns"):
+        names = list(given.columns)
+        if "text" not in names and any(isinstance(name, str) for name in names):
+            raise ValueError(f"expected texts or a column text, got column {names[0]!r}: give frame[['text']]")
+        given = given["text"] if "text" in names else given[names[0]]
+    texts: list[str] = []
+    for cell in [given] if isinstance(given, str) else given:
+        texts.extend(cell if isinstance(cell, list | tuple | np.ndarray) else [cell])  # {"text": [...]} is one cell
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"expected texts, got {type(text).__name__}: {text!r}")
+    return texts
 
 
 mlflow.models.set_model(Encoder())

@@ -20,8 +20,9 @@ from softnce_ray.tracking.credentials import masked
 from softnce_ray.tracking.faults import reason
 from softnce_ray.tracking.journal import Entry, Journal
 from softnce_ray.tracking.long_tags import in_pieces
+from softnce_ray.tracking.params import SEARCHED, arm_params, params_of
 from softnce_ray.tracking.records import Record, now
-from softnce_ray.tracking.runs import Runs, best_of_each, key_of, params_of
+from softnce_ray.tracking.runs import Runs, best_of_each, key_of
 from softnce_ray.tracking.sending import Sender, Unsent
 
 _OPEN_PATIENCE = 15.0
@@ -157,10 +158,13 @@ class Tracker:
     # --- what is written ---
 
     def arm_started(self, arm: str, settings: Mapping[str, Any]) -> None:
-        """Open the run of an arm; an arm whose settings have changed is another arm with the same name."""
-        self._arms[arm] = json.dumps(settings, sort_keys=True)
+        """Open the run of an arm; an arm whose settings have changed, or of which others are searched, is another arm
+        with the same name: parameters of a run cannot change."""
+        params = arm_params(self._record.text if self._record else "", arm, settings)
+        searched = {name: value for name, value in params.items() if value == SEARCHED}
+        self._arms[arm] = json.dumps({**settings, **searched}, sort_keys=True)
         tags = {"study": self._study, "role": "arm", "arm": arm, **self._versions}
-        self._write("arm_started", arm=arm, settings=self._arms[arm], params=params_of(settings), tags=tags)
+        self._write("arm_started", arm=arm, settings=self._arms[arm], params=params, tags=tags)
 
     def trial_started(self, key: TrialKey, settings: Mapping[str, Any], *, attempt: int = 1) -> None:
         """Open or reopen a trial's run; `attempt` counts from 1 how often it was started."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from softnce_ray.config import TrialConfig, identity
+from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Corpus
 from softnce_ray.model import Model, save_model
 from softnce_ray.preparation import open_data, prepare
@@ -65,7 +66,9 @@ def trained(train_one: Callable[[TrialConfig], TrainResult]) -> Callable[..., Mo
 
 @dataclass(frozen=True)
 class Kept:
-    """A store with studies `bags` and `attention`, of one finished trial each that keeps its model."""
+    """A store with studies `bags` and `attention`, of one arm whose best trial keeps its model, and `both`, of two such
+    arms: `bag`, and `mean`, which is larger and has the better validation MRR. `runs` has the runs that keep a model,
+    of `both` by `both/ARM`."""
 
     store: Store
     corpus: Path
@@ -79,45 +82,55 @@ def kept(
 ) -> Kept:
     root = tmp_path_factory.mktemp("kept")
     store = Store(root, f"sqlite:///{root}/mlflow.db")
-    runs, results = {}, {}
-    for study, encoder in (("bags", "bag"), ("attention", "mean")):
-        config = config_of(ENCODERS[encoder])
-        result = train_one(config)
-        runs[study] = _keep(store, study, config, result, tiny_corpus, root / study)
-        results[study] = result
+    bag, mean = (train_one(config_of(ENCODERS[name])) for name in ("bag", "mean"))
+    runs = {
+        "bags": keep(store, "bags", {"plain": bag}, tiny_corpus)["plain"],
+        "attention": keep(store, "attention", {"plain": mean}, tiny_corpus)["plain"],
+        **{f"both/{arm}": run for arm, run in keep(store, "both", {"bag": bag, "mean": mean}, tiny_corpus).items()},
+    }
+    results = {"bags": bag, "attention": mean, "both/bag": bag, "both/mean": mean}
     return Kept(store, tiny_corpus, runs, results)
 
 
-def _keep(store: Store, study: str, config: TrialConfig, result: TrainResult, folder: Path, work: Path) -> str:
-    """What a launch writes: the study, its arm, two trials, and the model of the first."""
+def keep(store: Store, study: str, results: Mapping[str, TrainResult], folder: Path) -> dict[str, str]:
+    """What a launch writes: the study, its arms with two trials each, and the model of the first; a later arm has the
+    better validation MRR. Returns arm → the run that keeps a model."""
     corpus = Corpus.open(folder)
     record = StudyRecord(
         study=study,
         question="why?",
-        baseline="plain",
-        arms=("plain",),
+        baseline=next(iter(results)),
+        arms=tuple(results),
         languages=("python",),
         seeds=(0, 1),
         corpus=str(folder),
         corpus_fingerprint=corpus.fingerprint,
         text="study: text\n",
-        definitions={"plain": "meaning"},
+        definitions=dict.fromkeys(results, "meaning"),
     )
-    (work / "model").mkdir(parents=True)
-    save_model(result.model, work / "model")
     ids = {split: corpus.table("python", split, columns=["id"]).column("id").to_pylist() for split in ("valid", "test")}
-    write_ranks(work / RANKS_FILE, ids, {"reciprocal_rank": result.reciprocal_ranks})
     tracker = Tracker(store, record, versions={})
-    tracker.arm_started("plain", {"loss.name": "infonce"})
-    for seed in (0, 1):
-        key = TrialKey("plain", "python", "confirm", seed, identity(config, corpus.fingerprint)[:15] + str(seed))
-        tracker.trial_started(key, {"loss.name": "infonce", "seed": seed})
-        metrics = {**result.metrics, "best_valid_mrr": result.metrics["best_valid_mrr"] - seed / 100}
-        tracker.trial_ended(key, "FINISHED", metrics=metrics, ranks=work / RANKS_FILE)
-        if seed == 0:
-            tracker.model(key, work / "model")
-    tracker.study_ended("FINISHED")
-    tracker.wait()
-    (run_id,) = [known.run_id for key, known in tracker.known().items() if key.seed == 0]
-    assert not tracker.close()
-    return run_id
+    with tempfile.TemporaryDirectory() as work:
+        for number, (arm, result) in enumerate(results.items()):
+            place = Path(work) / arm
+            (place / "model").mkdir(parents=True)
+            save_model(result.model, place / "model")
+            write_ranks(place / RANKS_FILE, ids, {"reciprocal_rank": result.reciprocal_ranks})
+            tracker.arm_started(arm, {"loss.name": "infonce"})
+            for seed in (0, 1):
+                key = TrialKey(arm, "python", "confirm", seed, f"{arm}-{seed}-{corpus.fingerprint[:8]}")
+                tracker.trial_started(key, {"loss.name": "infonce", "seed": seed})
+                best = (number + 1) / 10 - seed / 100
+                tracker.trial_ended(
+                    key,
+                    "FINISHED",
+                    metrics={**result.metrics, "best_valid_mrr": best},
+                    ranks=place / RANKS_FILE,
+                )
+                if seed == 0:
+                    tracker.model(key, place / "model")
+        tracker.study_ended("FINISHED")
+        tracker.wait()
+        runs = {key.arm: known.run_id for key, known in tracker.known().items() if key.seed == 0}
+        assert not tracker.close()
+    return runs

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from softnce_ray import folders
 from softnce_ray.config import ArmConfig
 from softnce_ray.corpus import Pair
 from softnce_ray.corpus.tokens import SPECIAL
-from softnce_ray.export import FORMATS, ExportError, load_export, write_export, writing
+from softnce_ray.export import FORMATS, ExportError, load_export, write_export
 from softnce_ray.export.checking import expect
 from softnce_ray.export.fresh import in_this_process
 from softnce_ray.export.writing import INT8, write_formats
@@ -167,16 +168,17 @@ def test_the_earlier_export_is_back_when_the_new_one_cannot_take_its_place(
 ) -> None:
     model = trained("bag")
     write_export(model, tmp_path / "best", "earlier")
-    rename = writing.os.rename
+    rename = folders.os.rename
 
     def refused(source: Path, target: Path) -> None:
-        if Path(source).parent.name.startswith(".best-") and Path(target) == tmp_path / "best" and not moved:
+        if Path(source).parent.name == "new" and Path(target) == tmp_path / "best" and not moved:
             moved.append(source)
             raise OSError("no")
         rename(source, target)
 
     moved: list[Path] = []
-    monkeypatch.setattr(writing.os, "rename", refused)
+    monkeypatch.setattr(folders, "_exchanged", lambda a, b: False)
+    monkeypatch.setattr(folders.os, "rename", refused)
     with pytest.raises(OSError, match="no"):
         write_export(model, tmp_path / "best", "new", replace=True)
     assert moved

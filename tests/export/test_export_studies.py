@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,15 +20,23 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from servers import MlflowServer
+from typer.testing import CliRunner
 
+from softnce_ray.cli import app
 from softnce_ray.corpus import Pair, build_corpus
 from softnce_ray.errors import UserError
-from softnce_ray.export import FORMATS, ExportError, export, load_export
+from softnce_ray.export import FORMATS, ExportError, export, load_export, write_export
+from softnce_ray.export.choosing import Chosen, trial_of_study
+from softnce_ray.model import save_model
+from softnce_ray.retrieval import open_embedder
+from softnce_ray.selection import as_plain, best
 from softnce_ray.store import Store
-from softnce_ray.tracking import TrackingError
+from softnce_ray.tracking import TrackingError, load_results
 from softnce_ray.tracking.models import register
+from softnce_ray.tracking.selecting import record_choice
 
-from .conftest import Kept
+from .conftest import Kept, keep
 
 TEXTS = ["Parse the date of every customer.", "def decode_calendar(buyers):\n    return buyers", "", "<pad> lamp"]
 NEEDS_ONNX = pytest.mark.skipif(
@@ -70,8 +79,27 @@ def test_every_format_of_a_study_is_read_by_a_fresh_process_and_gives_vectors_an
     monkeypatch.setenv("MLFLOW_TRACKING_URI", kept.store.tracking_uri)
     served = mlflow.pyfunc.load_model("models:/bags@champion")
     for side, expected in (("query", model.encode_queries(TEXTS)), ("code", model.encode_codes(TEXTS))):
-        got = served.predict(pd.DataFrame({"text": TEXTS}), params={"side": side})
-        np.testing.assert_allclose(got, expected, atol=1e-5)
+        frame = pd.DataFrame({"text": TEXTS})
+        series = pd.Series(TEXTS)
+        for given in (
+            TEXTS,
+            np.array(TEXTS),
+            series,
+            series.rename("text"),
+            frame,
+            {"text": TEXTS},
+            frame.to_dict("records"),
+        ):
+            got = served.predict(given, params={"side": side})
+            np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(served.predict(TEXTS[0]), model.encode_codes(TEXTS[:1]), atol=1e-5)
+    for given, says in (
+        (frame.assign(id="7")[["id", "text"]], r"column text, got column 'id': give frame\[\['text'\]\]"),
+        (pd.DataFrame({"query": TEXTS}), "column text, got column 'query'"),
+        ([TEXTS[0], None], "expected texts, got"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            served.predict(given)
 
 
 def codes_of(kept: Kept) -> list[str]:
@@ -104,16 +132,21 @@ def test_a_server_of_mlflow_answers_a_query_with_the_vector_of_the_training_code
         )
     try:
         wait_for(f"http://127.0.0.1:{port}/ping", server, tmp_path / "log")
-        body = {"dataframe_records": [{"text": text} for text in TEXTS], "params": {"side": "query"}}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            vectors = json.load(answer)["predictions"]
+        for texts in (
+            {"dataframe_records": [{"text": text} for text in TEXTS]},
+            {"dataframe_split": {"columns": ["text"], "data": [[text] for text in TEXTS]}},
+            {"inputs": TEXTS},
+        ):
+            body = json.dumps({**texts, "params": {"side": "query"}}).encode()
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                vectors = json.load(answer)["predictions"]
+            np.testing.assert_allclose(vectors, kept.results["attention"].model.encode_queries(TEXTS), atol=1e-5)
     finally:
         os.killpg(server.pid, 15)
         server.wait(30)
-    np.testing.assert_allclose(vectors, kept.results["attention"].model.encode_queries(TEXTS), atol=1e-5)
 
 
 def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -125,6 +158,159 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.2)
     raise AssertionError(log.read_text())
+
+
+def command(*arguments: object) -> Any:
+    done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+@NEEDS_ONNX
+@pytest.mark.slow
+def test_an_export_becomes_champion_of_a_server_which_hands_it_out(
+    kept: Kept, mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store", mlflow_server.uri)
+    runs = keep(store, "remote", {"plain": kept.results["bags"]}, kept.corpus)
+    asked = ("--formats", "mlflow", "--store", store.root, "--tracking-uri", store.tracking_uri)
+    first = command("export", "remote", "--to", tmp_path / "first", *asked)
+    assert first.stdout.splitlines()[-1] == "registered remote version 1, champion"
+    again = command("export", runs["plain"], "--to", tmp_path / "again", "--register", "remote", *asked)
+    assert again.stdout.splitlines()[-1] == "registered remote version 2, champion in place of version 1"
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    version = client.get_model_version_by_alias("remote", "champion")
+    assert (str(version.version), version.run_id, version.tags["arm"]) == ("2", runs["plain"], "plain")
+    shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(tmp_path / "again")  # what is loaded comes from the server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+    served = mlflow.pyfunc.load_model("models:/remote@champion")
+    got = served.predict(pd.DataFrame({"text": TEXTS}), params={"side": "query"})
+    np.testing.assert_allclose(got, kept.results["bags"].model.encode_queries(TEXTS), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_by_its_id_with_the_command(kept: Kept, tmp_path: Path) -> None:
+    run = kept.runs["both/bag"]
+    done = command("export", run, "--to", tmp_path / "best", "--formats", "hf", "--store", kept.store.root)
+    assert f"{tmp_path / 'best'}: bag/python seed 0" in done.stdout and "30 of 30 ranks as stored" in done.stdout
+    assert "bag/python seed 0: the run that was asked for" in done.stderr
+    assert "asked for by its id" in (tmp_path / "best" / "README.md").read_text()
+    np.testing.assert_allclose(
+        load_export(tmp_path / "best").encode_queries(TEXTS),
+        kept.results["both/bag"].model.encode_queries(TEXTS),
+        atol=1e-6,
+    )
+
+
+@pytest.fixture
+def chosen_bag(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of the study `both` in which `best` recorded the small arm, though the other one is better."""
+    root = tmp_path_factory.mktemp("chosen")
+    store = Store(root, f"sqlite:///{root}/mlflow.db")
+    keep(store, "both", {"bag": kept.results["both/bag"], "mean": kept.results["both/mean"]}, kept.corpus)
+    sizes = {}
+    for arm in ("bag", "mean"):
+        (root / arm).mkdir()
+        save_model(kept.results[f"both/{arm}"].model, root / arm)
+        sizes[arm] = sum(path.stat().st_size for path in (root / arm).iterdir())
+    assert sizes["bag"] < sizes["mean"]
+    (choice,) = best("both", store=store, max_size_mb=(sizes["bag"] + sizes["mean"]) / 2e6)
+    assert choice.chosen.arm == "bag"
+    return store
+
+
+def chosen_of(store: Store, **options: Any) -> Chosen:
+    asked = {"arm": None, "language": None, "rule": None, **options}
+    return trial_of_study(store, load_results(store, "both"), **asked)
+
+
+def test_what_best_has_recorded_is_exported_while_its_trials_are_the_current_ones(
+    kept: Kept, chosen_bag: Store
+) -> None:
+    plain = chosen_of(kept.store)
+    assert plain.trial.arm == "mean"
+    assert plain.how.endswith("best mean validation MRR; softnce-ray best both --rule … records another choice")
+    recorded = chosen_of(chosen_bag)
+    assert recorded.trial.arm == chosen_of(chosen_bag, rule="recorded").trial.arm == "bag"
+    assert "recorded (rule best, metric mrr, at most 0.0" in recorded.how and "--rule best takes" in recorded.how
+    assert "Chosen by validation alone (rule best, metric mrr, at most" in recorded.why
+    for options, says in (
+        ({"rule": "best"}, "as --rule says; without it the choice that softnce-ray best has recorded"),
+        ({"arm": "mean"}, "the best seed of arm mean by validation MRR, as --arm says"),
+    ):
+        other = chosen_of(chosen_bag, **options)
+        assert other.trial.arm == "mean" and says in other.how
+    assert chosen_of(chosen_bag, arm="bag").trial.run_id == recorded.trial.run_id
+
+    parts = {"bag": kept.results["both/bag"], "mean": kept.results["both/mean"], "late": kept.results["both/bag"]}
+    keep(chosen_bag, "both", parts, kept.corpus)
+    stale = chosen_of(chosen_bag)
+    assert stale.trial.arm == "late"
+    assert "recorded choice (bag, rule best, metric mrr, at most" in stale.how
+    assert "was made of other trials than there are now: softnce-ray best both chooses again" in stale.how
+    with pytest.raises(ExportError, match=r"expected a choice .* got one that was made of other trials"):
+        chosen_of(chosen_bag, rule="recorded")
+
+
+def test_a_recorded_choice_that_is_wanted_must_be_there_and_keep_a_model(kept: Kept, chosen_bag: Store) -> None:
+    with pytest.raises(ExportError, match=r"recorded for python of study both, got none: softnce-ray best both"):
+        chosen_of(kept.store, rule="recorded")
+    with pytest.raises(ExportError, match="give no --arm"):
+        chosen_of(kept.store, rule="recorded", arm="bag")
+    with pytest.raises(ExportError, match="recorded or best, got 'cheapest'"):
+        chosen_of(kept.store, rule="cheapest")
+    (choice,) = best("both", store=chosen_bag)
+    other = next(each for each in choice.chosen.trials if each.run_id != choice.trial.run_id)
+    record = {**as_plain(choice), "run_id": other.run_id}
+    record_choice(chosen_bag, "both", "python", other.run_id, json.dumps(record))
+    with pytest.raises(ExportError, match=rf"recorded choice is .* seed {other.seed} .* keeps no model.*--rule best"):
+        chosen_of(chosen_bag)
+
+
+@pytest.mark.slow
+def test_the_command_says_which_choice_it_took_and_how_to_get_the_other(chosen_bag: Store, tmp_path: Path) -> None:
+    asked = ("--formats", "hf", "--no-ranks", "--store", chosen_bag.root)
+    done = command("export", "both", "--to", tmp_path / "best", *asked)
+    assert "bag/python seed 0: as softnce-ray best has recorded (rule best, metric mrr, at most" in done.stderr
+    assert "--rule best takes the best mean MRR" in done.stderr
+    assert "bag/python seed 0, valid MRR" in done.stdout
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from softnce_ray import folders
+from softnce_ray.export.fresh import in_this_process
+from softnce_ray.export.exporting import write_export
+from softnce_ray.model import load_model
+
+def killed_between(work, final, old, *, replace):
+    os.rename(final, old)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+folders._put = killed_between
+write_export(load_model(Path(sys.argv[1])), Path(sys.argv[2]), "new", replace=True)
+"""
+
+
+@pytest.mark.slow
+def test_an_export_whose_replacement_was_killed_is_back_with_the_next_command(kept: Kept, tmp_path: Path) -> None:
+    model, target = kept.results["bags"].model, tmp_path / "exports" / "best"
+    write_export(model, target, "earlier")
+    (tmp_path / "model").mkdir()
+    save_model(model, tmp_path / "model")
+    killed = subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "model", target], timeout=240)
+    assert killed.returncode == -9 and not target.exists()
+    assert open_embedder(target).folder == target  # what reads it finds it
+    assert [path.name for path in target.parent.iterdir()] == ["best"]
+    subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "model", target], timeout=240)
+    with pytest.raises(ExportError, match="something already"):
+        export("bags", target, store=kept.store)
+    assert (target / "README.md").read_text() == "earlier"
+    write_export(model, target, "new", replace=True)
+    assert (target / "README.md").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["best"]
 
 
 @pytest.mark.slow
@@ -154,6 +340,7 @@ def test_one_format_is_the_folder_itself_with_a_card_of_what_is_known(kept: Kept
         ({"study": "0" * 32}, "no run 0000.* in sqlite"),
         ({"study": "nothing"}, "no study 'nothing'.*possible: "),
         ({"study": "RUN", "arm": "plain"}, "is one trial: give no --arm"),
+        ({"study": "RUN", "rule": "best"}, "is one trial: give no .*--rule"),
         ({"study": "PARENT"}, "expected the run of a trial, got .*, which is the run of study"),
         ({"study": "OTHER"}, "keeps no model: only the best trial"),
         ({"corpus": "/nowhere"}, "expected a corpus folder at /nowhere"),
