@@ -18,7 +18,9 @@ from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_ra
 from softnce_ray.training import TrainingError, epoch_batches, hash_seed
 
 
-def train_sentence_encoder(settings: SimCSEEstimator, arm: ArmConfig, queries: Ragged, vocabulary: int) -> DualEncoder:
+def train_sentence_encoder(
+    settings: SimCSEEstimator, arm: ArmConfig, queries: Ragged, vocabulary: int, *, device: str = "cpu"
+) -> DualEncoder:
     """An encoder of the arm's kind whose cosine says how alike two queries are.
 
     A transformer's masks are its own dropout; a bag, which has none, drops a share of the tokens.
@@ -26,6 +28,7 @@ def train_sentence_encoder(settings: SimCSEEstimator, arm: ArmConfig, queries: R
     Args:
       queries: token ids of all training queries.
       vocabulary: number of token ids of their tokenizer.
+      device: a torch device.
 
     Raises:
       TrainingError: fewer queries than a batch, or a loss that is not finite.
@@ -36,7 +39,7 @@ def train_sentence_encoder(settings: SimCSEEstimator, arm: ArmConfig, queries: R
             f"estimator simcse: expected at least batch_size {settings.batch_size} training queries, got {len(queries)}"
         )
     torch.manual_seed(settings.seed)
-    encoder = build_encoder(arm.model_copy(update={"similarity": "cosine"}), vocabulary).train()
+    encoder = build_encoder(arm.model_copy(update={"similarity": "cosine"}), vocabulary).to(device).train()
     optimisation = arm.training.model_copy(
         update={"learning_rate": settings.learning_rate, "epochs": settings.epochs, "batch_size": settings.batch_size}
     )
@@ -50,7 +53,10 @@ def train_sentence_encoder(settings: SimCSEEstimator, arm: ArmConfig, queries: R
             texts = queries.take(rows)
             bag = isinstance(encoder.tower, Bag)
             views = [_masked(texts, settings.dropout, chance) if bag else texts for _ in range(2)]
-            first, second = (encoder(torch.from_numpy(view.ids), torch.from_numpy(view.offsets)) for view in views)
+            first, second = (
+                encoder(torch.from_numpy(view.ids).to(device), torch.from_numpy(view.offsets).to(device))
+                for view in views
+            )
             loss = infonce(first @ second.T / settings.score_temperature)
             loss.backward()
             clip_gradients(encoder.parameters(), optimisation.max_gradient_norm)

@@ -10,11 +10,11 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
 from softnce_ray.config import TrialConfig
-from softnce_ray.corpus.tokens import concatenate
+from softnce_ray.corpus.tokens import Ragged, concatenate
 from softnce_ray.diagnostics import space_diagnostics
 from softnce_ray.distributions import Distributions, together
 from softnce_ray.encoders import DualEncoder, build_encoder
@@ -25,6 +25,7 @@ from softnce_ray.objective import Batch, batch_loss, distribute, observe, prepar
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
 from softnce_ray.ranks_file import place
 from softnce_ray.training_data import EvaluationData, TrainingData
+from softnce_ray.workers import ALONE, Workers
 
 Report = Callable[[dict[str, float], Checkpoint], None]
 """Called after each epoch with its metrics (`at`: when it was measured, in milliseconds since 1970) and a checkpoint;
@@ -68,13 +69,15 @@ def train(
     device: str = "cpu",
     resume: Checkpoint | None = None,
     read_test: bool = False,
+    workers: Workers = ALONE,
 ) -> TrainResult:
     """Train one encoder and keep the weights of its best epoch by validation MRR, with several languages by the mean of
     theirs. Each batch is drawn from the pairs of all training languages.
 
     The same configuration and data give the same numbers on the same machine and number of threads, whether
     or not the run was interrupted after an epoch and resumed: every random choice of an epoch comes from
-    (seed, epoch).
+    (seed, epoch). Several workers train on the same batches as one, with the whole batch as negatives of each
+    query, and differ from it by rounding and by what dropout drops.
 
     Args:
       config: all settings of the run.
@@ -85,6 +88,8 @@ def train(
       resume: go on after this checkpoint.
       read_test: evaluate the best weights on the test split at the end. Leave it off while anything is
         still being chosen.
+      workers: the processes that train this model, all of which call this with the same arguments; only the first
+        reports.
 
     Raises:
       TrainingError: fewer pairs than a batch, nothing to evaluate on, or a foreign checkpoint.
@@ -97,6 +102,11 @@ def train(
         raise TrainingError(
             f"expected at least batch_size {settings.batch_size} training pairs, got "
             f"{len(data.train.queries)}: lower training.batch_size or use a larger corpus"
+        )
+    if settings.batch_size < workers.count:
+        raise TrainingError(
+            f"expected at most as many workers as a batch has pairs, {settings.batch_size}, got {workers.count}: lower "
+            "resources.workers"
         )
     if resume is not None and resume.progress.identity != identity:
         raise TrainingError(f"expected a checkpoint of trial {identity}, got one of {resume.progress.identity}")
@@ -120,9 +130,10 @@ def train(
         encoder.load_state_dict(resume.encoder)
         for optimiser, state in zip(optimisers, resume.optimisers, strict=True):
             restore_optimiser(optimiser, state)
+    trained = workers.together(encoder)
 
     for epoch in range(progress.epoch + 1, settings.epochs + 1):
-        torch.manual_seed(hash_seed(config.seed, epoch))  # dropout
+        torch.manual_seed(hash_seed(config.seed, epoch, workers.rank))  # dropout
         started = time.perf_counter()
         total = torch.zeros((), device=device)
         observed: list[dict[str, Tensor]] = []
@@ -130,7 +141,7 @@ def train(
         order = epoch_batches(len(data.train.queries), settings.batch_size, config.seed, epoch)
         for number, batch in enumerate(prepared(order, config, data, device)):
             rate = learning_rate((epoch - 1) * batches + number, settings.epochs * batches, settings)
-            loss, scores = _step(encoder, optimisers, rate, batch, config, data, device)
+            loss, scores = _step(trained, optimisers, rate, batch, config, data, device, workers)
             total += loss
             if number % max(_APART, batches // _OBSERVED) == 0:
                 observed.append(observe(scores, batch, config))
@@ -142,7 +153,7 @@ def train(
             )
         seconds = time.perf_counter() - started
 
-        valid = _evaluate_all(encoder, data, "valid")
+        valid = _evaluate_all(encoder, data, "valid", workers)
         measured = _metrics(valid, "valid")
         mrr = measured["valid_mrr"]
         improved = mrr > progress.best_valid_mrr
@@ -169,13 +180,15 @@ def train(
             }
         )
         states = [optimiser_state(optimiser) for optimiser in optimisers]
-        report(history[-1], Checkpoint(progress, dict(encoder.state_dict()), best, states, list(history)))
+        if workers.first:
+            report(history[-1], Checkpoint(progress, dict(encoder.state_dict()), best, states, list(history)))
 
     encoder.load_state_dict(best)
+    workers.send(encoder.state_dict().values())  # another's best epoch may be another, by rounding
     result = {"epoch": settings.epochs, "best_epoch": progress.best_epoch, "best_valid_mrr": progress.best_valid_mrr}
     reciprocal_ranks, graded = {}, {}
     for split in splits:
-        found = _evaluate_all(encoder, data, split)
+        found = _evaluate_all(encoder, data, split, workers)
         result |= _metrics(found, split)
         for language, texts in data.evaluated.items():
             several = language if len(found) > 1 else None
@@ -188,22 +201,26 @@ def train(
 
 
 def _step(
-    encoder: DualEncoder,
+    encoder: nn.Module,
     optimisers: list[torch.optim.Optimizer],
     rate: float,
     batch: Batch,
     config: TrialConfig,
     data: TrainingData,
     device: str,
+    workers: Workers,
 ) -> tuple[Tensor, Tensor]:
-    """One update on the pairs of a batch; returns their loss and (B, B) scores."""
-    rows = batch.rows
+    """One update on the pairs of a batch, of which this worker encodes its share; returns their loss and (B, B)
+    scores."""
+    total = len(batch.rows)
+    rows = batch.rows[workers.share(total)]
     texts = concatenate([data.train.queries.take(rows), data.train.codes.take(rows)])
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.training.precision == "bf16"):
         vectors = encoder(_to(texts.ids, device), _to(texts.offsets, device))
-    scores = vectors[: len(rows)] @ vectors[len(rows) :].T / config.resolved_temperature
+    queries, codes = (workers.gather(each, total) for each in (vectors[: len(rows)], vectors[len(rows) :]))
+    scores = queries @ codes.T / config.resolved_temperature
     loss = batch_loss(scores, batch, config)
-    loss.backward()
+    workers.scaled(loss).backward()
     clip_gradients(encoder.parameters(), config.training.max_gradient_norm)
     for optimiser in optimisers:
         for group in optimiser.param_groups:
@@ -236,9 +253,10 @@ def epoch_batches(pairs: int, batch_size: int, seed: int, epoch: int) -> Iterato
         yield order[start : start + batch_size]
 
 
-def hash_seed(seed: int, epoch: int) -> int:
-    """A seed for torch of its own for each epoch of a run."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def hash_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """A seed for torch of its own for each epoch of a run, and each of its workers."""
+    entropy = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True)
@@ -252,15 +270,15 @@ class _Evaluation:
     graded: np.ndarray | None
 
 
-def _evaluate_all(encoder: DualEncoder, data: TrainingData, split: str) -> dict[str, _Evaluation]:
+def _evaluate_all(encoder: DualEncoder, data: TrainingData, split: str, workers: Workers) -> dict[str, _Evaluation]:
     """The evaluation of each language, among its own codebase."""
-    return {language: _evaluate(encoder, texts, split) for language, texts in data.evaluated.items()}
+    return {language: _evaluate(encoder, texts, split, workers) for language, texts in data.evaluated.items()}
 
 
-def _evaluate(encoder: DualEncoder, data: EvaluationData, split: str) -> _Evaluation:
+def _evaluate(encoder: DualEncoder, data: EvaluationData, split: str, workers: Workers) -> _Evaluation:
     """Each query of a split against the whole codebase."""
-    codes = encode(encoder, concatenate(data.codebase))
-    queries = encode(encoder, data.split(split).queries)
+    codes = _encode(encoder, concatenate(data.codebase), workers)
+    queries = _encode(encoder, data.split(split).queries, workers)
     own = torch.arange(data.first(split), data.first(split) + len(queries), device=codes.device)
     partners = data.partners.get(split)
     return _Evaluation(
@@ -269,6 +287,13 @@ def _evaluate(encoder: DualEncoder, data: EvaluationData, split: str) -> _Evalua
         ranks(queries, codes, own),
         None if partners is None else graded_ndcg(queries, codes, own, partners),
     )
+
+
+def _encode(encoder: DualEncoder, texts: Ragged, workers: Workers) -> Tensor:
+    """Vectors of all texts, of which each worker encodes its share."""
+    share = workers.share(len(texts))
+    own = texts if workers.count == 1 else texts.take(np.arange(share.start, share.stop))
+    return workers.gather(encode(encoder, own), len(texts))
 
 
 def _metrics(found: Mapping[str, _Evaluation], split: str) -> dict[str, float]:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softnce_ray import estimators, preparation
+from softnce_ray import estimators
 from softnce_ray.config import ArmConfig
 from softnce_ray.corpus import Corpus
 from softnce_ray.estimators import BM25, Embedded, words
 from softnce_ray.preparation import prepare
+from softnce_ray.preparation import vectors as learned
 
 SETTINGS = {
     "encoder": {"kind": "bag", "width": 8},
@@ -30,7 +31,7 @@ def test_vectors_of_many_texts_are_computed_in_parts(tiny_corpus, tmp_path, monk
         return Embedded.load(prepared.folder(prepared.estimators[name]))
 
     whole = vectors(tmp_path / "whole")
-    monkeypatch.setattr(preparation, "_VECTORS", 37)
+    monkeypatch.setattr(learned, "_TEXTS", 37)
     parts = vectors(tmp_path / "parts")
     assert parts.asking.shape == whole.asking.shape
     assert parts.asking.dtype == np.float32

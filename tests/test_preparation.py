@@ -82,7 +82,7 @@ def test_what_is_there_is_not_made_again(tiny_corpus, tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError("made again")
 
-    monkeypatch.setattr("softnce_ray.preparation._make_estimator", fail)
+    monkeypatch.setattr("softnce_ray.preparation.making._make_estimator", fail)
     monkeypatch.setattr("softnce_ray.corpus.tokens._write_tokens", fail)
     assert prepare(SOFT, tiny_corpus, "python", tmp_path) == first
 
@@ -113,7 +113,7 @@ def test_an_estimator_that_fails_leaves_nothing(tiny_corpus, tmp_path, monkeypat
         (arguments[-1] / "half").write_bytes(b"half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("softnce_ray.preparation._make_estimator", fail)
+    monkeypatch.setattr("softnce_ray.preparation.making._make_estimator", fail)
     with pytest.raises(KeyboardInterrupt):
         prepare(SOFT, tiny_corpus, "python", tmp_path)
     assert made(tmp_path / "estimators") == []
@@ -305,7 +305,7 @@ def test_a_damaged_export_is_an_error_of_one_line_before_a_part_of_a_mix_is_trai
     def fail(*_: Any) -> Model:
         raise AssertionError("trained first")
 
-    monkeypatch.setattr("softnce_ray.preparation.train_sentence_encoder", fail)
+    monkeypatch.setattr("softnce_ray.preparation.vectors.train_sentence_encoder", fail)
     shutil.copytree(exports["bag"], tmp_path / "best")
     (tmp_path / "best" / file).write_bytes((tmp_path / "best" / file).read_bytes()[:50])
     parts = {"trained": {"name": "trained", "model": str(tmp_path / "best")}}

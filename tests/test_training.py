@@ -271,9 +271,9 @@ def test_the_weights_of_the_best_epoch_are_kept_not_the_last(prepared, tmp_path,
     data = prepared(config)
     honest, calls = training._evaluate, []
 
-    def second_is_best(encoder, data, split):
+    def second_is_best(encoder, data, split, workers):
         calls.append(split)
-        found = honest(encoder, data, split)
+        found = honest(encoder, data, split, workers)
         return replace(found, ranks=np.ones_like(found.ranks)) if len(calls) == 2 else found
 
     monkeypatch.setattr(training, "_evaluate", second_is_best)
@@ -292,8 +292,8 @@ def test_the_weights_of_the_best_epoch_are_kept_not_the_last(prepared, tmp_path,
 def test_of_equal_epochs_the_first_is_best(prepared, tmp_path, monkeypatch):
     honest = training._evaluate
 
-    def level(encoder, data, split):
-        found = honest(encoder, data, split)
+    def level(encoder, data, split, workers):
+        found = honest(encoder, data, split, workers)
         return replace(found, ranks=np.full_like(found.ranks, 2.0))
 
     monkeypatch.setattr(training, "_evaluate", level)
@@ -306,9 +306,9 @@ def test_without_read_test_there_are_no_test_numbers(prepared, monkeypatch):
     splits: list[str] = []
     honest = training._evaluate
 
-    def watched(encoder, data, split):
+    def watched(encoder, data, split, workers):
         splits.append(split)
-        return honest(encoder, data, split)
+        return honest(encoder, data, split, workers)
 
     monkeypatch.setattr(training, "_evaluate", watched)
     result = train(config, prepared(config))

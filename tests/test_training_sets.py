@@ -189,8 +189,8 @@ def test_the_best_epoch_is_the_best_by_the_mean_over_languages(data_of, monkeypa
     by_call = iter([1.25, 10, 2, 2, 10, 1.25, 2, 2])  # ranks: python, ruby, …; in the end those of the best epoch
     honest = training._evaluate
 
-    def ranked(encoder, texts, split):
-        found = honest(encoder, texts, split)
+    def ranked(encoder, texts, split, workers):
+        found = honest(encoder, texts, split, workers)
         return replace(found, ranks=np.full_like(found.ranks, next(by_call)))
 
     monkeypatch.setattr(training, "_evaluate", ranked)

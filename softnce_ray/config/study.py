@@ -155,11 +155,29 @@ class StudyArm(ArmConfig):
 class Resources(Settings):
     """Where trials run. Never part of an identity."""
 
-    cpus: float = Field(1, gt=0, description="processors that Ray reserves for a trial")
-    gpus: float = Field(0, ge=0)
+    cpus: float = Field(1, gt=0, description="processors that Ray reserves for a trial, or each of its workers")
+    gpus: float = Field(0, ge=0, description="the same for GPUs; a fraction lets several trials share one")
+    memory: float = Field(0, ge=0, description="the same for memory, in gigabytes (10^9 bytes); 0: not reserved")
+    workers: int = Field(
+        1, ge=1, le=1024, description="processes that train a trial together, with the whole batch as negatives"
+    )
     threads: int = Field(1, ge=1, le=1024, description="threads of a trial's tensor operations")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where gpus > 0, else cpu")
     max_concurrent: int | None = Field(None, ge=1, description="null: as many trials as fit")
+    autoscale: bool = Field(
+        False, description="the cluster adds nodes where trials wait: max_concurrent of them may, whatever fits now"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Resources:
+        if self.autoscale and self.max_concurrent is None:
+            raise wrong("max_concurrent", "expected a number of trials with autoscale: true, got null")
+        return self
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What a worker takes, as Ray counts it: memory in bytes."""
+        return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory * 1e9}
 
 
 FailureKind = Literal["worker", "memory", "disk", "files", "error", "diverged", "settings"]
@@ -227,6 +245,19 @@ class StudyConfig(Settings):
                 f"expected a seed that no confirmation uses, got {self.search.seed}: a "
                 "configuration tuned on a seed looks better on it",
             )
+        workers = self.resources.workers
+        for name, arm in self.arms.items() if workers > 1 else ():
+            if arm.encoder.kind == "bag":
+                raise wrong(
+                    "resources.workers",
+                    f"expected 1 with a bag of embeddings (arm {name}), got {workers}: it trains in seconds, and its "
+                    "gradients are larger than its work",
+                )
+            if arm.training.batch_size < workers:
+                raise wrong(
+                    "resources.workers",
+                    f"expected at most the batch size {arm.training.batch_size} of arm {name}, got {workers}",
+                )
         return self
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from softnce_ray.config import Resources
 from softnce_ray.corpus.mining import Batch, MapChunks, Work
@@ -24,7 +25,9 @@ _OBJECT_STORE = 200_000_000
 
 
 _JOINING = 30.0
-"""Seconds that nodes of a remote cluster have to join before a study is refused that fits on none."""
+_SCALING = 900.0
+"""Seconds that nodes of a remote cluster have to join before a study is refused that fits on none; the latter where
+machines are only fetched for it."""
 
 
 _STARTING = 10.0
@@ -37,19 +40,33 @@ class LaunchError(UserError, RuntimeError):
 
 @contextlib.contextmanager
 def session(resources: Resources) -> Iterator[int]:
-    """A Ray session, the caller's or one for this launch only; yields the number of trials that fit at once.
+    """A Ray session, the caller's or one for this launch only; yields the number of trials that run at once.
 
-    Nodes of the cluster that RAY_ADDRESS names may still be joining: half a minute is waited for one that a trial fits
-    on.
+    Nodes of the cluster that RAY_ADDRESS names may still be joining: half a minute is waited until a trial fits, and a
+    quarter of an hour where an autoscaler is to fetch them.
 
     Raises:
       LaunchError: Ray cannot be started or reached, or not one trial fits on any node.
     """
     with connected():
-        end = time.monotonic() + (_JOINING if os.environ.get("RAY_ADDRESS") else 0)
-        while not any(trials_on(node, resources) for node in nodes()) and time.monotonic() < end:
-            time.sleep(0.5)
+        _await_room(resources)
         yield _slots(resources, nodes())
+
+
+def _await_room(resources: Resources) -> None:
+    patience = _SCALING if resources.autoscale else _JOINING if os.environ.get("RAY_ADDRESS") else 0
+    end, asked = time.monotonic() + patience, False
+    while not trials_on(nodes(), resources) and time.monotonic() < end:
+        if resources.autoscale and not asked:
+            request_resources(bundles=[_bundle(resources)] * resources.workers)
+            asked = True
+        time.sleep(0.5)
+    if asked:  # from here on trials that wait say what is wanted
+        request_resources(bundles=[])
+
+
+def _bundle(resources: Resources) -> dict[str, float]:
+    return {name: count for name, count in resources.asked.items() if count}
 
 
 @contextlib.contextmanager
@@ -101,33 +118,41 @@ def nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def trials_on(node: Mapping[str, float], resources: Resources) -> int:
-    """How many trials fit on a node: one that two nodes could hold together runs on neither."""
+def workers_on(node: Mapping[str, float], resources: Resources) -> int:
+    """How many workers of trials fit on a node: one that two nodes could hold together runs on neither."""
     return min(
         int(node.get(name, 0) / asked + 1e-9)  # 2 // 0.1 is 19
-        for name, asked in (("CPU", resources.cpus), ("GPU", resources.gpus))
+        for name, asked in resources.asked.items()
         if asked
     )
 
 
+def trials_on(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
+    """How many trials fit on some nodes at once; the workers of one may lie on several."""
+    return sum(workers_on(node, resources) for node in nodes) // resources.workers
+
+
 def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-    fitting = sum(trials_on(node, resources) for node in nodes)
+    fitting = trials_on(nodes, resources)
     if fitting < 1:
         raise LaunchError(f"{no_room(resources, nodes)}: {MAKE_ROOM}")
+    if resources.autoscale and resources.max_concurrent:
+        return resources.max_concurrent
     return min(fitting, resources.max_concurrent or fitting)
 
 
-MAKE_ROOM = "lower resources.cpus or resources.gpus in the study, or add such a node"
+MAKE_ROOM = "lower resources.cpus, gpus, memory or workers in the study, or add such a node"
 
 
 def no_room(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str:
     """What is said where a trial fits on no node."""
     kinds = Counter((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
     got = ", ".join(f"{count} of {cpus:g} CPUs and {gpus:g} GPUs" for (cpus, gpus), count in sorted(kinds.items()))
-    return (
-        f"expected a node with room for a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, got "
-        f"{got or 'no node'}"
-    )
+    memory = f" and {resources.memory:g} GB of memory" if resources.memory else ""
+    trial = f"a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs{memory}"
+    if resources.workers > 1:
+        trial = f"the {resources.workers} workers of {trial} each"
+    return f"expected {'nodes' if resources.workers > 1 else 'a node'} with room for {trial}, got {got or 'no node'}"
 
 
 @contextlib.contextmanager
@@ -157,12 +182,6 @@ def chunk_mapper() -> Iterator[MapChunks]:
         yield map_chunks
 
 
-def start_all(function: Callable[..., Any], calls: Mapping[Any, tuple[Any, ...]]) -> dict[Any, ray.ObjectRef]:
-    """Start `function(*arguments)` for each key as a Ray task."""
-    task = ray.remote(function)
-    return {key: task.remote(*arguments) for key, arguments in calls.items()}
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What tasks came to, by key: what they returned, or why they failed."""
@@ -171,21 +190,33 @@ class Outcome:
     failed: dict[Any, BaseException]
 
 
-def wait_all(started: Mapping[Any, ray.ObjectRef], finished: Callable[[Any], None] = lambda key: None) -> Outcome:
-    """Wait for all tasks; `finished` is called with each key as its task ends.
+def run_all(
+    function: Callable[..., Any],
+    calls: Mapping[Any, tuple[Any, ...]],
+    finished: Callable[[Any], None] = lambda key: None,
+    *,
+    at_once: int | None = None,
+    options: Callable[[Any], dict[str, Any]] = lambda key: {},
+) -> Outcome:
+    """Run `function(*arguments)` for each key as a Ray task, at most `at_once` of them at one time, and wait for all;
+    `finished` is called with each key as its task ends. `options` are those of each key's task.
 
     They are never cancelled: `ray.cancel` of a task whose reply is on its way ends the process that called it, with
     exit status 1 and no word (a failed check in Ray's task manager; seen in 6 of 36 runs of tests on a busy machine).
     In a session of the caller's they run on and leave what they made where the next launch finds it.
     """
-    outcome = Outcome({}, {})
-    keys = {task: key for key, task in started.items()}
-    waiting = list(keys)
-    while waiting:
-        (task, *_), waiting = ray.wait(waiting)
+    outcome, remote = Outcome({}, {}), ray.remote(function)
+    left: deque[Any] = deque(calls)
+    running: dict[ray.ObjectRef, Any] = {}
+    while left or running:
+        while left and len(running) < (at_once or len(calls)):
+            key = left.popleft()
+            running[remote.options(**options(key)).remote(*calls[key])] = key
+        (task, *_), _ = ray.wait(list(running))
+        key = running.pop(task)
         try:
-            outcome.done[keys[task]] = ray.get(task)
+            outcome.done[key] = ray.get(task)
         except ray.exceptions.RayError as error:
-            outcome.failed[keys[task]] = getattr(error, "cause", None) or error
-        finished(keys[task])
+            outcome.failed[key] = getattr(error, "cause", None) or error
+        finished(key)
     return outcome

@@ -85,6 +85,7 @@ class StudyRun:
             prepared=asdict(prepared),
             threads=resources.threads,
             device=device_for(resources.device, resources.gpus),
+            workers=resources.workers,
         )
         return key, spec, folder_name(name, key.identity, attempt.number)
 

@@ -17,11 +17,11 @@ from softnce_ray import __version__
 from softnce_ray.config import StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
-from softnce_ray.preparation import prepare
+from softnce_ray.preparation import learns, prepare
 from softnce_ray.results import StudyRecord, StudyResults
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study.attempts import Attempts
-from softnce_ray.study.cluster import LaunchError, Outcome, session, start_all, wait_all
+from softnce_ray.study.cluster import LaunchError, Outcome, run_all, session
 from softnce_ray.study.display import Display, display_for
 from softnce_ray.study.doctor import check_before_launch
 from softnce_ray.study.driver import StudyRun
@@ -32,6 +32,7 @@ from softnce_ray.study.saved import save_study, saved_study, study_text
 from softnce_ray.study.search import CellSearch, open_storage
 from softnce_ray.study.signals import Interrupts, interruptible
 from softnce_ray.study.summary import PATIENCE, sum_up
+from softnce_ray.study.trainable import device_for
 from softnce_ray.study.tuning import run_tune
 from softnce_ray.tracking import Tracker, Unsent
 
@@ -125,8 +126,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
                     run,
                     checkpoints=store.checkpoints(study.study),
                     launch=run.launch,
-                    cpus=study.resources.cpus,
-                    gpus=study.resources.gpus,
+                    resources=study.resources,
                 )
         status = "FINISHED" if planner.finished else "KILLED"
     except KeyboardInterrupt:
@@ -155,7 +155,7 @@ def _start(
 ) -> StudyRun:
     """Prepare what trials share; cells of which that fails are given up."""
     show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
-    outcome = _prepare_all(study, corpus, store, show)
+    outcome = _prepare_all(study, corpus, store, show, slots)
     failures = {cell: failure_of(error, str(error)) for cell, error in outcome.failed.items()}
     if not outcome.done:
         reasons = dict.fromkeys(failure.reason for failure in failures.values())
@@ -176,11 +176,18 @@ def _start(
     return run
 
 
-def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display) -> Outcome:
-    """Tokens and estimators of all cells. Of cells with the same tokens one goes first, so that no corpus is
-    tokenised twice at the same time."""
-    place, root = corpus.location, store.prepared
-    calls = {cell: (study.arms[cell.arm], place, study.training_set(cell.language), root) for cell in cells(study)}
+def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display, slots: int) -> Outcome:
+    """Tokens and estimators of all cells, as many at once as trials run. Of cells with the same tokens one goes first,
+    so that no corpus is tokenised twice at the same time. What must be trained takes what a trial takes."""
+    place, root, resources = corpus.location, store.prepared, study.resources
+    device = device_for(resources.device, resources.gpus)
+    calls = {
+        cell: (study.arms[cell.arm], place, study.training_set(cell.language), root, device) for cell in cells(study)
+    }
+
+    def options(cell: Cell) -> dict[str, Any]:
+        return {"num_gpus": resources.gpus} if resources.gpus and learns(study.arms[cell.arm]) else {}
+
     first: dict[Any, Cell] = {}
     for cell, (arm, *_) in calls.items():
         first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
@@ -192,7 +199,7 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display
 
     whole = Outcome({}, {})
     for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
-        outcome = wait_all(start_all(prepare, {cell: calls[cell] for cell in batch}), finished)
+        outcome = run_all(prepare, {cell: calls[cell] for cell in batch}, finished, at_once=slots, options=options)
         whole = Outcome(whole.done | outcome.done, whole.failed | outcome.failed)
     return whole
 

@@ -23,7 +23,10 @@ from softnce_ray.ranks_file import RANKS_FILE, Measure, place, write_ranks
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location, on_disk
 from softnce_ray.study.failures import failure_of
+from softnce_ray.study.gang import WorkerError, gang
 from softnce_ray.training import TrainResult, train
+from softnce_ray.training_data import TrainingData
+from softnce_ray.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class TrialSpec:
     prepared: dict[str, Any]
     threads: int
     device: str
+    workers: int = 1
 
 
 def run_trial(spec: dict[str, Any]) -> None:
@@ -54,31 +58,23 @@ def run_trial(spec: dict[str, Any]) -> None:
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
     try:
-        _run(trial)
+        with gang(trial.workers, trial.device, _help, spec) as workers:
+            _run(trial, workers)
+    except WorkerError as error:
+        tune.report({"failure": asdict(error.failure)})
     except Exception as error:
         failure = failure_of(error, traceback.format_exc())
         tune.report({"failure": asdict(failure)})
 
 
-def _run(trial: TrialSpec) -> None:
-    config = TrialConfig.model_validate(trial.config)
-    corpus, data = _corpus(trial), open_data(Prepared(**trial.prepared), config, config.training_set)
-    data = replace(
-        data,
-        evaluated={
-            language: replace(texts, partners=partners(corpus, language)) for language, texts in data.evaluated.items()
-        },
-    )
-
+def _run(trial: TrialSpec, workers: Workers) -> None:
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(checkpoint, Path(folder))
             tune.report({"epochs": [metrics]}, checkpoint=tune.Checkpoint.from_directory(folder))
 
-    resume = None
-    if trial.resume is not None:
-        with on_disk(Location(trial.resume), (CHECKPOINT_FILE,)) as checkpoint_folder:
-            resume = load_checkpoint(checkpoint_folder)
+    config, corpus, data, resume = _opened(trial)
+    if resume is not None:
         tune.report({"epochs": resume.history})
     result = train(
         config,
@@ -88,10 +84,43 @@ def _run(trial: TrialSpec) -> None:
         device=trial.device,
         resume=resume,
         read_test=trial.phase == "confirm",
+        workers=workers,
     )
     with tempfile.TemporaryDirectory() as folder:
         _save_result(result, trial, corpus, config.training_set.test, Path(folder))
         tune.report({"metrics": result.metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _help(spec: dict[str, Any], workers: Workers) -> None:
+    """What the other workers of a trial do: all that the first does, but for telling of it."""
+    trial = TrialSpec(**spec)
+    torch.set_num_threads(trial.threads)
+    config, _, data, resume = _opened(trial)
+    train(
+        config,
+        data,
+        identity=trial.identity,
+        device=trial.device,
+        resume=resume,
+        read_test=trial.phase == "confirm",
+        workers=workers,
+    )
+
+
+def _opened(trial: TrialSpec) -> tuple[TrialConfig, Corpus, TrainingData, Checkpoint | None]:
+    """Settings, corpus and data of a trial, and the checkpoint to go on from."""
+    config = TrialConfig.model_validate(trial.config)
+    corpus, data = _corpus(trial), open_data(Prepared(**trial.prepared), config, config.training_set)
+    data = replace(
+        data,
+        evaluated={
+            language: replace(texts, partners=partners(corpus, language)) for language, texts in data.evaluated.items()
+        },
+    )
+    if trial.resume is None:
+        return config, corpus, data, None
+    with on_disk(Location(trial.resume), (CHECKPOINT_FILE,)) as folder:
+        return config, corpus, data, load_checkpoint(folder)
 
 
 def _corpus(trial: TrialSpec) -> Corpus:

@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from softnce_ray.config import Resources
 from softnce_ray.results import TrialKey
 from softnce_ray.storage import Location
 from softnce_ray.study.cluster import LaunchError, nodes
@@ -131,12 +132,15 @@ class Recorder(_NotPickled, tune.Callback):
         self._driver.failed(_key(trial), _attempt(trial), _failure(error))
 
 
-def run_tune(driver: Driver, *, checkpoints: Location, launch: str, cpus: float, gpus: float) -> None:
+def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: Resources) -> None:
     """Run the driver's trials to the end, or until an interrupt. Checkpoints go below `checkpoints`/`launch`.
 
     Each attempt of a trial is a trial of Tune's: whether there is another is the driver's to say.
     """
-    trainable = tune.with_resources(_run_spec, {"cpu": cpus, "gpu": gpus})
+    worker = {name: count for name, count in resources.asked.items() if count}
+    trainable = tune.with_resources(
+        _run_spec, tune.PlacementGroupFactory([worker] * resources.workers, strategy="PACK")
+    )
     system, path = checkpoints.opened()
     tuner = tune.Tuner(
         trainable,

@@ -27,6 +27,7 @@ from softnce_ray.objective import prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.training import _step, epoch_batches
+from softnce_ray.workers import ALONE
 
 TURNS = 25
 SOFT = {"name": "soft_infonce", "alpha": 1.3}
@@ -64,7 +65,7 @@ def block(config: TrialConfig, corpus: str, root: Path, steps: int) -> Callable[
         chosen = (batches[number % len(batches)] for number in range(turn * steps, (turn + 1) * steps))
         started = time.process_time()
         for batch in prepared(chosen, config, data):
-            _step(encoder, optimisers, 1e-3, batch, config, data, "cpu")
+            _step(encoder, optimisers, 1e-3, batch, config, data, "cpu", ALONE)
         return time.process_time() - started
 
     return run

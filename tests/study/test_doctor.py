@@ -152,12 +152,33 @@ def test_a_corpus_or_model_that_a_node_has_not_is_an_error() -> None:
 
 
 def test_a_trial_must_fit_on_one_node() -> None:
-    assert trials_on({"CPU": 1}, Resources(cpus=2)) == 0
-    assert trials_on({"CPU": 2}, Resources(cpus=0.1)) == 20
-    assert trials_on({"CPU": 8, "GPU": 1}, Resources(cpus=1, gpus=0.5)) == 2
+    assert trials_on([{"CPU": 1}, {"CPU": 1}], Resources(cpus=2)) == 0
+    assert trials_on([{"CPU": 2}], Resources(cpus=0.1)) == 20
+    assert trials_on([{"CPU": 8, "GPU": 1}], Resources(cpus=1, gpus=0.5)) == 2
+    assert trials_on([{"CPU": 8, "memory": 10e9}], Resources(cpus=1, memory=4)) == 2
     found = only(judging.room(Resources(cpus=2), [node(cpus=1), node(cpus=1)], {"CPU": 2}))
     assert found.level == "error" and "2 of 1 CPUs" in found.text and "resources.cpus" in found.remedy
     assert only(judging.room(Resources(gpus=1), [node()], {"CPU": 4})).level == "error"
+
+
+def test_workers_of_a_trial_may_lie_on_several_nodes() -> None:
+    both = [{"CPU": 4, "GPU": 2}, {"CPU": 4, "GPU": 1}]
+    assert trials_on(both, Resources(gpus=1, workers=3)) == 1
+    assert trials_on(both, Resources(gpus=1, workers=4)) == 0
+    assert trials_on(both, Resources(cpus=1, workers=2)) == 4
+    found = judging.room(Resources(gpus=1, workers=3), [node(gpus=2), node("b", gpus=1)], {"CPU": 8, "GPU": 3})
+    assert [(each.level, each.text.split(":")[0]) for each in found] == [
+        ("warning", "the 3 workers of a trial lie on several nodes"),
+    ]
+    found = judging.room(Resources(workers=2), [node()], {"CPU": 4})
+    assert "2 workers train each trial on CPUs" in only(found).text
+    refused = only(judging.room(Resources(gpus=2, workers=2), [node(gpus=2)], {"CPU": 4, "GPU": 2}))
+    assert "nodes with room for the 2 workers of a trial of 1 CPUs and 2 GPUs each" in refused.text
+
+
+def test_where_nodes_are_added_no_room_yet_is_no_error() -> None:
+    growing = Resources(cpus=16, autoscale=True, max_concurrent=3)
+    assert only(judging.room(growing, [node()], {"CPU": 4})).level == "ok"
 
 
 def test_room_counts_nodes_and_not_their_sum() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from mlflow import MlflowClient
 
@@ -20,7 +21,7 @@ from softnce_ray.report import build_report, to_markdown
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
-from softnce_ray.study.cluster import LaunchError, chunk_mapper, start_all, wait_all
+from softnce_ray.study.cluster import LaunchError, chunk_mapper, run_all
 from softnce_ray.study.run import Launch
 from softnce_ray.tracking import load_results
 
@@ -263,7 +264,7 @@ def test_results_of_tasks_come_by_key_and_so_do_failures() -> None:
         return upper // lower
 
     ended: list[str] = []
-    outcome = wait_all(start_all(divide, {"a": (7, 2), "b": (7, 0), "c": (9, 3)}), ended.append)
+    outcome = run_all(divide, {"a": (7, 2), "b": (7, 0), "c": (9, 3)}, ended.append)
     assert outcome.done == {"a": 3, "c": 3}
     assert sorted(ended) == ["a", "b", "c"]
     (failed,) = outcome.failed.items()
@@ -275,8 +276,19 @@ def test_a_task_that_ends_its_worker_has_failed() -> None:
     def leave() -> None:
         os._exit(1)
 
-    outcome = wait_all({"me": ray.remote(max_retries=0)(leave).remote()})
+    outcome = run_all(leave, {"me": ()}, options=lambda key: {"max_retries": 0})
     assert (outcome.done, list(outcome.failed)) == ({}, ["me"])
+
+
+def test_no_more_tasks_run_at_once_than_asked() -> None:
+    def busy() -> tuple[float, float]:
+        began = time.time()
+        time.sleep(0.3)
+        return began, time.time()
+
+    outcome = run_all(busy, {number: () for number in range(3)}, at_once=1, options=lambda key: {"num_cpus": 0})
+    spans = sorted(outcome.done.values())
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 # --- interrupts of a process of its own ---
@@ -331,11 +343,11 @@ def test_an_interrupted_study_is_closed_and_ends_with_the_numbers_of_an_undistur
 _SESSION = """
 import ray
 from softnce_ray.config import Resources
-from softnce_ray.study.cluster import session, start_all, wait_all
+from softnce_ray.study.cluster import run_all, session
 
 if __name__ == "__main__":
     with session(Resources()) as slots:
-        print(slots > 0, wait_all(start_all(lambda: 5, {0: ()})).done[0])
+        print(slots > 0, run_all(lambda: 5, {0: ()}).done[0])
 """
 
 

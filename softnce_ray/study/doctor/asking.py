@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import time
@@ -35,6 +36,7 @@ class Node:
       silence: why it did not.
       clock_off: seconds by which its clock is certainly ahead of this process' (or behind, negative).
       answer_seen: whether the file that it left in the store was seen here.
+      memory: bytes that Ray may give away there.
     """
 
     name: str
@@ -44,10 +46,11 @@ class Node:
     silence: str = ""
     clock_off: float = 0.0
     answer_seen: bool = True
+    memory: float = math.inf
 
     @property
     def resources(self) -> dict[str, float]:
-        return {"CPU": self.cpus, "GPU": self.gpus}
+        return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
 
 
 def ask(questions: Questions, *, patience: float = PATIENCE) -> list[Node]:
@@ -89,6 +92,7 @@ def _names(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _node(node: Mapping[str, Any], name: str, facts: NodeFacts | None, **more: Any) -> Node:
     resources = node["Resources"]
+    more["memory"] = resources.get("memory", 0.0)
     return Node(name, resources.get("CPU", 0.0), resources.get("GPU", 0.0), facts, **more)
 
 

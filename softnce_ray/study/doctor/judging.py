@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from softnce_ray.config import Resources, StudyConfig
-from softnce_ray.study.cluster import MAKE_ROOM, no_room, trials_on
+from softnce_ray.study.cluster import MAKE_ROOM, no_room, trials_on, workers_on
 from softnce_ray.study.doctor.asking import Node
 from softnce_ray.study.doctor.facts import METHOD, RECORDS_WITH, NodeFacts
 from softnce_ray.study.doctor.finding import Finding, size
@@ -180,7 +180,9 @@ def corpora(corpus: str, fingerprint: str, nodes: Sequence[Node]) -> list[Findin
 def room(resources: Resources, nodes: Sequence[Node], free: Mapping[str, float]) -> list[Finding]:
     """Whether the cluster has what a trial asks for, and has it `free` now."""
     places = [node.resources for node in nodes]
-    slots = sum(trials_on(place, resources) for place in places)
+    slots = trials_on(places, resources)
+    if not slots and resources.autoscale:
+        return [Finding("resources", "ok", f"no room yet for a trial of {_asked(resources)}: nodes are to be added")]
     if not slots:
         return [Finding("resources", "error", no_room(resources, places), MAKE_ROOM)]
     found = []
@@ -213,8 +215,8 @@ def room(resources: Resources, nodes: Sequence[Node], free: Mapping[str, float])
         )
     found += _cuda(resources, nodes)
     planned = min(slots, resources.max_concurrent or slots)
-    asked = (("CPU", resources.cpus), ("GPU", resources.gpus))
-    if taken := [name for name, count in asked if count and free.get(name, 0) + 1e-9 < count]:
+    found += _workers(resources, nodes)
+    if taken := [name for name, count in resources.asked.items() if count and free.get(name, 0) + 1e-9 < count]:
         found.append(
             Finding(
                 "resources",
@@ -236,13 +238,45 @@ def _cuda(resources: Resources, nodes: Sequence[Node]) -> list[Finding]:
             "install a build of torch with CUDA and a driver for it there, or set resources.device: cpu and gpus: 0",
         )
         for node, facts in _answered(nodes)
-        if trials_on(node.resources, resources) and facts.cuda is not None and facts.cuda < max(1, node.gpus)
+        if workers_on(node.resources, resources) and facts.cuda is not None and facts.cuda < max(1, node.gpus)
     ]
 
 
 def _asked(resources: Resources) -> str:
     gpus = f" and {resources.gpus:g} GPUs" if resources.gpus else ""
-    return f"{resources.cpus:g} CPUs{gpus}"
+    memory = f" and {resources.memory:g} GB" if resources.memory else ""
+    each = f" for each of {resources.workers} workers" if resources.workers > 1 else ""
+    return f"{resources.cpus:g} CPUs{gpus}{memory}{each}"
+
+
+def _workers(resources: Resources, nodes: Sequence[Node]) -> list[Finding]:
+    """Several workers send one another their gradients in every step, which pays where a step is long: on GPUs, or
+    where one machine is too small."""
+    if resources.workers == 1:
+        return []
+    found = []
+    if not resources.gpus:
+        found.append(
+            Finding(
+                "resources",
+                "warning",
+                f"{resources.workers} workers train each trial on CPUs: as many trials side by side end sooner than "
+                "one after another",
+                f"set resources.workers: 1 and resources.threads: {resources.workers}, unless memory asks for it",
+            )
+        )
+    most = max((workers_on(node.resources, resources) for node in nodes), default=0)
+    if most < resources.workers:
+        found.append(
+            Finding(
+                "resources",
+                "warning",
+                f"the {resources.workers} workers of a trial lie on several nodes: gradients go through the network in "
+                "every step",
+                f"set resources.workers: {max(1, most)}, unless the network is as fast as the GPUs ask for",
+            )
+        )
+    return found
 
 
 def sizes(study: StudyConfig, need: Needs, nodes: Sequence[Node], *, on_disk: bool = True) -> list[Finding]:
@@ -250,10 +284,10 @@ def sizes(study: StudyConfig, need: Needs, nodes: Sequence[Node], *, on_disk: bo
     lies on the nodes' disks and in no object store."""
     resources = study.resources
     found: list[Finding] = []
-    slots = sum(trials_on(node.resources, resources) for node in nodes)
+    slots = trials_on([node.resources for node in nodes], resources)
     planned = min(slots, resources.max_concurrent or slots)
     for node, facts in _answered(nodes):
-        here = min(trials_on(node.resources, resources), planned)
+        here = min(workers_on(node.resources, resources), planned * resources.workers)
         if here:
             found += _memory(node, facts, here, need)
             found += _temporary(node, facts, here, need)

@@ -1,0 +1,189 @@
+"""Makes what trials share: token ids, duplicates among several languages, and estimators."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from softnce_ray.config import (
+    ArmConfig,
+    BM25CodeEstimator,
+    BM25Estimator,
+    Estimator,
+    MixEstimator,
+    SimCSEEstimator,
+    TrainedEstimator,
+    TrainingSet,
+    TransformerEncoder,
+    UniformEstimator,
+    identity,
+)
+from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
+from softnce_ray.errors import UserError
+from softnce_ray.estimators import BM25, count_words, save_sparse, words
+from softnce_ray.named import model_content, sentence_model_problem
+from softnce_ray.preparation import vectors
+from softnce_ray.preparation.opening import Prepared
+from softnce_ray.preparation.vectors import Sources
+from softnce_ray.storage import Location, shared_once
+
+_ESTIMATORS_VERSION = 3
+_GROUPS_VERSION = 1
+
+
+def prepare(
+    config: ArmConfig,
+    corpus_folder: str | Path,
+    language: str | TrainingSet,
+    root: str | Path | Location,
+    device: str = "cpu",
+    *,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Tokenise the corpus and prepare the estimators of an arm, unless `root`, a folder or URI, holds them already.
+
+    Safe to call from several processes at once: one makes a folder, the others wait for it. Machines that share only an
+    object store do not wait for one another: what two of them make at once is made twice.
+
+    Args:
+      config: the arm.
+      corpus_folder: a folder or URI.
+      language: what the arm is trained on.
+      root: where all that is prepared lies.
+      device: the torch device of encoders of estimators.
+      progress: of tokenising.
+
+    Raises:
+      CorpusError: the corpus is missing or damaged, or a named tokenizer cannot be loaded.
+      TrainingError: an estimator that must be trained first cannot be.
+      UserError: the model that an estimator names cannot be used.
+      StorageError: `root` is a URI and cannot be used.
+      OSError: `root` cannot be written.
+    """
+    corpus, languages, place = Corpus.open(corpus_folder), TrainingSet.of(language), Location.at(root)
+    parts = _parts(config.estimator)
+    for key, part in parts:
+        if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
+            raise UserError(f"{key}.model: {problem}")
+    encoder = config.encoder
+    tokens = prepare_tokens(
+        corpus,
+        config.tokens,
+        place,
+        special=isinstance(encoder, TransformerEncoder),
+        progress=progress,
+        tokenizer=encoder.model if isinstance(encoder, TransformerEncoder) else None,
+    )
+    parts.sort(key=lambda part: _named_model(part[1]) is None)  # a model that cannot be used shows before any training
+    groups = _prepare_groups(corpus, languages, place) if len(languages.train) > 1 else None
+    shared = Prepared(str(place), f"tokens/{tokens.folder.name}", {}, groups)
+    sources = Sources(config, corpus, languages, shared, device)
+    made: dict[str, str] = {part.name: _prepare_estimator(key, part, sources) for key, part in parts}
+    return replace(shared, estimators=made)
+
+
+def learns(config: ArmConfig) -> bool:
+    """Whether preparing an arm runs a network, and not only counts words."""
+    return any(isinstance(part, SimCSEEstimator | TrainedEstimator) for _, part in _parts(config.estimator))
+
+
+def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> str:
+    """The name of the folder of the duplicates among the training pairs of several languages: the same query in two of
+    them is the same query."""
+    digest = hashlib.sha256(json.dumps([_GROUPS_VERSION, corpus.fingerprint, languages.train]).encode()).hexdigest()
+
+    def make(folder: Path) -> None:
+        np.save(folder / "groups.npy", text_groups(corpus, languages.train))
+
+    name = f"groups/{digest[:16]}"
+    shared_once(root, name, make)
+    return name
+
+
+def _parts(settings: Estimator | None) -> list[tuple[str, Estimator]]:
+    """The estimators that an arm's estimator is made of, each with the key of its settings."""
+    if settings is None:
+        return []
+    if isinstance(settings, MixEstimator):
+        return [(f"estimator.parts.{name}", settings.settings(name)) for name in settings.mix]
+    return [("estimator", settings)]
+
+
+def _named_model(settings: Estimator) -> str | None:
+    return settings.model if isinstance(settings, SimCSEEstimator | TrainedEstimator) else None
+
+
+def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
+    """The name of an estimator's folder, made of all that decides what is in it."""
+    corpus, languages = sources.corpus, sources.languages
+    decisive = settings.model_dump(exclude={"temperature"})  # which a trial applies itself
+    if model := _named_model(settings):
+        decisive["model"] = model_content(model)
+    # One language by its name alone, as it was before there were several.
+    trained_on = languages.train[0] if len(languages.train) == 1 else languages.train
+    content = [_ESTIMATORS_VERSION, corpus.fingerprint, trained_on, decisive, _decides_learned(settings, sources)]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def make(folder: Path) -> None:
+        _make_estimator(key, settings, sources, folder)
+
+    name = f"estimators/{settings.name}-{digest}"
+    shared_once(Location(sources.shared.root), name, make)
+    return name
+
+
+def _decides_learned(settings: Estimator, sources: Sources) -> object:
+    """What of the arm decides a learned estimator: for `trained` all but loss and estimator, for `simcse` the
+    encoder's kind and the tokens; nothing for a named model."""
+    arm = sources.arm
+    if isinstance(settings, TrainedEstimator) and settings.model is None:
+        return identity(vectors.infonce_trial(settings, arm, sources.languages), sources.corpus.fingerprint)
+    if isinstance(settings, SimCSEEstimator) and settings.model is None:
+        tokens = sources.shared.tokens.rpartition("/")[2]
+        return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens]
+    return None
+
+
+def _make_estimator(key: str, settings: Estimator, sources: Sources, folder: Path) -> None:
+    def asked() -> Iterator[list[str]]:
+        return map(words, sources.texts("query"))
+
+    match settings:
+        case UniformEstimator():
+            return
+        case BM25Estimator(statistics="batch"):
+            counts = count_words(asked(), {})
+            save_sparse(folder / "counts", counts)
+            np.save(folder / "average.npy", counts.sum() / max(1, counts.shape[0]))
+        case BM25Estimator():
+            texts = asked()
+            _fit(texts, texts, settings.resolved_k1, settings.b, settings.epsilon).save(folder)
+        case BM25CodeEstimator():
+            codes = map(words, sources.texts("code"))
+            _fit(asked(), codes, settings.k1, settings.b, settings.epsilon).save(folder)
+        case SimCSEEstimator(model=str(model)):
+            vectors.write_named_sentences(f"{key}.model", model, sources, folder)
+        case SimCSEEstimator():
+            vectors.write_sentences(settings, sources, folder)
+        case TrainedEstimator(model=str(model)):
+            vectors.write_named_encoder(f"{key}.model", model, sources, folder)
+        case TrainedEstimator():
+            vectors.write_trained(settings, sources, folder)
+        case _:
+            raise AssertionError(settings)
+
+
+def _fit(queries: Iterable[list[str]], documents: Iterable[list[str]], k1: float, b: float, epsilon: float) -> BM25:
+    try:
+        return BM25.fit(queries, documents, k1=k1, b=b, epsilon=epsilon)
+    except CorpusError:  # texts are read while they are counted
+        raise
+    except ValueError as error:
+        raise UserError(f"estimator: {error}") from error

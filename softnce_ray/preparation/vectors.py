@@ -1,0 +1,156 @@
+"""What learned estimators store: vectors of the training pairs, under an encoder that is trained for it or named."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softnce_ray.config import (
+    ArmConfig,
+    InfoNCE,
+    SimCSEEstimator,
+    TrainedEstimator,
+    TrainingSet,
+    TrialConfig,
+    trial_languages,
+)
+from softnce_ray.corpus.arrays import GrowingArray
+from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.tokens import Ragged, TokenStore, concatenate
+from softnce_ray.encoders import DualEncoder
+from softnce_ray.errors import UserError
+from softnce_ray.model import encode, load_export
+from softnce_ray.named import EXPORT_SETTINGS
+from softnce_ray.preparation.opening import Prepared, open_data, training_tokens
+from softnce_ray.simcse import train_sentence_encoder
+from softnce_ray.training import train
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_TEXTS = 50_000
+"""Texts whose vectors are in memory at one time."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an estimator of an arm is made of: the texts of these languages of a corpus, their token ids in `shared`.
+    `device` is where encoders run."""
+
+    arm: ArmConfig
+    corpus: Corpus
+    languages: TrainingSet
+    shared: Prepared
+    device: str
+
+    def texts(self, side: str) -> Iterator[str]:
+        """One side of all training pairs, language after language, read as they are needed."""
+        for language in self.languages.train:
+            for rows in self.corpus.batches(language, "train", [side]):
+                yield from rows.column(side).to_pylist()
+
+    def parts(self, side: str) -> Iterator[list[str]]:
+        """`texts`, so many at a time as vectors are computed of."""
+        rest = self.texts(side)
+        while part := list(itertools.islice(rest, _TEXTS)):
+            yield part
+
+
+def infonce_trial(settings: TrainedEstimator, arm: ArmConfig, languages: TrainingSet) -> TrialConfig:
+    """The run that trains a `trained` estimator: the arm's own settings with InfoNCE."""
+    plain = arm.model_dump(include=set(ArmConfig.model_fields))
+    return TrialConfig.model_validate(
+        {**plain, "loss": InfoNCE(), "estimator": None, **trial_languages(languages), "seed": settings.seed}
+    )
+
+
+def write_trained(settings: TrainedEstimator, sources: Sources, folder: Path) -> None:
+    """Vectors of queries and codes under an encoder that is trained with InfoNCE first."""
+    trial = infonce_trial(settings, sources.arm, sources.languages)
+    data = open_data(sources.shared, trial, sources.languages)
+    encoder = train(trial, data, device=sources.device).model.encoder.to(sources.device)
+    _write(folder, "asking", _encoded(encoder, data.train.queries))
+    _write(folder, "answering", _encoded(encoder, data.train.codes))
+
+
+def write_sentences(settings: SimCSEEstimator, sources: Sources, folder: Path) -> None:
+    """Vectors of queries under a sentence encoder that is trained on the queries of the whole corpus first."""
+    tokens = TokenStore(sources.shared.folder(sources.shared.tokens))
+    everywhere = concatenate([tokens.texts(each, "train", "query") for each in sources.corpus.languages])
+    vocabulary = tokens.tokenizer.get_vocab_size()
+    encoder = train_sentence_encoder(settings, sources.arm, everywhere, vocabulary, device=sources.device)
+    _write(folder, "asking", _encoded(encoder, training_tokens(tokens, sources.languages, "query")))
+
+
+def write_named_sentences(key: str, model: str, sources: Sources, folder: Path) -> None:
+    """Unit vectors of the training queries under a named sentence encoder; `key` is that of its name."""
+    encoder = _sentence_transformer(key, model, sources.device)
+    encoded = (
+        encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False) for texts in sources.parts("query")
+    )
+    _write(folder, "asking", encoded)
+
+
+def write_named_encoder(key: str, model: str, sources: Sources, folder: Path) -> None:
+    """Vectors of the training pairs under a named dual encoder, whose score is their product.
+
+    Texts come from the corpus: the model has a tokenizer of its own, which is not the arm's. An export of this system
+    cuts queries and codes where its training cut them; a model of sentence-transformers has its own length, its own
+    prompts and, unless it says `dot`, the cosine.
+    """
+    encode_queries: Callable[[list[str]], np.ndarray]
+    encode_codes: Callable[[list[str]], np.ndarray]
+    if (Path(model) / EXPORT_SETTINGS).is_file():
+        try:
+            exported = load_export(model)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+        exported.encoder.to(sources.device)
+        encode_queries, encode_codes = exported.encode_queries, exported.encode_codes
+    else:
+        encoder = _sentence_transformer(key, model, sources.device)
+        options = {"normalize_embeddings": encoder.similarity_fn_name != "dot", "show_progress_bar": False}
+        encode_queries = partial(encoder.encode_query, **options)
+        encode_codes = partial(encoder.encode_document, **options)
+    _write(folder, "asking", map(encode_queries, sources.parts("query")))
+    _write(folder, "answering", map(encode_codes, sources.parts("code")))
+
+
+def _sentence_transformer(key: str, model: str, device: str) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        return SentenceTransformer(model, device=device)
+    except Exception as error:  # each of the libraries that read a model's files has its own
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"{key}: expected a model of sentence-transformers, got {model!r}, which cannot be loaded ({reason}); give "
+            "the path of its folder, or a name that this machine can download"
+        ) from error
+
+
+def _encoded(encoder: DualEncoder, texts: Ragged) -> Iterator[np.ndarray]:
+    for start in range(0, len(texts), _TEXTS):
+        rows = np.arange(start, min(start + _TEXTS, len(texts)))
+        yield encode(encoder, texts.take(rows)).cpu().numpy()
+
+
+def _write(folder: Path, name: str, parts: Iterable[np.ndarray]) -> None:
+    """Write vectors as `Embedded` loads them, some thousand at a time: a million of 768 numbers would take 3 GB.
+
+    Raises:
+      UserError: there are no vectors.
+    """
+    rest = iter(parts)
+    first = next(rest, None)
+    if first is None:
+        raise UserError("estimator: expected training pairs to compute vectors of, got none: use a larger corpus")
+    with GrowingArray(folder / f"{name}.npy", np.float32, first.shape[1]) as vectors:
+        for part in itertools.chain([first], rest):
+            vectors.append(part)

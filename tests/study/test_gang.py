@@ -1,0 +1,107 @@
+"""Trials of several workers, in a real Ray: what they train, and what comes of a worker that fails or is killed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from softnce_ray.errors import UserError
+from softnce_ray.store import Store
+
+from .launching import Meddling, actors, go, runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+
+NETWORK = {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
+TWO = {"workers": 2, "max_concurrent": 1}
+
+
+@pytest.fixture
+def study(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A function that gives a study of one trial of a tiny transformer."""
+
+    def make(epochs: int = 2, **changes: Any) -> dict[str, Any]:
+        arm = {
+            "encoder": NETWORK,
+            "training": {"epochs": epochs, "batch_size": 30, "learning_rate": 0.003},
+            "loss": {"name": "soft_infonce"},
+            "estimator": {"name": "bm25"},
+        }
+        return plain_study(arms={"soft": arm}, defaults={"tokens": {"vocabulary": 400}}, baseline="soft", **changes)
+
+    return make
+
+
+def others() -> list[psutil.Process]:
+    """Processes of workers beside the first."""
+    return [each for each in psutil.Process().children(recursive=True) if "_Worker" in "".join(each.cmdline()[:1])]
+
+
+def test_a_trial_of_two_workers_is_the_trial_of_one(study, store, tmp_path) -> None:
+    done = go(study(seeds=[1], resources=TWO), store)
+    assert (done.ran, done.failed) == (1, 0)
+    (two,) = done.results.trials
+    other = Store(tmp_path / "one", f"sqlite:///{tmp_path}/one/mlflow.db")
+    (one,) = go(study(seeds=[1]), other).results.trials
+    assert two.identity == one.identity  # the number of workers is no setting of the method
+    assert two.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-5)
+    assert two.metrics["test_mrr"] == pytest.approx(one.metrics["test_mrr"], abs=0.02)
+    assert not others()
+    assert go(study(seeds=[1]), store).already_done == 1
+
+
+def test_a_worker_that_is_killed_costs_an_attempt_and_nothing_else(study, store) -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        for process in others():
+            process.send_signal(signal.SIGKILL)
+            killed.append(process.pid)
+
+    said = Meddling("epoch soft 2", lambda: threading.Timer(0.1, kill).start())
+    done = go(study(epochs=12, seeds=[1], resources=TWO), store, said)
+    assert len(killed) == 1
+    assert any("its worker was killed or its node was lost: tried again" in line for line in said.said)
+    assert (done.ran, done.failed) == (1, 0)
+    (run,) = runs(store, "trial")
+    assert run.data.tags["attempts"] == "2"
+    assert not others()
+
+
+def test_a_first_worker_that_is_killed_takes_the_others_with_it(study, store) -> None:
+    def kill() -> None:
+        for process in actors():
+            process.send_signal(signal.SIGKILL)
+
+    said = Meddling("epoch soft 2", lambda: threading.Timer(0.1, kill).start())
+    done = go(study(epochs=12, seeds=[1], resources=TWO), store, said)
+    assert (done.ran, done.failed) == (1, 0)
+    assert not others()
+
+
+def test_a_trial_of_two_workers_fails_as_one_of_one_does(study, store) -> None:
+    broken = study(seeds=[1], resources=TWO)
+    broken["arms"]["soft"]["temperature"] = 1e-40
+    assert go(broken, store).failed == 1
+    (run,) = runs(store, "trial")
+    assert "the loss of epoch 1 is nan" in run.data.tags["failure"]
+    assert (run.data.tags["failure_kind"], run.data.tags["attempts"]) == ("diverged", "1")
+    assert not others()
+
+
+@pytest.mark.parametrize(
+    ("arm", "workers", "message"),
+    [
+        ({}, 2, "expected 1 with a bag of embeddings (arm infonce), got 2"),
+        ({"encoder": NETWORK, "training": {"batch_size": 4}}, 8, "expected at most the batch size 4 of arm infonce"),
+    ],
+)
+def test_what_several_workers_cannot_train_is_refused_before(plain_study, store, arm, workers, message) -> None:
+    with pytest.raises(UserError) as caught:
+        go(plain_study(arms={"infonce": arm}, resources={"workers": workers}), store)
+    assert message in str(caught.value)
