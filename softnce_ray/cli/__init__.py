@@ -43,6 +43,10 @@ for command in (
     app.command()(command)
 
 
+_signals: list[int] = []
+"""The latest signal that ended a command."""
+
+
 def main() -> None:
     """Entry point: what a user can mend is a line on stderr and exit status 2."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -50,6 +54,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == 130 and _signals == [signal.SIGTERM]:
+            sys.exit(143)
+        raise
     except UserError as error:
         print(f"softnce-ray: {error}", file=sys.stderr)
         sys.exit(2)
@@ -64,5 +72,6 @@ def main() -> None:
 
 def _interrupt(number: int, frame: object) -> None:
     """SIGTERM ends a command as Ctrl-C does: with what is half made put away, and a line."""
+    _signals[:] = [number]
     print("softnce-ray: interrupted", file=sys.stderr)
     raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from softnce_ray.cli.options import StoreOption, TrackingOption, store_at
+from softnce_ray.cli.options import AddressOption, StorageOption, StoreOption, TrackingOption, on_cluster, store_at
 
 
 def doctor(
@@ -17,7 +17,9 @@ def doctor(
         typer.Argument(metavar="[STUDY.yaml]", help="Also whether this study would run.", show_default=False),
     ] = None,
     store: StoreOption = None,
+    storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Look for what would stop or hurt a study: versions, storage, MLflow, disk, memory, CPUs and GPUs.
 
@@ -26,7 +28,8 @@ def doctor(
     """
     from softnce_ray.study.doctor import examine
 
-    found = examine(study, store_at(store, tracking_uri))
+    on_cluster(address)
+    found = examine(study, store_at(store, tracking_uri, storage))
     for each in found:
         if sys.stdout.isatty():
             print(f"{each.level:<8} {each.check:<10} {each.text}" + (f"\n{'':<20}{each.remedy}" if each.remedy else ""))

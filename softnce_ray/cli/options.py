@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,14 @@ StorageOption = Annotated[
         "or the store)",
     ),
 ]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="A running Ray cluster: auto (on this machine), HOST:PORT or ray://HOST:PORT (default: $RAY_ADDRESS, or a "
+        "Ray of its own)",
+    ),
+]
 
 
 def _study_name(text: str) -> str:
@@ -53,3 +62,19 @@ def store_at(folder: Path | None, tracking_uri: str | None, storage: str | None 
     from softnce_ray.store import Store
 
     return Store.at(folder, tracking_uri, storage)
+
+
+def on_cluster(address: str | None) -> None:
+    """Use the cluster at this address.
+
+    Raises:
+      UserError: the address is none that a study can be launched on.
+    """
+    if address is None:
+        return
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"--address: expected auto, HOST:PORT or ray://HOST:PORT, got {address}: that is a Jobs server; "
+            f"softnce-ray submit STUDY.yaml --address {address} sends a study there"
+        )
+    os.environ["RAY_ADDRESS"] = address

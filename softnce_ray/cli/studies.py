@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
+from softnce_ray.cli.options import (
+    AddressOption,
+    StorageOption,
+    StoreOption,
+    StudyName,
+    TrackingOption,
+    on_cluster,
+    store_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,26 +32,43 @@ def launch(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file; see search_spaces/.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and print its trials.")] = False,
     store: StoreOption = None,
+    storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
+    address: AddressOption = None,
+    max_concurrent: Annotated[
+        int | None,
+        typer.Option("--max-concurrent", min=1, help="Trials at once, so that studies share a cluster."),
+    ] = None,
 ) -> None:
     """Run what is missing of a study. Launching again after an interrupt goes on."""
     from softnce_ray.study.file import load_study
 
     config = load_study(study)
+    if max_concurrent is not None:
+        resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
+        config = config.model_copy(update={"resources": resources})
     if dry_run:
         from softnce_ray.study.planner import planned_trials
 
         for arm, language, phase, what in planned_trials(config):
             print(f"{arm}\t{language}\t{phase}\t{what}")
         return
-    _run(config, store_at(store, tracking_uri), store, tracking_uri)
+    on_cluster(address)
+    _run(config, store_at(store, tracking_uri, storage), store, tracking_uri)
 
 
-def resume(study: StudyName, store: StoreOption = None, tracking_uri: TrackingOption = None) -> None:
+def resume(
+    study: StudyName,
+    store: StoreOption = None,
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+    address: AddressOption = None,
+) -> None:
     """Go on with a study, as it was last launched, by its name."""
     from softnce_ray.study.saved import saved_study
 
-    place = store_at(store, tracking_uri)
+    on_cluster(address)
+    place = store_at(store, tracking_uri, storage)
     saved = saved_study(place, study)
     _from(saved.directory)
     _run(saved.study, place, store, tracking_uri)
@@ -58,7 +84,9 @@ def extend(
         int | None, typer.Option("--trials", min=1, help="Search trials of each cell, those that it has included.")
     ] = None,
     store: StoreOption = None,
+    storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Add seeds, languages or search trials to a study and run only what is missing. More arms: add them to its file
     and launch it again."""
@@ -67,18 +95,24 @@ def extend(
 
     if not (seed or language or trials):
         raise UserError("expected something to add: --seed, --language or --trials")
-    place = store_at(store, tracking_uri)
+    on_cluster(address)
+    place = store_at(store, tracking_uri, storage)
     saved = saved_study(place, study)
     _from(saved.directory)
     more = extended(saved.study, seeds=seed or (), languages=language or (), trials=trials)
     _run(more, place, store, tracking_uri)
 
 
-def sync(study: StudyName, store: StoreOption = None, tracking_uri: TrackingOption = None) -> None:
+def sync(
+    study: StudyName,
+    store: StoreOption = None,
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
     """Send what MLflow could not take when a study ran, and sum up."""
     from softnce_ray.study.summary import sync as run
 
-    unsent = run(store_at(store, tracking_uri), study)
+    unsent = run(store_at(store, tracking_uri, storage), study)
     _tell(unsent.problems + unsent.refused)
     if unsent:
         _tell([f"{unsent.records} records of {study} still wait: try again when MLflow can be reached"])
@@ -98,7 +132,7 @@ def schema() -> None:
 def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: str | None) -> None:
     """Run a study, say what came of it and what can be done next."""
     from softnce_ray.study.run import launch as run
-    from softnce_ray.study.signals import INTERRUPTED
+    from softnce_ray.study.signals import exit_status
 
     done = run(config, store=place)
     name, where = config.study, _options(store, tracking_uri)
@@ -109,7 +143,7 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     if done.interrupted:
         print(f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
         print(f"interrupted: go on with  {again}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(exit_status(done.signal or signal.SIGINT))
     if done.ran == 0 and not (done.failed or done.problems):
         print(f"{name}: nothing to do: all {done.already_done} trials are there")
     else:

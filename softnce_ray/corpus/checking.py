@@ -17,7 +17,7 @@ from softnce_ray.corpus.duplicates import (
     occur_in,
     text_hash,
 )
-from softnce_ray.corpus.store import Corpus, Findings, Manifest, read_manifest
+from softnce_ray.corpus.store import Corpus, Findings, Manifest
 
 FINDINGS_VERSION = 1
 _EVALUATION = ("valid", "test")
@@ -48,7 +48,7 @@ def check_corpus(folder: str | Path, *, read_rows: bool = False) -> list[str]:
     Raises:
         CorpusError: the corpus is missing or damaged.
     """
-    found = None if read_rows else read_manifest(Path(folder)).findings
+    found = None if read_rows else Corpus.listed(folder).manifest.findings
     if found is None or found.version != FINDINGS_VERSION:
         found = examine_corpus(folder, verify=read_rows)
     return list(found.problems)

@@ -233,6 +233,22 @@ class Corpus:
                     raise corpus._changed(language, MEANINGS, "the rows of the manifest", "other rows")
         return corpus
 
+    @classmethod
+    def listed(cls, folder: str | Path) -> Corpus:
+        """A corpus as `open` gives it, but of one in an object store only its manifest is read: its tables are not here
+        yet, and cannot be asked for.
+
+        Raises:
+            CorpusError: as `open`.
+        """
+        if not is_uri(str(folder)):
+            return cls.open(folder)
+        try:
+            place = Location.at(folder)
+            return cls(Path(str(place)), _manifest_at(place)[0], str(place))
+        except StorageError as error:
+            raise CorpusError(str(error)) from error
+
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that stand for the rows of all tables."""
@@ -355,13 +371,7 @@ def tables(manifest: Manifest) -> list[str]:
 
 def _fetched(place: Location) -> Path:
     """The folder in which this machine keeps a corpus of an object store; what it fetches it verifies."""
-    content = read(place / MANIFEST_NAME)
-    if content is None:
-        raise CorpusError(
-            f"expected a corpus at {place}, got nothing: correct the address, or put one there with "
-            f"`softnce-ray corpus copy FOLDER {place}`"
-        )
-    manifest = parse_manifest(content, str(place / MANIFEST_NAME))
+    manifest, content = _manifest_at(place)
 
     def fetch(folder: Path) -> None:
         download(place, folder, tables(manifest))
@@ -370,3 +380,14 @@ def _fetched(place: Location) -> Path:
 
     name = f"{manifest.fingerprint[:16]}-{hashlib.sha256(content).hexdigest()[:8]}"
     return made_once(cache_folder() / "corpora" / name, fetch)
+
+
+def _manifest_at(place: Location) -> tuple[Manifest, bytes]:
+    """The manifest of a corpus in an object store, and the bytes of its file."""
+    content = read(place / MANIFEST_NAME)
+    if content is None:
+        raise CorpusError(
+            f"expected a corpus at {place}, got nothing: correct the address, or put one there with "
+            f"`softnce-ray corpus copy FOLDER {place}`"
+        )
+    return parse_manifest(content, str(place / MANIFEST_NAME)), content

@@ -236,14 +236,14 @@ def corpus_problems(
     if not isinstance(folder, str):
         return
     try:
-        corpus = Corpus.open(folder)
+        corpus = Corpus.listed(folder)
     except CorpusError as error:
         yield ("corpus",), str(error)
         return
     except (OSError, ValueError) as error:  # a name that no folder can have, or one that may not be read
         yield ("corpus",), f"expected the folder of a corpus, got {folder!r}: {error}"
         return
-    yield from ((("corpus",), problem) for problem in check_corpus(corpus.folder))
+    yield from ((("corpus",), problem) for problem in check_corpus(corpus.location))
     pairs: dict[str, int] = {}
     equal: dict[tuple[tuple[str, ...], ...], str] = {}
     for number, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
@@ -302,7 +302,7 @@ def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
 
 
 def _no_language(corpus: Corpus, got: Any) -> str:
-    return f"the corpus {corpus.folder} has no language {got!r}; possible: {', '.join(corpus.languages)}"
+    return f"the corpus {corpus.location} has no language {got!r}; possible: {', '.join(corpus.languages)}"
 
 
 def _untested(corpus: Corpus, language: str) -> Iterator[str]:

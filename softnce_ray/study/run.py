@@ -41,7 +41,8 @@ from softnce_ray.tracking import Tracker, Unsent
 class Launch:
     """What came of a launch.
 
-    `interrupted`: a signal ended it, and launching again goes on. `unsent`: what MLflow has not, for people;
+    `interrupted`: a signal ended it, that of the number `signal`, and launching again goes on. `unsent`: what MLflow
+    has not, for people;
     `waiting`: how many records lie on disk until they can be sent, and `summed_up`: whether report, means and models
     are in MLflow; `sync` does both.
     """
@@ -55,6 +56,7 @@ class Launch:
     unsent: tuple[str, ...]
     waiting: int = 0
     summed_up: bool = True
+    signal: int = 0
 
 
 def launch(
@@ -147,6 +149,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         (*unsent.problems, *unsent.refused),
         unsent.records,
         results is not None,
+        interrupts.number,
     )
 
 

@@ -13,15 +13,13 @@ from typing import Any
 # Tune would put a handler of its own in the place of ours. It understands SIGUSR1 in the same way, which is left to it.
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 
-INTERRUPTED = 130
-"""Exit status of a launch that a signal ended."""
-
 
 class Interrupts:
     """What signals do at each stage of a launch."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.number = 0
+        """Of the first signal; 0 before it."""
         self.closing = False
         """Set while records are sent at the end: then the first signal ends the process too, for what is not sent
         yet lies on disk."""
@@ -34,17 +32,22 @@ class Interrupts:
                 signal.signal(number, self.handle)
 
     def handle(self, number: int, frame: Any) -> None:
-        if self.asked or self.closing:
+        if self.number or self.closing:
             text = "softnce-ray: stopped at once; launching again, or softnce-ray resume, goes on"
             print(text, file=sys.stderr, flush=True)
-            os._exit(INTERRUPTED)
-        self.asked = True
+            os._exit(exit_status(number))
+        self.number = number
         text = "softnce-ray: stopping after the last checkpoints; once more to stop at once"
         print(text, file=sys.stderr, flush=True)
         tune = signal.getsignal(signal.SIGUSR1)  # Tune's, while it runs
         if not callable(tune):
             raise KeyboardInterrupt
         tune(number, frame)
+
+
+def exit_status(number: int) -> int:
+    """Of a process that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + number
 
 
 @contextlib.contextmanager

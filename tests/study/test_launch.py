@@ -378,7 +378,7 @@ def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_pa
                 break
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate()
-    assert process.returncode == 130, error
+    assert process.returncode == 143, error
     assert "stopping after the last checkpoints" in error
     assert "go on with  softnce-ray resume tiny" in error
     assert "Traceback" not in error

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.corpus.store import Corpus
 from softnce_ray.storage import Location, StorageError, is_uri
 from softnce_ray.study.file import load_study
 from softnce_ray.study.problems import Key, Problem, StudyError, lines_of, place
@@ -108,7 +110,13 @@ def _corpus(corpus: str) -> tuple[str, str]:
 def _is_here(corpus: str) -> bool:
     """Whether what is wrong with a corpus is wrong for the cluster too: objects that cannot be read may be others'."""
     folder = Location.at(corpus).path
-    return folder is not None and folder.exists()
+    if folder is not None:
+        return folder.exists()
+    try:
+        Corpus.listed(corpus)
+    except CorpusError:
+        return False
+    return True
 
 
 def _models(node: yaml.Node | None) -> Iterator[tuple[Key, str]]:
