@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -43,6 +43,9 @@ def launch(
     """Run what is missing of a study. Launching again after an interrupt goes on."""
     from softnce_ray.study.file import load_study
 
+    on_cluster(address)
+    if not dry_run and (client := os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
+        _attached(study, client, store, storage, tracking_uri, max_concurrent)
     config = load_study(study)
     if max_concurrent is not None:
         resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
@@ -53,7 +56,6 @@ def launch(
         for arm, language, phase, what in planned_trials(config):
             print(f"{arm}\t{language}\t{phase}\t{what}")
         return
-    on_cluster(address)
     _run(config, store_at(store, tracking_uri, storage), store, tracking_uri)
 
 
@@ -154,6 +156,28 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
         print(f"softnce-ray: not all is done; try what failed again with  {again}", file=sys.stderr)
     if done.failed or done.problems or done.unsent or done.waiting:
         raise typer.Exit(1)
+
+
+def _attached(
+    study: Path,
+    address: str,
+    store: Path | None,
+    storage: str | None,
+    tracking_uri: str | None,
+    max_concurrent: int | None,
+) -> NoReturn:
+    """Launch through Ray Client: the driver is the cluster's."""
+    from softnce_ray.study.cluster import connected
+    from softnce_ray.study.jobs import submission
+    from softnce_ray.study.jobs.attached import run_attached
+    from softnce_ray.study.jobs.checking import environment_with
+
+    environment = environment_with(None if store is None else str(store), tracking_uri, storage)
+    made = submission(study, address, environment, max_concurrent=max_concurrent)
+    _tell(made.notes)
+    with connected():
+        status = run_attached(made, lambda line: print(line, file=sys.stderr, flush=True))
+    raise typer.Exit(status)
 
 
 def _from(directory: Path) -> None:

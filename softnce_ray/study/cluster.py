@@ -49,6 +49,11 @@ def session(resources: Resources) -> Iterator[int]:
       LaunchError: Ray cannot be started or reached, or not one trial fits on any node.
     """
     with connected():
+        if ray.util.client.ray.is_connected():
+            raise LaunchError(
+                "expected a process on the cluster, got a client of it (ray://): use softnce-ray launch STUDY.yaml "
+                "--address ray://…, which runs the driver there, or softnce-ray submit"
+            )
         _await_room(resources)
         yield _slots(resources, nodes())
 
