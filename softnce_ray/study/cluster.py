@@ -30,6 +30,10 @@ _SCALING = 900.0
 machines are only fetched for it."""
 
 
+_RETURNING = 900.0
+"""Seconds that a running study waits for a node when none that is left has room for a trial."""
+
+
 _STARTING = 10.0
 """Seconds that the head of a remote cluster has to listen."""
 
@@ -158,6 +162,35 @@ def no_room(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str:
     if resources.workers > 1:
         trial = f"the {resources.workers} workers of {trial} each"
     return f"expected {'nodes' if resources.workers > 1 else 'a node'} with room for {trial}, got {got or 'no node'}"
+
+
+class Room:
+    """Whether the nodes that are alive still have room for a trial of a running study; Ray itself waits for ever."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._without: float | None = None
+
+    def look(self) -> str | None:
+        """What is to be told, once, when no node has room any more.
+
+        Raises:
+          LaunchError: none has had for a quarter of an hour, or no node is left at all.
+        """
+        left = nodes()
+        kept = "what was done is kept: softnce-ray resume goes on"
+        if not left:
+            raise LaunchError(f"the only node of the Ray session was lost, so nothing can go on; {kept}")
+        if trials_on(left, self._resources):
+            self._without = None
+            return None
+        now = time.monotonic()
+        if self._without is None:
+            self._without = now
+            return f"{no_room(self._resources, left)}: waiting {_RETURNING / 60:.0f} minutes for a node"
+        if now - self._without > _RETURNING:
+            raise LaunchError(f"{no_room(self._resources, left)}, and no node has joined; {kept}")
+        return None
 
 
 @contextlib.contextmanager

@@ -172,6 +172,10 @@ class StudyRun:
                 else "note: MLflow takes records again"
             )
 
+    def note(self, text: str) -> None:
+        """Tell of something that is not of one trial."""
+        self._show.say(f"note: {text}")
+
     def give_up(self, cell: Cell, failure: Failure) -> None:
         """Record that nothing of a cell can run."""
         for trial in self.planner.give_up(cell, failure.reason):

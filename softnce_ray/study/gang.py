@@ -11,6 +11,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import distributed as dist
@@ -98,8 +99,18 @@ class _Worker:
 
 
 def _join(store: dist.Store, rank: int, count: int, device: str) -> None:
+    _meet_others(ray.util.get_node_ip_address())
     backend = "nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+
+
+def _meet_others(address: str) -> None:
+    """Make this process listen where Ray's other nodes reach it, unless the environment says where. By itself gloo takes
+    the address that the host's name stands for, which often is one of the host alone, such as 127.0.1.1."""
+    for interface, addresses in psutil.net_if_addrs().items():
+        if address in (each.address for each in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
 
 
 def _leave() -> None:

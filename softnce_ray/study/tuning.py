@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from softnce_ray.config import Resources
 from softnce_ray.results import TrialKey
 from softnce_ray.storage import Location
-from softnce_ray.study.cluster import LaunchError, nodes
+from softnce_ray.study.cluster import Room
 from softnce_ray.study.failures import Failure, failure_of, lost_worker
 from softnce_ray.study.trainable import TrialSpec, run_trial
 
@@ -48,6 +48,8 @@ class Driver(Protocol):
     def failed(self, key: TrialKey, attempt: int, failure: Failure) -> None: ...
 
     def look_around(self) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
 
 class _NotPickled:
@@ -99,8 +101,8 @@ class PlanScheduler(_NotPickled, FIFOScheduler):
 class Recorder(_NotPickled, tune.Callback):
     """Tells the driver of starts and ends."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, driver: Driver, room: Room) -> None:
+        self._driver, self._room = driver, room
         self._looked = time.monotonic()
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
@@ -109,11 +111,8 @@ class Recorder(_NotPickled, tune.Callback):
             return
         self._looked = time.monotonic()
         self._driver.look_around()
-        if not nodes():
-            raise LaunchError(
-                "the only node of the Ray session was lost, so nothing can go on; what was done is kept: "
-                "softnce-ray resume goes on"
-            )
+        if text := self._room.look():
+            self._driver.note(text)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._driver.started(_key(trial), _attempt(trial))
@@ -157,7 +156,7 @@ def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: R
             storage_path=path,
             storage_filesystem=None if checkpoints.path is not None else system,
             verbose=0,
-            callbacks=[Recorder(driver)],
+            callbacks=[Recorder(driver, Room(resources))],
             failure_config=tune.FailureConfig(max_failures=0),
             # The last epoch's checkpoint stays beside the result: a crash before the result is recorded costs
             # no training.
