@@ -111,6 +111,7 @@ def test_a_second_launch_finds_all_done_from_another_machine(
     assert (again.ran, again.already_done, again.failed) == (0, 4, 0)
 
 
+@pytest.mark.long
 def test_a_trial_goes_on_from_its_checkpoint_in_the_object_store(
     remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]]
 ) -> None:
