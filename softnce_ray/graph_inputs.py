@@ -7,11 +7,11 @@ sees its columns):
 - a subtoken sees all subtokens;
 - `[CLS]` and `[SEP]` see the nodes too;
 - a node sees the subtokens that it is, and they see it;
-- a node sees the nodes that its value comes from, and itself;
+- a node sees the nodes that its value comes from, but neither itself nor `[CLS]` and `[SEP]`;
 - padding sees nothing, and nobody sees it.
 
-In the publication no node sees `[CLS]` and `[SEP]`; `nodes_see_specials` is for those who want that. Its text lets a
-node see itself, which its released inputs do not: `nodes_see_themselves=False` is as released.
+That is how the published weights were trained, by the inputs that were released with them. The publication's text lets
+a node see itself as well, and others have it see the special tokens: neither is what these weights know.
 
 The word embedding of a node is the mean of those of the subtokens that it is.
 """
@@ -70,8 +70,6 @@ def graph_inputs(
     pad_id: int,
     node_id: int,
     length: int | None = None,
-    nodes_see_specials: bool = False,
-    nodes_see_themselves: bool = True,
 ) -> GraphInputs:
     """Pad a batch of texts and build its mask, on the device of `ids`.
 
@@ -127,11 +125,6 @@ def graph_inputs(
     mask[text_of_part, row[part_nodes], part] = True
     mask[text_of_part, part, row[part_nodes]] = True
     mask[text_of_edge, ends[0], ends[1]] = True
-    if nodes_see_themselves:
-        mask[text_of_node, row, row] = True
-    if nodes_see_specials:
-        mask[text_of_node, row, 0] = True
-        mask[text_of_node, row, last[text_of_node]] = True
     return GraphInputs(padded, positions, mask, text_of_node * places + row, part_nodes, text_of_part * places + part)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from softnce_ray.config import ArmConfig
-from softnce_ray.corpus.tokens import Ragged, only_text
-from softnce_ray.encoders import Bag, DualEncoder, build_encoder
+from softnce_ray.corpus.dataflow import GraphLimits
+from softnce_ray.corpus.graph_tokens import graph_texts
+from softnce_ray.corpus.ragged import Ragged, concatenate
+from softnce_ray.corpus.tokens import only_text, token_texts
+from softnce_ray.encoders import Bag, DualEncoder, build_encoder, tensors_of
 from softnce_ray.errors import UserError
 from softnce_ray.named import EXPORT_SETTINGS
 
@@ -25,6 +28,10 @@ _CHUNK_TEXTS = 2_000
 
 class ExportError(UserError, ValueError):
     """A model that cannot be exported, or an export that is none or does not give the same vectors."""
+
+
+class LanguageError(UserError, ValueError):
+    """Functions whose language is not given to an encoder that must know it."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +44,46 @@ class Model:
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         """(n, width) float32 vectors of queries."""
-        return self._encode(texts, self.config.tokens.query_length)
+        return self._encode(texts, lambda part: self._tokens(texts[part], self.config.tokens.query_length))
 
-    def encode_codes(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, width) float32 vectors of functions."""
-        return self._encode(texts, self.config.tokens.code_length)
+    def encode_codes(self, texts: Sequence[str], languages: str | Sequence[str] | None = None) -> np.ndarray:
+        """(n, width) float32 vectors of functions.
 
-    def _encode(self, texts: Sequence[str], length: int) -> np.ndarray:
-        self.tokenizer.enable_truncation(length)
-        ids, lengths = [np.empty(0, np.int64)], [0]
-        for start in range(0, len(texts), _CHUNK_TEXTS):  # encodings are a hundred times as large as the ids in them
-            encodings = self.tokenizer.encode_batch_fast(
-                list(texts[start : start + _CHUNK_TEXTS]), add_special_tokens=True
+        Args:
+          languages: one for all functions, or that of each: where the encoder reads their data flow it must be known.
+
+        Raises:
+          LanguageError: it is not given there.
+          CorpusError: the data flow of such a language is not known.
+        """
+        limits = self.graph_limits
+        if limits is None:
+            return self._encode(texts, lambda part: self._tokens(texts[part], self.config.tokens.code_length))
+        if languages is None:
+            raise LanguageError(
+                f"encoder {self.config.encoder.kind} reads the data flow of functions: expected the language of each, "
+                "got none"
             )
-            ids.append(np.fromiter((token for encoding in encodings for token in encoding.ids), np.int64))
-            lengths.extend(map(len, encodings))
-        return encode(self.encoder, Ragged(np.concatenate(ids), np.cumsum(lengths))).cpu().numpy()
+        named = languages
+
+        def read(part: slice) -> Ragged:
+            return graph_texts(texts[part], named if isinstance(named, str) else named[part], self.tokenizer, limits)
+
+        return self._encode(texts, read)
+
+    @property
+    def graph_limits(self) -> GraphLimits | None:
+        """How much of functions and their graphs the encoder reads; None where it reads no graph."""
+        flow_length = self.config.encoder.inputs.flow_length
+        return None if flow_length is None else GraphLimits(self.config.tokens.code_length, flow_length)
+
+    def _tokens(self, texts: Sequence[str], length: int) -> Ragged:
+        return token_texts(list(texts), self.tokenizer, length, special=True)
+
+    def _encode(self, texts: Sequence[str], read: Callable[[slice], Ragged]) -> np.ndarray:
+        # Encodings are a hundred times as large as the ids in them: some thousand texts are read at a time.
+        parts = [read(slice(start, start + _CHUNK_TEXTS)) for start in range(0, max(1, len(texts)), _CHUNK_TEXTS)]
+        return encode(self.encoder, concatenate(parts)).cpu().numpy()
 
 
 @torch.inference_mode()
@@ -64,14 +95,13 @@ def encode(encoder: DualEncoder, texts: Ragged, *, chunk_tokens: int = _CHUNK_TO
     device = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
-    order = np.argsort(np.diff(texts.offsets), kind="stable")
-    ends = np.cumsum(np.diff(texts.offsets)[order])
+    order = np.argsort(texts.places, kind="stable")
+    ends = np.cumsum(texts.places[order])
     cuts = np.searchsorted(ends, np.arange(chunk_tokens, ends[-1] if len(ends) else 0, chunk_tokens))
     vectors = []
     for rows in np.split(order, np.unique(cuts)):
         if len(rows) or not len(texts):  # the encoder says how wide no vectors are
-            part = texts.take(rows)
-            vectors.append(encoder(torch.from_numpy(part.ids).to(device), torch.from_numpy(part.offsets).to(device)))
+            vectors.append(encoder(*tensors_of(texts.take(rows), device)))
     encoder.train(was_training)
     return torch.cat(vectors)[torch.from_numpy(np.argsort(order)).to(device)]
 

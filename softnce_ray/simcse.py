@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from softnce_ray.config import ArmConfig, SimCSEEstimator
-from softnce_ray.corpus.tokens import Ragged
-from softnce_ray.encoders import Bag, DualEncoder, build_encoder
+from softnce_ray.corpus.ragged import Ragged
+from softnce_ray.encoders import Bag, DualEncoder, build_encoder, tensors_of
 from softnce_ray.losses import infonce
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
 from softnce_ray.training import TrainingError, epoch_batches, hash_seed
@@ -53,10 +53,7 @@ def train_sentence_encoder(
             texts = queries.take(rows)
             bag = isinstance(encoder.tower, Bag)
             views = [_masked(texts, settings.dropout, chance) if bag else texts for _ in range(2)]
-            first, second = (
-                encoder(torch.from_numpy(view.ids).to(device), torch.from_numpy(view.offsets).to(device))
-                for view in views
-            )
+            first, second = (encoder(*tensors_of(view, device)) for view in views)
             loss = infonce(first @ second.T / settings.score_temperature)
             loss.backward()
             clip_gradients(encoder.parameters(), optimisation.max_gradient_norm)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
 from softnce_ray.config import TrialConfig
-from softnce_ray.corpus.tokens import Ragged, concatenate
+from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.diagnostics import space_diagnostics
 from softnce_ray.distributions import Distributions, together
-from softnce_ray.encoders import DualEncoder, build_encoder
+from softnce_ray.encoders import DualEncoder, build_encoder, tensors_of
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.model import Model, encode
@@ -216,7 +216,7 @@ def _step(
     rows = batch.rows[workers.share(total)]
     texts = concatenate([data.train.queries.take(rows), data.train.codes.take(rows)])
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.training.precision == "bf16"):
-        vectors = encoder(_to(texts.ids, device), _to(texts.offsets, device))
+        vectors = encoder(*tensors_of(texts, device))
     queries, codes = (workers.gather(each, total) for each in (vectors[: len(rows)], vectors[len(rows) :]))
     scores = queries @ codes.T / config.resolved_temperature
     loss = batch_loss(scores, batch, config)
@@ -313,8 +313,3 @@ def _mean(dictionaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
     first, *others = dictionaries
     names = [name for name in first if all(name in each for each in others)]
     return {name: float(np.mean([each[name] for each in dictionaries])) for name in names}
-
-
-def _to(array: np.ndarray, device: str) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from softnce_ray.corpus.tokens import Ragged
+from softnce_ray.corpus.ragged import Ragged
 from softnce_ray.estimators import Estimator
 
 

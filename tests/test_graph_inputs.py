@@ -67,7 +67,7 @@ PICTURES = {
         """,
         [[4, 6], [8, 9], [10, 12]],
         # what the nodes at places 13, 14 and 15 see
-        [[4, 5, 13], [8, 14, 15], [10, 11, 13, 15]],
+        [[4, 5], [8, 15], [10, 11, 13]],
     ),
     "java": (
         "int f(int xs) { int n = xs; }",
@@ -91,7 +91,7 @@ PICTURES = {
         16 </s> ###
         """,
         [[5, 7], [10, 11], [12, 14]],
-        [[5, 6, 17], [10, 18, 19], [12, 13, 17, 19]],
+        [[5, 6], [10, 19], [12, 13, 17]],
     ),
     "javascript": (
         "xs => { n = xs }",
@@ -110,7 +110,7 @@ PICTURES = {
         11 </s> ###
         """,
         [[1, 3], [6, 7], [8, 10]],
-        [[1, 2, 12], [6, 13, 14], [8, 9, 12, 14]],
+        [[1, 2], [6, 14], [8, 9, 12]],
     ),
     "go": (
         "func f(xs T) { n := xs }",
@@ -133,7 +133,7 @@ PICTURES = {
         15 </s> ###
         """,
         [[4, 6], [9, 10], [12, 14]],
-        [[4, 5, 16], [9, 17, 18], [12, 13, 16, 18]],
+        [[4, 5], [9, 18], [12, 13, 16]],
     ),
     "php": (
         "function f($xs) { $n = $xs; }",
@@ -159,7 +159,7 @@ PICTURES = {
         18 </s> ###
         """,
         [[6, 8], [11, 12], [14, 16]],
-        [[6, 7, 19], [11, 20, 21], [14, 15, 19, 21]],
+        [[6, 7], [11, 21], [14, 15, 19]],
     ),
     "ruby": (
         "def f(xs) n = xs end",
@@ -180,7 +180,7 @@ PICTURES = {
         13 </s> ###
         """,
         [[4, 6], [7, 8], [9, 11]],
-        [[4, 5, 14], [7, 15, 16], [9, 10, 14, 16]],
+        [[4, 5], [7, 16], [9, 10, 14]],
     ),
 }
 WORDS = ["def", "Ġf", "Ġ(", "Ġx", "Ġ)", "Ġ:", "Ġn", "Ġ=", "Ġ;", "Ġ{", "Ġ}", "Ġint", "int", "func", "ĠT", "Ġ$", "tion",
@@ -214,11 +214,9 @@ def test_inputs_worked_out_by_hand(language: str) -> None:
     assert not mask[length + 3 :].any() and not mask[:, length + 3 :].any()
 
 
-def test_a_node_may_be_told_to_see_special_tokens_and_not_itself() -> None:
+def test_a_node_sees_neither_itself_nor_special_tokens() -> None:
     text = GraphText(np.array([0, 7, 2]), np.array([[1, 2]]), np.zeros((2, 0), np.int64))
-    assert batch_of([text]).mask[0, 3].tolist() == [False, True, False, True]
-    assert batch_of([text], nodes_see_themselves=False).mask[0, 3].tolist() == [False, True, False, False]
-    assert batch_of([text], nodes_see_specials=True).mask[0, 3].tolist() == [True, True, True, True]
+    assert batch_of([text]).mask[0, 3].tolist() == [False, True, False, False]
 
 
 def some_text(inner: int, spans: list[tuple[int, int]], edges: list[tuple[int, int]]) -> GraphText:
@@ -242,10 +240,10 @@ texts = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
-@given(batch=texts, specials=st.booleans(), themselves=st.booleans(), spare=st.integers(0, 3))
-def test_the_mask_is_the_definition(batch: list[GraphText], specials: bool, themselves: bool, spare: int) -> None:
+@given(batch=texts, spare=st.integers(0, 3))
+def test_the_mask_is_the_definition(batch: list[GraphText], spare: int) -> None:
     places = max(len(text.ids) + len(text.spans) for text in batch) + spare
-    inputs = batch_of(batch, length=places, nodes_see_specials=specials, nodes_see_themselves=themselves)
+    inputs = batch_of(batch, length=places)
     assert inputs.mask.shape == (len(batch), places, places)
     for text, mask, ids, positions in zip(batch, inputs.mask, inputs.ids, inputs.positions, strict=True):
         length = len(text.ids)
@@ -265,8 +263,8 @@ def test_the_mask_is_the_definition(batch: list[GraphText], specials: bool, them
             if row < length:
                 return column < length or is_of(column - length, row)
             if column < length:
-                return is_of(row - length, column) or (specials and column in (0, length - 1))
-            return (row - length, column - length) in edges or (themselves and row == column)
+                return is_of(row - length, column)
+            return (row - length, column - length) in edges
 
         assert mask.tolist() == [[sees(row, column) for column in range(places)] for row in range(places)]
         assert ids.tolist() == [*text.ids.tolist(), *[3] * len(text.spans), *[1] * (places - used)]

@@ -221,7 +221,10 @@ def test_the_answer_is_exact_in_whatever_blocks_it_is_computed(
     embedder = index.embedder()
     query = "Merge the colour of every lamp."
     functions = find_functions(tree).functions
-    scores = embedder.encode_codes([each.code for each in functions]) @ embedder.encode_queries([query])[0]
+    scores = (
+        embedder.encode_codes([each.code for each in functions], [each.language for each in functions])
+        @ embedder.encode_queries([query])[0]
+    )
     order = np.argsort(-scores)[:9]
     (hits,) = index.search([query], embedder, top=9)
     assert names(hits) == [functions[row].name for row in order]
@@ -254,7 +257,10 @@ def test_where_bm25_finds_no_word_the_hybrid_has_the_model_s_order_and_says_so(
     # The fused score by hand: dense alone, in standard deviations above the mean of all functions.
     functions = find_functions(tree).functions
     embedder = index.embedder()
-    scores = embedder.encode_codes([each.code for each in functions]) @ embedder.encode_queries(queries[:1])[0]
+    scores = (
+        embedder.encode_codes([each.code for each in functions], [each.language for each in functions])
+        @ embedder.encode_queries(queries[:1])[0]
+    )
     expected = np.sort((scores - scores.mean()) / scores.std())[::-1][:5]
     assert [hit.score for hit in both[0].hits] == pytest.approx(expected.tolist(), abs=1e-4)
 
@@ -341,7 +347,7 @@ def test_what_fails_leaves_the_old_index(
     (tree / "new.py").write_text("def new(a):\n    return a\n")
     broken = open_embedder(models[0])
 
-    def fails(texts: object) -> np.ndarray:
+    def fails(texts: object, languages: object) -> np.ndarray:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(

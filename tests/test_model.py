@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer
 
 from softnce_ray.config import ArmConfig, BagEncoder, TokenSettings, TransformerEncoder
-from softnce_ray.corpus.tokens import Ragged, train_tokenizer
+from softnce_ray.corpus.ragged import Ragged
+from softnce_ray.corpus.tokens import train_tokenizer
 from softnce_ray.encoders import build_encoder
 from softnce_ray.model import Model, encode, load_model, save_model
 

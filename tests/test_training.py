@@ -17,7 +17,7 @@ from softnce_ray.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Corpus, Pair, build_corpus
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
-from softnce_ray.corpus.tokens import concatenate
+from softnce_ray.corpus.ragged import concatenate
 from softnce_ray.encoders import build_encoder
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import negative_distribution

@@ -16,7 +16,7 @@ from softnce_ray import training
 from softnce_ray.config import TrainingSet, TrialConfig, identity, trial_languages
 from softnce_ray.corpus import Corpus
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
-from softnce_ray.corpus.tokens import concatenate
+from softnce_ray.corpus.ragged import concatenate
 from softnce_ray.estimators import BM25, words
 from softnce_ray.evaluation import ranks, reciprocal
 from softnce_ray.model import encode

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from softnce_ray.config.encoders import PUBLISHED_KINDS, PUBLISHED_LENGTHS, BagEncoder, Encoder
 from softnce_ray.config.estimators import BM25Estimator, Estimator, MixEstimator
 from softnce_ray.config.languages import TrainingSet
 from softnce_ray.config.losses import (
@@ -38,39 +39,13 @@ class TokenSettings(Settings):
         le=500_000,
         description="subwords of the BPE tokenizer trained on the corpus; unused when the encoder brings a tokenizer",
     )
-    query_length: int = Field(64, ge=2, le=8192, description="tokens of a query that are read")
+    query_length: int = Field(
+        64, ge=2, le=8192, description="tokens of a query that are read; 128 unless given with a published encoder"
+    )
     code_length: int = Field(256, ge=2, le=8192, description="tokens of a function that are read")
     split_identifiers: bool = Field(
         True, description="camelCase and snake_case become words; unused when the encoder brings a tokenizer"
     )
-
-
-class BagEncoder(Settings):
-    """Mean of learned subword vectors, each scaled by a learned weight of its subword."""
-
-    kind: Literal["bag"] = "bag"
-    width: int = Field(256, ge=1, le=8192, description="length of a vector")
-
-
-class TransformerEncoder(Settings):
-    """A transformers model by name or folder, or a small RoBERTa from scratch when `model` is null."""
-
-    kind: Literal["transformer"] = "transformer"
-    model: str | None = Field(None, description="name or local folder; null: from scratch")
-    width: int = Field(128, ge=8, le=8192, description="hidden size, from scratch only")
-    layers: int = Field(2, ge=1, le=96, description="layers, from scratch only")
-    heads: int = Field(2, ge=1, le=128, description="attention heads, from scratch only")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout, from scratch only")
-    pooling: Literal["mean", "first", "pooler"] = "mean"
-
-    @model_validator(mode="after")
-    def _check(self) -> TransformerEncoder:
-        if self.model is None and self.width % self.heads:
-            raise wrong("heads", f"expected a divisor of width {self.width}, got {self.heads}")
-        return self
-
-
-Encoder = Annotated[BagEncoder | TransformerEncoder, Field(discriminator="kind")]
 
 
 class TrainingSettings(Settings):
@@ -104,6 +79,20 @@ class ArmConfig(Settings):
     mask_duplicates: bool = Field(
         False, description="leave out negatives with the same normalised query or code as the right answer"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_lengths(cls, given: Any) -> Any:
+        """A published encoder reads texts of the published lengths, but for those that are given."""
+        if not isinstance(given, Mapping):
+            return given
+        encoder, tokens = given.get("encoder"), given.get("tokens", {})
+        kind = encoder.get("kind") if isinstance(encoder, Mapping) else getattr(encoder, "kind", None)
+        if not isinstance(kind, str) or kind not in PUBLISHED_KINDS:
+            return given
+        if isinstance(tokens, TokenSettings):
+            tokens = tokens.model_dump(exclude_unset=True)
+        return {**given, "tokens": {**PUBLISHED_LENGTHS, **tokens}} if isinstance(tokens, Mapping) else given
 
     @model_validator(mode="after")
     def _check(self) -> ArmConfig:

@@ -1,7 +1,8 @@
 """Texts as token ids: tokenised once, kept on disk, memory-mapped by every trial.
 
 A token folder holds `tokenizer.json` and, per language, split and side (query or code), the ids of all texts
-end to end with the offset of each text. Nothing is padded.
+end to end with the offset of each text. Nothing is padded. For encoders that read graphs those of the functions lie
+beside their ids.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, compress, product
 from pathlib import Path
@@ -17,10 +19,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from softnce_ray.config import TokenSettings
+from softnce_ray.config import Inputs, TokenSettings, how_to_get
 from softnce_ray.corpus.arrays import GrowingArray
+from softnce_ray.corpus.dataflow import GraphLimits
 from softnce_ray.corpus.duplicates import as_hashes, first_equal, normalise_code, normalise_query, text_hash
+from softnce_ray.corpus.graph_tokens import GRAPHS_VERSION, check_languages, graph_texts_in_parts
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
+from softnce_ray.corpus.ragged import Graphs, Ragged
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.storage import Location, shared_once
 
@@ -32,35 +37,12 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 TOKENIZER_TEXTS = 300_000
 """Texts that a tokenizer is trained on at most: its trainer holds every different word, some kilobytes each."""
 
+WORDS_ALONE = Inputs(special=False)
+"""No tokenizer by name, no special tokens, no graph: what a bag of words reads."""
+
 _CHUNK = 2_000
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Texts of different lengths end to end: text i is `ids[offsets[i]:offsets[i+1]]`."""
-
-    ids: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def take(self, rows: np.ndarray) -> Ragged:
-        """The texts of `rows`, copied, in that order; ids as int64."""
-        starts = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - starts
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Ragged(self.ids[positions].astype(np.int64), offsets)
-
-
-def concatenate(parts: list[Ragged]) -> Ragged:
-    """All texts of `parts`, one part after another."""
-    ends = np.cumsum([0] + [int(part.offsets[-1]) for part in parts])
-    offsets = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
-    return Ragged(np.concatenate([part.ids for part in parts]), np.concatenate([*offsets, ends[-1:]]))
 
 
 @dataclass(frozen=True)
@@ -76,7 +58,14 @@ class TokenStore:
     def texts(self, language: str, split: str, side: str) -> Ragged:
         """Texts of one side of a split, memory-mapped, in the order of the corpus' table."""
         stem = self.folder / language / f"{split}.{side}"
-        return Ragged(np.load(f"{stem}.ids.npy", mmap_mode="r"), np.load(f"{stem}.offsets.npy", mmap_mode="r"))
+
+        def array(name: str) -> np.ndarray:
+            return np.load(f"{stem}.{name}.npy", mmap_mode="r")
+
+        graphs = None
+        if Path(f"{stem}.spans.npy").exists():
+            graphs = Graphs(array("spans"), array("node_offsets"), array("edges").T, array("edge_offsets"))
+        return Ragged(array("ids"), array("offsets"), graphs)
 
     def groups(self, language: str) -> np.ndarray:
         """(2, n) int32, memory-mapped: training pairs with equal numbers in row 0 have the same normalised query, in
@@ -84,10 +73,16 @@ class TokenStore:
         return np.load(self.folder / language / "train.groups.npy", mmap_mode="r")
 
 
-def token_key(corpus: Corpus, settings: TokenSettings, tokenizer: str | None, special: bool) -> str:
+def token_key(corpus: Corpus, settings: TokenSettings, inputs: Inputs) -> str:
     """Name of the folder for this corpus and these settings; equal keys mean equal tokens."""
+    tokenizer = inputs.tokenizer
     named = _folder_digest(Path(tokenizer)) if tokenizer and Path(tokenizer).is_dir() else tokenizer
-    content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), named, special]
+    content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), named, inputs.special]
+    # Without these, names are those that there were before there was a prefix or a graph.
+    if inputs.prefix is not None:
+        content.append({"prefix": inputs.prefix})
+    if inputs.flow_length is not None:
+        content.append({"flow_length": inputs.flow_length, "graphs": GRAPHS_VERSION})
     if tokenizer is None and _training_text_count(corpus) > TOKENIZER_TEXTS:
         # Smaller corpora have the names that they had before there was a sample.
         content.append({"tokenizer_texts": TOKENIZER_TEXTS})
@@ -107,9 +102,8 @@ def prepare_tokens(
     corpus: Corpus,
     settings: TokenSettings,
     root: str | Path | Location,
+    inputs: Inputs = WORDS_ALONE,
     *,
-    tokenizer: str | None = None,
-    special: bool = False,
     progress: Progress | None = None,
 ) -> TokenStore:
     """Tokenise a corpus unless that has been done.
@@ -118,58 +112,96 @@ def prepare_tokens(
       corpus: every language and split of it is tokenised.
       settings: lengths, vocabulary and identifiers.
       root: a folder or URI; the token folder is made below it, under its key.
-      tokenizer: name or folder of a model whose tokenizer is used; None trains a BPE tokenizer on the
-        training split, or a sample of `TOKENIZER_TEXTS` of its queries and codes where there are more, which is
-        always the same one.
-      special: wrap each text in the special tokens that a transformer expects.
+      inputs: what the encoder reads of a text. Without a tokenizer a BPE tokenizer is trained on the training split,
+        or a sample of `TOKENIZER_TEXTS` of its queries and codes where there are more, which is always the same one.
       progress: called with (texts done, texts in all).
 
     Raises:
-      CorpusError: the named tokenizer cannot be loaded.
+      CorpusError: the named tokenizer cannot be loaded or lacks the prefix, or a graph is asked for in a language whose
+        data flow is not known.
       OSError: the folder cannot be written.
     """
-    name = f"tokens/{token_key(corpus, settings, tokenizer, special)}"
+    name = f"tokens/{token_key(corpus, settings, inputs)}"
+    if inputs.flow_length is not None:
+        check_languages(corpus.languages)
 
     def make(folder: Path) -> None:
-        _write_tokens(folder, corpus, settings, tokenizer, special, progress)
+        _write_tokens(folder, corpus, settings, inputs, progress)
 
     return TokenStore(shared_once(Location.at(root), name, make))
 
 
 def _write_tokens(
-    folder: Path,
-    corpus: Corpus,
-    settings: TokenSettings,
-    named: str | None,
-    special: bool,
-    progress: Progress | None,
+    folder: Path, corpus: Corpus, settings: TokenSettings, inputs: Inputs, progress: Progress | None
 ) -> None:
-    tokenizer = _named_tokenizer(named) if named else train_tokenizer(_training_texts(corpus), settings, special)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    if inputs.tokenizer:
+        tokenizer = _named_tokenizer(inputs.tokenizer, inputs.prefix)
+    else:
+        tokenizer = train_tokenizer(_training_texts(corpus), settings, inputs.special)
+    file = folder / "tokenizer.json"
+    tokenizer.save(str(file))
     total = sum(sum(counts.pairs.values()) for counts in corpus.manifest.languages.values()) * len(SIDES)
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     done = 0
     for language, split, side in product(corpus.languages, SPLITS, SIDES):
         (folder / language).mkdir(exist_ok=True)
-        tokenizer.enable_truncation(settings.query_length if side == "query" else settings.code_length)
-        stem = folder / language / f"{split}.{side}"
-        end = 0
-        with (
-            GrowingArray(Path(f"{stem}.ids.npy"), kind) as ids,
-            GrowingArray(Path(f"{stem}.offsets.npy"), np.int64) as offsets,
-        ):
-            offsets.append(np.zeros(1, np.int64))
-            for texts in _texts(corpus, language, split, side):
-                encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
-                ids.append(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), kind))
-                ends = end + np.cumsum([len(encoding) for encoding in encodings])
-                offsets.append(ends)
-                end = int(ends[-1])
-                done += len(texts)
-                if progress:
-                    progress(done, total)
+        texts = _texts(corpus, language, split, side)
+        if side == "code" and inputs.flow_length is not None:
+            limits = GraphLimits(settings.code_length, inputs.flow_length)
+            count = corpus.manifest.languages[language].pairs.get(split, 0)
+            parts = graph_texts_in_parts(texts, language, file, limits, total=count)
+        else:
+            length = settings.query_length if side == "query" else settings.code_length
+            parts = (token_texts(part, tokenizer, length, inputs.special) for part in texts)
+        for written in _write_texts(parts, folder / language / f"{split}.{side}", kind):
+            done += written
+            if progress:
+                progress(done, total)
     for language in corpus.languages:
         np.save(folder / language / "train.groups.npy", text_groups(corpus, [language]))
+
+
+def token_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int, special: bool) -> Ragged:
+    """Texts as token ids, of each `length` at most; the tokenizer is left cutting there."""
+    tokenizer.enable_truncation(length)
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
+    return Ragged(ids, np.cumsum([0, *map(len, encodings)]))
+
+
+def _write_texts(parts: Iterable[Ragged], stem: Path, kind: type) -> Iterator[int]:
+    """Write what `TokenStore.texts` reads; yields how many texts each part had."""
+    with ExitStack() as files:
+
+        def file(name: str, kind: type, width: int | None = None) -> GrowingArray:
+            return files.enter_context(GrowingArray(Path(f"{stem}.{name}.npy"), kind, width))
+
+        ids, ends = file("ids", kind), _Ends(file("offsets", np.int64))
+        graphs: tuple[GrowingArray, _Ends, GrowingArray, _Ends] | None = None
+        for part in parts:
+            ids.append(part.ids)
+            ends.append(part.offsets)
+            if part.graphs is not None:
+                if graphs is None:
+                    nodes = file("spans", np.uint16, 2), _Ends(file("node_offsets", np.int64))
+                    graphs = *nodes, file("edges", np.uint16, 2), _Ends(file("edge_offsets", np.int64))
+                graphs[0].append(part.graphs.spans)
+                graphs[1].append(part.graphs.node_offsets)
+                graphs[2].append(part.graphs.edges.T)
+                graphs[3].append(part.graphs.edge_offsets)
+            yield len(part)
+
+
+class _Ends:
+    """Offsets of parts, written as those of the whole."""
+
+    def __init__(self, file: GrowingArray) -> None:
+        self.file, self.end = file, 0
+        file.append(np.zeros(1, np.int64))
+
+    def append(self, offsets: np.ndarray) -> None:
+        self.file.append(offsets[1:] + self.end)
+        self.end += int(offsets[-1])
 
 
 def text_groups(corpus: Corpus, languages: Sequence[str]) -> np.ndarray:
@@ -247,18 +279,33 @@ def only_text(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _named_tokenizer(name: str) -> Tokenizer:
+def _named_tokenizer(name: str, prefix: str | None) -> Tokenizer:
     from transformers import AutoTokenizer
 
+    tokenizer, reason = None, ""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
     except (OSError, ValueError, ImportError, AttributeError) as error:  # AttributeError: it has none in Rust
-        raise CorpusError(
-            f"encoder.model: no tokenizer that can be used under {name!r}; give the path of a folder with "
-            f"tokenizer.json, or a name that this machine can download ({(str(error).splitlines() or [''])[0]})"
-        ) from error
+        reason = (str(error).splitlines() or [""])[0]
+    if tokenizer is None:  # raised here, for whoever tells of it looks at the causes first, which say less
+        raise CorpusError(f"encoder.model: no tokenizer that can be used under {name!r} ({reason}); {how_to_get(name)}")
     tokenizer.no_padding()
-    return only_text(tokenizer)
+    return only_text(tokenizer if prefix is None else _with_prefix(tokenizer, prefix, name))
+
+
+def _with_prefix(tokenizer: Tokenizer, prefix: str, name: str) -> Tokenizer:
+    """The tokenizer with `<s> prefix </s>` before each text and `</s>` after it. Its file says so: whoever reads it
+    needs no code of ours."""
+    ids = {token: tokenizer.token_to_id(token) for token in ("<s>", prefix, "</s>")}
+    if missing := [token for token, number in ids.items() if number is None]:
+        raise CorpusError(
+            f"encoder.model: expected a tokenizer with {', '.join(ids)}, as UniXcoder's, got one without "
+            f"{', '.join(missing)} under {name!r}: name that model or a folder with it, or use kind: transformer"
+        )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"<s> {prefix} </s> $A </s>", special_tokens=list(ids.items())
+    )
+    return tokenizer
 
 
 def _training_text_count(corpus: Corpus) -> int:

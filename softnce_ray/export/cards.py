@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from softnce_ray.config import TransformerEncoder
+from softnce_ray.config import BagEncoder
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.encoders import Bag
+from softnce_ray.encoders import Bag, Transformer
 from softnce_ray.export.checking import TOLERANCE, Checked
 from softnce_ray.model import Model
 from softnce_ray.results import StudyResults, TrialResult
@@ -39,7 +39,7 @@ def card(
         f"# {results.study}: {trial.arm}, {trial.language}",
         "A dual encoder for code search: queries and functions become vectors, and the closest function answers. "
         f"{_encoder(model)} {origin.chosen}",
-        f'## Use\n\n{_USE[name]}\n\n```python\nfolder = "path/to/this/folder"\n\n{recipe}```\n\n{_sides(model)}',
+        f'## Use\n\n{_use(model, name)}\n\n```python\nfolder = "path/to/this/folder"\n\n{recipe}```\n\n{_sides(model)}',
         *more,
         f"## What was checked\n\n{_checked(checked)}",
         f"## Results of the study\n\n{origin.table}\n\nThis model:\n\n{_scores(trial)}",
@@ -56,6 +56,16 @@ def card(
 
 
 _TAGS = {"sentence-transformers": "sentence-similarity"}
+
+
+def _use(model: Model, name: str) -> str:
+    if model.graph_limits is None:
+        return _USE[name]
+    return (
+        "`encode` gives the trained vectors. It needs softnce_ray, which extracts the data flow of functions, and the "
+        "language of each. `softnce-ray index`, `search` and `evaluate` take the folder as it is:"
+    )
+
 
 _USE = {
     "hf": "`encode` gives the trained vectors:",
@@ -96,7 +106,7 @@ def int8(checked: Checked, graph: str, how: str) -> str:
 
 def _library(model: Model, library: str) -> str:
     """The header's line; none where the library that it would name cannot load the folder."""
-    unknown = library == "transformers" and isinstance(model.encoder.tower, Bag)
+    unknown = library == "transformers" and not isinstance(model.encoder.tower, Transformer)
     return "" if unknown else f"library_name: {library}\n"
 
 
@@ -112,16 +122,26 @@ def _encoder(model: Model) -> str:
             f"The encoder is a bag of embeddings: the weighted mean of {vocabulary:,} subword vectors of {width} "
             f"numbers, {length}. transformers has no such architecture, so that AutoModel does not load it."
         )
-    assert isinstance(settings, TransformerEncoder)
-    kind = getattr(tower.model.config, "model_type", "transformer")
+    assert not isinstance(settings, BagEncoder)
+    kind = getattr(tower.model.config, "model_type", "transformer")  # type: ignore[union-attr]
+    if settings.kind != "transformer":
+        kind = f"{settings.kind}, a {kind}"
     begun = f"begun from `{settings.model}`" if settings.model else "begun from random weights"
-    return f"The encoder is a transformer ({kind}), {begun}, pooling `{tower.pooling}`, {length}."
+    prefix = settings.inputs.prefix
+    reads = "" if prefix is None else f", reading `{prefix}` before each text"
+    if (limits := model.graph_limits) is not None:
+        reads = f", reading functions with their data flow (up to {limits.code_length + limits.flow_length} places)"
+    return f"The encoder is a transformer ({kind}), {begun}{reads}, pooling `{tower.pooling}`, {length}."
 
 
 def _sides(model: Model) -> str:
-    tokens = model.config.tokens
+    tokens, limits = model.config.tokens, model.graph_limits
+    beside = ""
+    if limits is not None:
+        beside = f", with {limits.flow_length} places for its data flow (what one leaves free is the other's)"
     return (
-        f"Training read the first {tokens.query_length} tokens of a query and {tokens.code_length} of a function: "
+        f"Training read the first {tokens.query_length} tokens of a query and {tokens.code_length} of a function"
+        f"{beside}: "
         "`side` says which a text is. It makes a difference for longer texts only."
     )
 

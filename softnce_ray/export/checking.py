@@ -39,6 +39,9 @@ TEXTS = (
 )
 """Read by every check, as queries and as code: what tokenizers trip over."""
 
+LANGUAGE = "python"
+"""What `TEXTS` are, for an encoder that asks."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
@@ -91,14 +94,16 @@ def expect(model: Model, ranked: Sequence[Ranked] = ()) -> Expected:
       ExportError: the model does not give the ranks that its run stored.
     """
     texts = texts_for(model)
-    jobs: list[Job] = [(texts, "code"), (texts, "query")]
+    asked: list[tuple[Sequence[str], str, str]] = [(texts, "code", LANGUAGE), (texts, "query", LANGUAGE)]
     for each in ranked:
-        jobs += [(each.codes, "code"), (each.queries, "query")]
+        asked += [(each.codes, "code", each.language), (each.queries, "query", each.language)]
     exact = replace(model, encoder=copy.deepcopy(model.encoder).double())
     vectors = tuple(
-        exact.encode_queries(texts) if side == "query" else exact.encode_codes(texts) for texts, side in jobs
+        exact.encode_queries(texts) if side == "query" else exact.encode_codes(texts, language)
+        for texts, side, language in asked
     )
-    expected = Expected(tuple(jobs), vectors, tuple(ranked))
+    jobs: tuple[Job, ...] = tuple(job[:2] if model.graph_limits is None else job for job in asked)
+    expected = Expected(jobs, vectors, tuple(ranked))
     _compare_ranks(expected, vectors, 0.0, "the stored model, before it was exported,")
     return expected
 
@@ -118,7 +123,7 @@ def check(expected: Expected, read: Reader, recipe: str, folder: Path, *, what: 
     """
     found = read(recipe, folder, expected.jobs)
     difference, text = 0.0, ""
-    for (texts, side), got, wanted in zip(expected.jobs, found, expected.vectors, strict=True):
+    for (texts, side, *_), got, wanted in zip(expected.jobs, found, expected.vectors, strict=True):
         each = relative_differences(got, wanted, what)
         row = int(np.argmax(np.nan_to_num(each, nan=np.inf)))
         if not each[row] <= difference:

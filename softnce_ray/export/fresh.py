@@ -15,8 +15,8 @@ import numpy as np
 from softnce_ray.export import reader
 from softnce_ray.model import ExportError
 
-Job = tuple[Sequence[str], str]
-"""Texts, and what they are: `query` or `code`."""
+Job = tuple[Sequence[str], str] | tuple[Sequence[str], str, str]
+"""Texts, and what they are: `query` or `code`; for an encoder that asks for it, their language as well."""
 
 Reader = Callable[[str, Path, Sequence[Job]], list[np.ndarray]]
 """(recipe, folder, jobs) → (n, width) float32 vectors of each job's texts."""
@@ -38,8 +38,8 @@ def in_a_fresh_process(recipe: str, folder: Path, jobs: Sequence[Job]) -> list[n
             "recipe": recipe,
             "folder": str(folder),
             "jobs": [
-                {"texts": list(texts), "side": side, "out": str(place)}
-                for (texts, side), place in zip(jobs, places, strict=True)
+                {"texts": list(job[0]), "what": job[1:], "out": str(place)}
+                for job, place in zip(jobs, places, strict=True)
             ],
         }
         file = Path(work) / "request.json"

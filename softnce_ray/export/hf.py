@@ -1,7 +1,8 @@
 """Hugging Face: safetensors, tokenizer and configuration, for AutoModel where there is one.
 
 The bag of embeddings is no architecture of transformers. Its folder holds a table and a tokenizer, and a recipe of a
-few lines instead of code that a loader would have to trust.
+few lines instead of code that a loader would have to trust. An encoder that reads data flow is one of transformers, but
+what it is fed takes this package to make: its recipe imports it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from softnce_ray.encoders import Bag
+from softnce_ray.encoders import Bag, GraphTransformer
 from softnce_ray.export.tokenizer_files import lengths, plain, wrapped
 from softnce_ray.model import Model
 
@@ -59,6 +60,17 @@ def encode(texts, side="code"):
 """
 
 
+_GRAPH = """\
+import softnce_ray.export
+
+model = softnce_ray.export.load_export(folder)
+
+
+def encode(texts, side="code", language="python"):
+    return model.encode_queries(texts) if side == "query" else model.encode_codes(texts, language)
+"""
+
+
 def quiet() -> None:
     """Let transformers keep what it says of loading and writing to itself: it concerns the check, not the user."""
     from transformers.utils import logging
@@ -99,6 +111,8 @@ def recipe(model: Model) -> str:
     if isinstance(tower, Bag):
         normal = "return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)"
         return _BAG.format(lengths=lengths(model), vectors=normal if unit else "return vectors")
+    if isinstance(tower, GraphTransformer):
+        return _GRAPH
     normal = "torch.nn.functional.normalize(vectors, dim=-1)"
     return _TRANSFORMER.format(
         lengths=lengths(model), pooling=_POOLING[tower.pooling], vectors=normal if unit else "vectors"

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softnce_ray.encoders import Bag, DualEncoder
+from softnce_ray.export.graph_encoders import graph_problem
 from softnce_ray.export.tokenizer_files import lengths, padding
 from softnce_ray.model import Model
 
@@ -89,9 +90,12 @@ class _PaddedInt8(_Padded):
         return self.steps[ids].to(self.scale.dtype) * self.scale[ids]
 
 
-def problem(model: Model) -> str | None:
+def problem(model: Model | None = None) -> str | None:
+    """See `Format`; without a model only what this Python lacks."""
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
-    return f"onnx and mlflow need {', '.join(missing)}: pip install 'softnce-ray[onnx]'" if missing else None
+    if missing:
+        return f"onnx and mlflow need {', '.join(missing)}: pip install 'softnce-ray[onnx]'"
+    return None if model is None else graph_problem(model, "onnx and mlflow")
 
 
 def write(model: Model, folder: Path) -> None:

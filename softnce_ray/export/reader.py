@@ -15,22 +15,26 @@ import numpy as np
 
 _BATCH = 64
 
+_OPENLY = "import softnce_ray.export"
+"""How a recipe begins that says that it needs this package."""
 
-def read(recipe: str, folder: str, jobs: Sequence[tuple[Sequence[str], str]]) -> list[np.ndarray]:
+
+def read(recipe: str, folder: str, jobs: Sequence[tuple[Any, ...]]) -> list[np.ndarray]:
     """Vectors of each job's texts by a recipe: Python that defines `encode(texts, side)` for the folder in `folder`.
 
-    `jobs` are (texts, side) with side `query` or `code`; the result has (n, width) float32 for each. Texts of similar
-    length go together, so that little is padded.
+    `jobs` are (texts, side) with side `query` or `code`, or (texts, side, language) where a recipe asks for the
+    language of functions; the result has (n, width) float32 for each. Texts of similar length go together, so that
+    little is padded.
     """
     space: dict[str, Any] = {"folder": folder}
     exec(recipe, space)
-    return [_in_batches(space["encode"], texts, side) for texts, side in jobs]
+    return [_in_batches(space["encode"], *job) for job in jobs]
 
 
-def _in_batches(encode: Any, texts: Sequence[str], side: str) -> np.ndarray:
+def _in_batches(encode: Any, texts: Sequence[str], *what: str) -> np.ndarray:
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     parts = [
-        np.asarray(encode([texts[row] for row in order[start : start + _BATCH]], side), np.float32)
+        np.asarray(encode([texts[row] for row in order[start : start + _BATCH]], *what), np.float32)
         for start in range(0, len(order), _BATCH)
     ]
     vectors = np.concatenate(parts)
@@ -43,8 +47,8 @@ def main(path: str) -> None:
     """Do what the request in a file asks: recipe, folder, jobs, and where each job's vectors go."""
     with open(path, encoding="utf-8") as file:
         request = json.load(file)
-    found = read(request["recipe"], request["folder"], [(job["texts"], job["side"]) for job in request["jobs"]])
-    if "softnce_ray" in sys.modules:
+    found = read(request["recipe"], request["folder"], [(job["texts"], *job["what"]) for job in request["jobs"]])
+    if "softnce_ray" in sys.modules and not request["recipe"].startswith(_OPENLY):
         raise RuntimeError("the folder needs softnce_ray to be read")
     for job, vectors in zip(request["jobs"], found, strict=True):
         np.save(job["out"], vectors)

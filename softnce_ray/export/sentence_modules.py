@@ -6,7 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from softnce_ray.encoders import Bag, Transformer
+from softnce_ray.export.graph_encoders import graph_problem
 from softnce_ray.export.hf import quiet
 from softnce_ray.export.tokenizer_files import lengths, plain, wrapped
 from softnce_ray.model import Model
@@ -25,12 +28,21 @@ def encode(texts, side="code"):
 
 
 def problem(model: Model) -> str | None:
-    if getattr(model.encoder.tower, "pooling", None) == "pooler":
+    tower = model.encoder.tower
+    if isinstance(tower, Transformer) and tower.pooling == "pooler" and _pooler_layer(tower) is None:
         return (
-            "expected pooling mean or first for sentence-transformers, got pooler: it has no module for a model's "
-            "pooler; possible: --formats hf,onnx,mlflow"
+            "expected pooling mean, first or a pooler of one layer with tanh for sentence-transformers, got the pooler "
+            f"of {tower.model.config.model_type}, which it has no module for; possible: --formats hf,onnx,mlflow"  # type: ignore[union-attr]
         )
-    return None
+    return graph_problem(model, "sentence-transformers")
+
+
+def _pooler_layer(tower: Transformer) -> Any | None:
+    """The layer of a pooler that is, as BERT's and RoBERTa's, tanh of a linear map of the first token's vector."""
+    pooler: Any = tower.model.pooler
+    layers = dict(pooler.named_children())
+    known = isinstance(layers.get("dense"), nn.Linear) and isinstance(layers.get("activation"), nn.Tanh)
+    return layers["dense"] if known and len(layers) == 2 else None
 
 
 def write(model: Model, folder: Path) -> None:
@@ -45,6 +57,7 @@ def write(model: Model, folder: Path) -> None:
         if isinstance(tower, Bag):
             modules = [StaticEmbedding(plain(model), embedding_weights=tower.folded())]
         else:
+            assert isinstance(tower, Transformer)
             modules = _transformer_modules(tower, model, Path(work))
         if model.config.similarity == "cosine":
             modules.append(Normalize())
@@ -54,13 +67,20 @@ def write(model: Model, folder: Path) -> None:
 
 
 def _transformer_modules(tower: Transformer, model: Model, work: Path) -> list[Any]:
-    from sentence_transformers.sentence_transformer.modules import Pooling
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling
     from sentence_transformers.sentence_transformer.modules import Transformer as SentenceEncoder
 
     tower.model.save_pretrained(work)  # type: ignore[operator]
     wrapped(model).save_pretrained(work)
     encoder = SentenceEncoder(str(work), max_seq_length=model.config.tokens.code_length)
-    return [encoder, Pooling(encoder.get_embedding_dimension(), "cls" if tower.pooling == "first" else tower.pooling)]
+    pooling = Pooling(encoder.get_embedding_dimension(), "mean" if tower.pooling == "mean" else "cls")
+    if tower.pooling != "pooler":
+        return [encoder, pooling]
+    layer = _pooler_layer(tower)
+    assert layer is not None
+    dense = Dense(layer.in_features, layer.out_features, activation_function=nn.Tanh())
+    dense.linear.load_state_dict(layer.state_dict())
+    return [encoder, pooling, dense]
 
 
 def recipe(model: Model) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from softnce_ray.export import cards, onnx_graph
-from softnce_ray.export.checking import TOLERANCE, Checked, Expected, check, measure, relative_differences
+from softnce_ray.export.checking import LANGUAGE, TOLERANCE, Checked, Expected, check, measure, relative_differences
 from softnce_ray.export.formats import FORMATS
 from softnce_ray.export.fresh import Reader, in_a_fresh_process
 from softnce_ray.folders import appearing
@@ -103,7 +103,7 @@ def _check_our_own(expected: Expected, place: Path) -> None:
     """What `softnce-ray search` makes of the folder."""
     difference = float(
         relative_differences(
-            load_export(place).encode_codes(expected.jobs[0][0]), expected.vectors[0], "softnce-ray search"
+            load_export(place).encode_codes(expected.jobs[0][0], LANGUAGE), expected.vectors[0], "softnce-ray search"
         ).max()
     )
     if not difference <= TOLERANCE:

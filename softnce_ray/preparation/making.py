@@ -19,7 +19,6 @@ from softnce_ray.config import (
     SimCSEEstimator,
     TrainedEstimator,
     TrainingSet,
-    TransformerEncoder,
     UniformEstimator,
     identity,
 )
@@ -61,7 +60,8 @@ def prepare(
       progress: of tokenising.
 
     Raises:
-      CorpusError: the corpus is missing or damaged, or a named tokenizer cannot be loaded.
+      CorpusError: the corpus is missing or damaged, a named tokenizer cannot be loaded, or a language's data flow is
+        asked for and not known.
       TrainingError: an estimator that must be trained first cannot be.
       UserError: the model that an estimator names cannot be used.
       StorageError: `root` is a URI and cannot be used.
@@ -72,15 +72,7 @@ def prepare(
     for key, part in parts:
         if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
             raise UserError(f"{key}.model: {problem}")
-    encoder = config.encoder
-    tokens = prepare_tokens(
-        corpus,
-        config.tokens,
-        place,
-        special=isinstance(encoder, TransformerEncoder),
-        progress=progress,
-        tokenizer=encoder.model if isinstance(encoder, TransformerEncoder) else None,
-    )
+    tokens = prepare_tokens(corpus, config.tokens, place, config.encoder.inputs, progress=progress)
     parts.sort(key=lambda part: _named_model(part[1]) is None)  # a model that cannot be used shows before any training
     groups = _prepare_groups(corpus, languages, place) if len(languages.train) > 1 else None
     shared = Prepared(str(place), f"tokens/{tokens.folder.name}", {}, groups)

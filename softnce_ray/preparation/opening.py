@@ -17,8 +17,9 @@ from softnce_ray.config import (
     TrainingSet,
     UniformEstimator,
 )
+from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.corpus.tokens import Ragged, TokenStore, concatenate
+from softnce_ray.corpus.tokens import TokenStore
 from softnce_ray.estimators import BM25, BatchBM25, Embedded, Mixture, Uniform, load_sparse
 from softnce_ray.estimators import Estimator as Estimates
 from softnce_ray.storage import Location, shared_once

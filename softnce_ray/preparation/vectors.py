@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from softnce_ray.config import (
     trial_languages,
 )
 from softnce_ray.corpus.arrays import GrowingArray
+from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.corpus.tokens import Ragged, TokenStore, concatenate
+from softnce_ray.corpus.tokens import TokenStore
 from softnce_ray.encoders import DualEncoder
 from softnce_ray.errors import UserError
 from softnce_ray.model import encode, load_export
@@ -52,14 +53,18 @@ class Sources:
     def texts(self, side: str) -> Iterator[str]:
         """One side of all training pairs, language after language, read as they are needed."""
         for language in self.languages.train:
-            for rows in self.corpus.batches(language, "train", [side]):
-                yield from rows.column(side).to_pylist()
+            yield from self._texts(side, language)
 
-    def parts(self, side: str) -> Iterator[list[str]]:
-        """`texts`, so many at a time as vectors are computed of."""
-        rest = self.texts(side)
-        while part := list(itertools.islice(rest, _TEXTS)):
-            yield part
+    def parts(self, side: str) -> Iterator[tuple[list[str], str]]:
+        """`texts`, so many at a time as vectors are computed of, each time of one language."""
+        for language in self.languages.train:
+            rest = self._texts(side, language)
+            while part := list(itertools.islice(rest, _TEXTS)):
+                yield part, language
+
+    def _texts(self, side: str, language: str) -> Iterator[str]:
+        for rows in self.corpus.batches(language, "train", [side]):
+            yield from rows.column(side).to_pylist()
 
 
 def infonce_trial(settings: TrainedEstimator, arm: ArmConfig, languages: TrainingSet) -> TrialConfig:
@@ -92,7 +97,7 @@ def write_named_sentences(key: str, model: str, sources: Sources, folder: Path) 
     """Unit vectors of the training queries under a named sentence encoder; `key` is that of its name."""
     encoder = _sentence_transformer(key, model, sources.device)
     encoded = (
-        encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False) for texts in sources.parts("query")
+        encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False) for texts, _ in sources.parts("query")
     )
     _write(folder, "asking", encoded)
 
@@ -105,7 +110,7 @@ def write_named_encoder(key: str, model: str, sources: Sources, folder: Path) ->
     prompts and, unless it says `dot`, the cosine.
     """
     encode_queries: Callable[[list[str]], np.ndarray]
-    encode_codes: Callable[[list[str]], np.ndarray]
+    encode_codes: Callable[[list[str], str], np.ndarray]
     if (Path(model) / EXPORT_SETTINGS).is_file():
         try:
             exported = load_export(model)
@@ -115,11 +120,17 @@ def write_named_encoder(key: str, model: str, sources: Sources, folder: Path) ->
         encode_queries, encode_codes = exported.encode_queries, exported.encode_codes
     else:
         encoder = _sentence_transformer(key, model, sources.device)
-        options = {"normalize_embeddings": encoder.similarity_fn_name != "dot", "show_progress_bar": False}
+        options: dict[str, Any] = {
+            "normalize_embeddings": encoder.similarity_fn_name != "dot",
+            "show_progress_bar": False,
+        }
         encode_queries = partial(encoder.encode_query, **options)
-        encode_codes = partial(encoder.encode_document, **options)
-    _write(folder, "asking", map(encode_queries, sources.parts("query")))
-    _write(folder, "answering", map(encode_codes, sources.parts("code")))
+
+        def encode_codes(texts: list[str], language: str) -> np.ndarray:
+            return encoder.encode_document(texts, **options)
+
+    _write(folder, "asking", (encode_queries(texts) for texts, _ in sources.parts("query")))
+    _write(folder, "answering", itertools.starmap(encode_codes, sources.parts("code")))
 
 
 def _sentence_transformer(key: str, model: str, device: str) -> SentenceTransformer:

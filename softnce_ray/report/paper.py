@@ -169,8 +169,9 @@ def _values(settings: Sequence[Mapping[str, str]], key: str) -> str:
 
 def _encoder(settings: Sequence[Mapping[str, str]]) -> str:
     kind, model = _values(settings, "encoder.kind"), _values(settings, "encoder.model")
-    same = [name for part, name in _HUB_NAMES.items() if part in model.lower().replace("-", "").split("/")[-1]][:1]
-    if same and kind == "transformer":
+    known = kind if kind in _HUB_NAMES else model.lower().replace("-", "").split("/")[-1]
+    same = [name for part, name in _HUB_NAMES.items() if part in known][:1]
+    if same and kind != "bag":
         return f"Encoder: {model} here as there ({same[0]}); the numbers of the other models are of other encoders."
     if kind == "bag":
         ours = f"a bag of embeddings of width {_values(settings, 'encoder.width')}, trained from scratch"

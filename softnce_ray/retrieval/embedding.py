@@ -28,7 +28,8 @@ class Embedder:
     Attributes:
       folder: where the model is, absolute.
       content: hash of its files; another model has another one.
-      encode_queries, encode_codes: texts in, (n, width) float32 out.
+      encode_queries: texts in, (n, width) float32 out.
+      encode_codes: functions and the language of each in, (n, width) float32 out.
       measure: what the product of two vectors is: their `cosine`, where they have length one, or any `dot` product.
       reads: whether the model knows any token of each text; a vector of a text of which it knows none says nothing.
     """
@@ -36,15 +37,18 @@ class Embedder:
     folder: Path
     content: str
     encode_queries: Callable[[Sequence[str]], np.ndarray]
-    encode_codes: Callable[[Sequence[str]], np.ndarray]
+    encode_codes: Callable[[Sequence[str], Sequence[str]], np.ndarray]
     measure: Literal["cosine", "dot"] = "cosine"
     reads: Callable[[Sequence[str]], list[bool]] = lambda texts: [True] * len(texts)
 
-    def codes(self, texts: Sequence[str], steps: Steps = lambda done, total: None) -> np.ndarray:
+    def codes(
+        self, texts: Sequence[str], languages: Sequence[str], steps: Steps = lambda done, total: None
+    ) -> np.ndarray:
         """(n, width) float32 vectors of functions, n >= 1, with progress."""
         parts = []
         for start in range(0, len(texts), CHUNK):
-            parts.append(self.encode_codes(texts[start : start + CHUNK]))
+            part = slice(start, start + CHUNK)
+            parts.append(self.encode_codes(texts[part], languages[part]))
             steps(min(start + CHUNK, len(texts)), len(texts))
         return np.concatenate(parts)
 
@@ -103,7 +107,7 @@ def _foreign(folder: Path) -> Embedder:
     def encode_queries(texts: Sequence[str]) -> np.ndarray:
         return encoder.encode_query(list(texts), normalize_embeddings=unit, show_progress_bar=False)
 
-    def encode_codes(texts: Sequence[str]) -> np.ndarray:
+    def encode_codes(texts: Sequence[str], languages: Sequence[str]) -> np.ndarray:
         return encoder.encode_document(list(texts), normalize_embeddings=unit, show_progress_bar=False)
 
     def reads(texts: Sequence[str]) -> list[bool]:

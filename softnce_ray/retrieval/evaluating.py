@@ -219,7 +219,7 @@ def _ndcgs(
 def _vectors(
     embedder: Embedder, queries: Sequence[str], codes: Sequence[str], language: str, advance: Advance
 ) -> tuple[np.ndarray, np.ndarray]:
-    answering = embedder.codes(codes, lambda done, total: advance(done, total, language))
+    answering = embedder.codes(codes, [language] * len(codes), lambda done, total: advance(done, total, language))
     return np.ascontiguousarray(embedder.encode_queries(queries)), answering
 
 

@@ -215,7 +215,8 @@ def _write_vectors(
         for start in range(0, len(codes), CHUNK):
             part = range(start, min(start + CHUNK, len(codes)))
             new = [row for row in part if digests[row] not in known]
-            fresh = embedder.encode_codes([codes[row].code for row in new]) if new else None
+            texts, languages = [codes[row].code for row in new], [codes[row].language for row in new]
+            fresh = embedder.encode_codes(texts, languages) if new else None
             width = fresh.shape[1] if fresh is not None else old.vectors.shape[1]  # type: ignore[union-attr]
             rows = np.empty((len(part), width), number)
             if fresh is not None:

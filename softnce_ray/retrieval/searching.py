@@ -93,7 +93,7 @@ def search(model: str | Path, corpus: str | Path, queries: Sequence[str], *, top
 def _search(encoder: Embedder, opened: Corpus, queries: Sequence[str], top: int) -> list[list[Hit]]:
     tables = [opened.table(language, split) for language in opened.languages for split in SPLITS]
     functions = pa.concat_tables(tables)
-    codes = encoder.codes(functions.column("code").to_pylist())
+    codes = encoder.codes(functions.column("code").to_pylist(), functions.column("language").to_pylist())
     scores = encoder.encode_queries(queries) @ codes.T
     return [_best(functions, row, top) for row in scores]
 

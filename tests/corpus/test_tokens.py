@@ -21,13 +21,13 @@ from tokenizers import (
     trainers,
 )
 
-from softnce_ray.config import TokenSettings
+from softnce_ray.config import Inputs, TokenSettings
 from softnce_ray.corpus import SPLITS, Corpus, CorpusError, Pair, build_corpus, tokens
+from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.tokens import (
     SPECIAL,
-    Ragged,
+    WORDS_ALONE,
     TokenStore,
-    concatenate,
     only_text,
     prepare_tokens,
     text_groups,
@@ -177,8 +177,7 @@ def test_a_named_tokenizer_reads_special_tokens_of_a_text_as_text(make, tmp_path
         Corpus.open(tmp_path / "corpus"),
         SETTINGS.model_copy(update={"code_length": 100}),
         tmp_path,
-        tokenizer=str(tmp_path / "named"),
-        special=True,
+        Inputs(str(tmp_path / "named")),
     )
     kept = store.tokenizer
     assert kept.get_vocab_size() == tokenizer.get_vocab_size()
@@ -267,7 +266,7 @@ def test_ids_are_mapped_and_of_two_bytes(store):
 
 def test_a_large_vocabulary_takes_four_bytes(tiny_corpus, tmp_path):
     name = named_folder(tmp_path / "named", words=2**16)
-    store = prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, tokenizer=name)
+    store = prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, Inputs(name, special=False))
     assert store.tokenizer.get_vocab_size() == 2**16 + 2
     assert store.texts("python", "train", "code").ids.dtype == np.int32
 
@@ -282,7 +281,7 @@ def test_the_file_of_the_tokenizer_alone_repeats_the_ids(tiny_pairs, tiny_corpus
 
 
 def test_special_tokens_are_written_and_count_towards_the_length(tiny_corpus, tmp_path):
-    store = prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, special=True)
+    store = prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, Inputs())
     for text in texts_of(store.texts("python", "train", "code")):
         assert (text[0], text[-1], len(text)) == (0, 2, 12)
 
@@ -326,9 +325,9 @@ def test_a_large_corpus_trains_its_tokenizer_on_a_sample_and_has_a_name_of_its_o
 ):
     corpus = Corpus.open(tiny_corpus)
     texts = 2 * len(corpus.table("python", "train"))
-    whole = token_key(corpus, SETTINGS, None, False)
+    whole = token_key(corpus, SETTINGS, WORDS_ALONE)
     monkeypatch.setattr(tokens, "TOKENIZER_TEXTS", texts)
-    assert token_key(corpus, SETTINGS, None, False) == whole == store.folder.name
+    assert token_key(corpus, SETTINGS, WORDS_ALONE) == whole == store.folder.name
     seen: list[str] = []
     original = tokens.train_tokenizer
 
@@ -338,8 +337,9 @@ def test_a_large_corpus_trains_its_tokenizer_on_a_sample_and_has_a_name_of_its_o
 
     monkeypatch.setattr(tokens, "train_tokenizer", spying)
     monkeypatch.setattr(tokens, "TOKENIZER_TEXTS", 100)
-    assert token_key(corpus, SETTINGS, None, False) != whole
-    assert token_key(corpus, SETTINGS, "name", False) not in (whole, token_key(corpus, SETTINGS, None, False))
+    assert token_key(corpus, SETTINGS, WORDS_ALONE) != whole
+    named = token_key(corpus, SETTINGS, Inputs("name", special=False))
+    assert named not in (whole, token_key(corpus, SETTINGS, WORDS_ALONE))
     sampled = prepare_tokens(corpus, SETTINGS, tmp_path / "a")
     first = seen[:]
     assert len(first) == 100
@@ -401,11 +401,11 @@ def test_every_setting_has_a_folder_of_its_own(tiny_corpus, tmp_path):
     corpus = Corpus.open(tiny_corpus)
     name = named_folder(tmp_path / "named")
     keys = [
-        token_key(corpus, SETTINGS, None, False),
-        token_key(corpus, SETTINGS, None, True),
-        token_key(corpus, SETTINGS, name, True),
+        token_key(corpus, SETTINGS, WORDS_ALONE),
+        token_key(corpus, SETTINGS, Inputs()),
+        token_key(corpus, SETTINGS, Inputs(name)),
         *(
-            token_key(corpus, SETTINGS.model_copy(update=change), None, False)
+            token_key(corpus, SETTINGS.model_copy(update=change), WORDS_ALONE)
             for change in (
                 {"vocabulary": 401},
                 {"query_length": 6},
@@ -415,9 +415,9 @@ def test_every_setting_has_a_folder_of_its_own(tiny_corpus, tmp_path):
         ),
     ]
     build_corpus({"train": [Pair("a b c", "d\ne\nf", "python", "p", "a", 1, "f")]}, tmp_path / "other")
-    keys.append(token_key(Corpus.open(tmp_path / "other"), SETTINGS, None, False))
+    keys.append(token_key(Corpus.open(tmp_path / "other"), SETTINGS, WORDS_ALONE))
     assert len(set(keys)) == len(keys)
-    assert token_key(Corpus.open(tiny_corpus), SETTINGS.model_copy(), None, False) == keys[0]
+    assert token_key(Corpus.open(tiny_corpus), SETTINGS.model_copy(), WORDS_ALONE) == keys[0]
 
 
 def test_an_interrupted_preparation_leaves_nothing(tiny_corpus, tmp_path):
@@ -458,7 +458,7 @@ def test_a_named_tokenizer_is_used_without_its_padding(tmp_path):
         for query in ("word0 other word1", "word2 " * 9, "word3 word4 word5")
     ]
     build_corpus({"train": pairs}, tmp_path / "corpus")
-    store = prepare_tokens(Corpus.open(tmp_path / "corpus"), SETTINGS, tmp_path, tokenizer=name, special=True)
+    store = prepare_tokens(Corpus.open(tmp_path / "corpus"), SETTINGS, tmp_path, Inputs(name))
     assert store.tokenizer.get_vocab_size() == 12
     assert texts_of(store.texts("python", "train", "query")) == [[2, 0, 3], [4] * 5, [5, 6, 7]]
 
@@ -466,16 +466,16 @@ def test_a_named_tokenizer_is_used_without_its_padding(tmp_path):
 def test_another_tokenizer_in_the_same_folder_has_other_tokens(tiny_corpus, tmp_path):
     corpus = Corpus.open(tiny_corpus)
     name = named_folder(tmp_path / "named")
-    before = token_key(corpus, SETTINGS, name, True)
+    before = token_key(corpus, SETTINGS, Inputs(name))
     file = Path(name) / "tokenizer.json"
     content = json.loads(file.read_text())
-    assert token_key(corpus, SETTINGS, name, True) == before
+    assert token_key(corpus, SETTINGS, Inputs(name)) == before
     file.write_text(json.dumps({**content, "normalizer": {"type": "Lowercase"}}))
-    assert token_key(corpus, SETTINGS, name, True) != before
+    assert token_key(corpus, SETTINGS, Inputs(name)) != before
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-tokenizer", "./no-such-folder"])
 def test_a_tokenizer_that_is_not_there_is_an_error_that_names_it(tiny_corpus, tmp_path, name):
     with pytest.raises(CorpusError, match=f"encoder.model: no tokenizer .*'{name}'"):
-        prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, tokenizer=name)
+        prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, Inputs(name, special=False))
     assert folders_in(tmp_path / "tokens") == []

@@ -38,7 +38,7 @@ def honest(model: Model) -> Reader:
     """A reader that gives the model's own vectors in single precision."""
 
     def read(recipe: str, folder: Path, jobs: Sequence[Job]) -> list[np.ndarray]:
-        return [model.encode_queries(texts) if side == "query" else model.encode_codes(texts) for texts, side in jobs]
+        return [model.encode_queries(job[0]) if job[1] == "query" else model.encode_codes(job[0]) for job in jobs]
 
     return read
 

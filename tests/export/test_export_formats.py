@@ -268,14 +268,32 @@ def test_an_export_that_gives_other_vectors_fails_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pooler_is_refused_by_sentence_transformers_with_what_is_possible(
-    trained: Callable[..., Model], tmp_path: Path
-) -> None:
+def test_a_pooler_is_a_layer_of_sentence_transformers(trained: Callable[..., Model], tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
     model = trained("pooler")
-    with pytest.raises(ExportError, match=r"mean or first.*--formats hf,onnx,mlflow"):
+    write_export(model, tmp_path / "best", "card")
+    vectors = SentenceTransformer(str(tmp_path / "best"), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(vectors, model.encode_codes(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(load_export(tmp_path / "best").encode_codes(TEXTS), vectors, atol=1e-5)
+
+
+def test_a_pooler_that_no_module_is_like_is_refused_with_what_is_possible(tmp_path: Path) -> None:
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import AlbertConfig, AlbertModel
+
+    from softnce_ray.encoders import build_encoder
+
+    sizes: dict[str, Any] = {"hidden_size": 16, "embedding_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    AlbertModel(AlbertConfig(vocab_size=50, intermediate_size=32, **sizes)).save_pretrained(tmp_path / "albert")
+    encoder = {"kind": "transformer", "model": str(tmp_path / "albert"), "pooling": "pooler"}
+    config = ArmConfig.model_validate({"encoder": encoder})
+    model = Model(build_encoder(config, 50), Tokenizer(models.WordLevel({"x": 0}, unk_token="x")), config)
+    with pytest.raises(ExportError, match=r"pooler of albert.*--formats hf,onnx,mlflow"):
         write_export(model, tmp_path / "best", "card")
-    assert list(tmp_path.iterdir()) == []
-    assert written(model, tmp_path / "best", ("hf",))["hf"].difference < 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == ["albert"]
 
 
 def test_an_earlier_export_is_replaced_whole(trained: Callable[..., Model], tmp_path: Path) -> None:

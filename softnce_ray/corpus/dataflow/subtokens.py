@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from softnce_ray.corpus.dataflow.record import DataFlow
+from softnce_ray.corpus.ragged import Graphs
 
 Subtokens = Callable[[str], Sequence[int]]
 
@@ -25,14 +26,13 @@ _REMEMBERED = 200_000
 class GraphLimits:
     """Lengths of a text with its graph.
 
-    `code_length` counts subtokens with `[CLS]` and `[SEP]`, `flow_length` nodes. `shared`: what one of the two
-    leaves of its length is the other's, as in the published model's released inputs; the nodes of a text then leave
-    it `code_length + flow_length` less at most `flow_length`.
+    `code_length` counts subtokens with `[CLS]` and `[SEP]`, `flow_length` nodes. What one of the two leaves of its
+    length is the other's, as in the published model's released inputs: nodes take at most `flow_length` places from
+    subtokens, and then every place that these leave free.
     """
 
     code_length: int = 256
     flow_length: int = 64
-    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.code_length < 2 or self.flow_length < 0:
@@ -72,9 +72,7 @@ def graph_text(
     """A snippet as the model reads it. Each token is cut into subtokens by itself, with a space before all but the
     first: that is how byte-level tokenizers write the beginning of a word."""
     connected = sorted({place for edge in flow.edges for place in (edge.node, edge.source)})
-    room = limits.code_length - 2
-    if limits.shared:
-        room += limits.flow_length - min(len(connected), limits.flow_length)
+    room = limits.code_length - 2 + limits.flow_length - min(len(connected), limits.flow_length)
     ids: list[int] = []
     starts: list[int] = []
     for start, end in flow.tokens:
@@ -88,7 +86,7 @@ def graph_text(
 
     kept: dict[int, int] = {}
     spans: list[tuple[int, int]] = []
-    most = limits.code_length + limits.flow_length - len(ids) - 2 if limits.shared else limits.flow_length
+    most = limits.code_length + limits.flow_length - len(ids) - 2
     for place in connected:
         token = flow.nodes[place].token
         if len(kept) == most or token + 1 >= len(starts):
@@ -104,30 +102,6 @@ def graph_text(
     )
 
 
-@dataclass(frozen=True)
-class Graphs:
-    """Graphs of many texts end to end, in little room: those of text i are `spans[a:b]` with a, b =
-    `node_offsets[i:i + 2]` and `edges[:, a:b]` with a, b = `edge_offsets[i:i + 2]`.
-
-    `spans` (N, 2) and `edges` (2, E) are uint16, both offsets int64 (texts + 1,). Numbers are the text's own, so
-    that parts can be cut out and joined. A query has no graph: a text of no nodes.
-    """
-
-    spans: np.ndarray
-    node_offsets: np.ndarray
-    edges: np.ndarray
-    edge_offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.node_offsets) - 1
-
-    def take(self, rows: np.ndarray) -> Graphs:
-        """The graphs of the texts `rows`, copied, in that order."""
-        nodes, node_offsets = _runs(self.node_offsets, rows)
-        edges, edge_offsets = _runs(self.edge_offsets, rows)
-        return Graphs(self.spans[nodes], node_offsets, self.edges[:, edges], edge_offsets)
-
-
 def gathered(texts: Iterable[GraphText]) -> Graphs:
     """The graphs of `texts` in their order."""
     given = list(texts)
@@ -138,11 +112,3 @@ def gathered(texts: Iterable[GraphText]) -> Graphs:
         np.concatenate([empty.T, *(text.edges for text in given)], axis=1).astype(np.uint16),
         np.cumsum([0, *(text.edges.shape[1] for text in given)]),
     )
-
-
-def _runs(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of what belongs to `rows`, and their offsets."""
-    starts = offsets[rows]
-    lengths = offsets[np.asarray(rows) + 1] - starts
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    return np.arange(ends[-1]) + np.repeat(starts - ends[:-1], lengths), ends

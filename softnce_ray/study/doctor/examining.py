@@ -15,7 +15,6 @@ from softnce_ray.config import (
     SimCSEEstimator,
     StudyConfig,
     TrainedEstimator,
-    TransformerEncoder,
 )
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
@@ -171,8 +170,7 @@ def _model_folders(study: StudyConfig) -> tuple[str, ...]:
     """Models that the study names by a folder here: workers are other processes, on other machines."""
     named: set[str | None] = set()
     for arm in study.arms.values():
-        if isinstance(arm.encoder, TransformerEncoder):
-            named.add(arm.encoder.model)
+        named.add(arm.encoder.inputs.tokenizer)
         parts = [arm.estimator]
         if isinstance(arm.estimator, MixEstimator):
             parts = [arm.estimator.settings(part) for part in arm.estimator.mix]

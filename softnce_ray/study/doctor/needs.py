@@ -28,6 +28,19 @@ _STATE = 4
 moments, the best epoch's weights)."""
 
 
+_SPAN = _EDGE = 4
+"""Bytes of a node and of an edge of a stored graph: two numbers of two bytes."""
+
+PUBLISHED = {
+    "microsoft/codebert-base": 124_645_632,
+    "microsoft/graphcodebert-base": 124_645_632,
+    "microsoft/unixcoder-base": 125_339_136,
+}
+"""Numbers in the networks of published encoders, by their configurations: for those that are not on this machine."""
+
+_PUBLISHED_WIDTH = 768
+
+
 @dataclass(frozen=True)
 class Needs:
     """Estimates in bytes, of the largest arm where arms differ.
@@ -75,7 +88,9 @@ def parameters(arm: ArmConfig) -> int | None:
     if isinstance(encoder, BagEncoder):
         return vocabulary * (encoder.width + 1)
     if encoder.model is not None:
-        return stored_parameters(encoder.model)
+        stored = stored_parameters(encoder.model)
+        return PUBLISHED.get(encoder.model) if stored is None else stored
+    assert isinstance(encoder, TransformerEncoder)
     width, longest = encoder.width, max(arm.tokens.query_length, arm.tokens.code_length)
     norm, square = 2 * width, width * width + width
     embeddings = (vocabulary + longest + 2 + 1) * width + norm  # of tokens, places and one type of token
@@ -116,13 +131,13 @@ def _numbers(path: Path) -> int:
 
 def _width(arm: ArmConfig) -> int:
     encoder = arm.encoder
-    if isinstance(encoder, TransformerEncoder) and encoder.model is not None:
-        try:
-            folder = _model_folder(encoder.model)
-            return int(json.loads(((folder or Path()) / "config.json").read_bytes())["hidden_size"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 768
-    return encoder.width
+    if isinstance(encoder, BagEncoder) or encoder.model is None:
+        return encoder.width
+    try:
+        folder = _model_folder(encoder.model)
+        return int(json.loads(((folder or Path()) / "config.json").read_bytes())["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return _PUBLISHED_WIDTH
 
 
 def _arrays(study: StudyConfig, arm: ArmConfig, width: int, manifest: Manifest) -> int:
@@ -139,12 +154,14 @@ def _arrays(study: StudyConfig, arm: ArmConfig, width: int, manifest: Manifest) 
 
 
 def _tokens(study: StudyConfig, manifest: Manifest) -> int:
-    """Bytes of token ids where every text is as long as is read: more than it will be."""
+    """Bytes of token ids where every text is as long as is read, and every function has all nodes that are read beside
+    it, and as many edges: more than there will be."""
     pairs = sum(_rows(manifest, language, manifest.languages[language].pairs) for language in manifest.languages)
     total = 0
-    for tokens, model in {(arm.tokens, getattr(arm.encoder, "model", None)) for arm in study.arms.values()}:
-        each = 4 if model is None and tokens.vocabulary > 2**16 else 2
+    for tokens, inputs in {(arm.tokens, arm.encoder.inputs) for arm in study.arms.values()}:
+        each = 4 if inputs.tokenizer is None and tokens.vocabulary > 2**16 else 2
         total += pairs * (tokens.query_length + tokens.code_length) * each
+        total += pairs * (inputs.flow_length or 0) * (_SPAN + _EDGE)
     return total
 
 

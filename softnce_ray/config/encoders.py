@@ -1,0 +1,132 @@
+"""Settings of the encoders, and what each of them is fed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from softnce_ray.config.settings import Settings, wrong
+
+PUBLISHED_LENGTHS = {"query_length": 128, "code_length": 256}
+"""Tokens that the published encoders read unless `tokens` says otherwise (arXiv 2310.08069)."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an encoder reads of a text.
+
+    Attributes:
+      tokenizer: name or folder of the model whose tokenizer it is; None: one is trained on the corpus.
+      special: each text stands between the special tokens of its tokenizer.
+      prefix: a token of the vocabulary that stands before each text, between `<s>` and a `</s>` of its own.
+      flow_length: nodes of a function's data-flow graph that are read beside its tokens; None: no graph.
+    """
+
+    tokenizer: str | None = None
+    special: bool = True
+    prefix: str | None = None
+    flow_length: int | None = None
+
+
+class BagEncoder(Settings):
+    """Mean of learned subword vectors, each scaled by a learned weight of its subword."""
+
+    kind: Literal["bag"] = "bag"
+    width: int = Field(256, ge=1, le=8192, description="length of a vector")
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(special=False)
+
+
+class TransformerEncoder(Settings):
+    """A transformers model by name or folder, or a small RoBERTa from scratch when `model` is null."""
+
+    kind: Literal["transformer"] = "transformer"
+    model: str | None = Field(None, description="name or local folder; null: from scratch")
+    width: int = Field(128, ge=8, le=8192, description="hidden size, from scratch only")
+    layers: int = Field(2, ge=1, le=96, description="layers, from scratch only")
+    heads: int = Field(2, ge=1, le=128, description="attention heads, from scratch only")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout, from scratch only")
+    pooling: Literal["mean", "first", "pooler"] = "mean"
+
+    @model_validator(mode="after")
+    def _check(self) -> TransformerEncoder:
+        if self.model is None and self.width % self.heads:
+            raise wrong("heads", f"expected a divisor of width {self.width}, got {self.heads}")
+        return self
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.model)
+
+
+class CodeBERTEncoder(Settings):
+    """CodeBERT (Feng et al. 2020, arXiv 2002.08155): `<s> … </s>`, and the pooler's output as the text's vector."""
+
+    pooling: ClassVar[Literal["pooler"]] = "pooler"
+
+    kind: Literal["codebert"] = "codebert"
+    model: str = Field("microsoft/codebert-base", description="name or local folder")
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.model)
+
+
+class UniXcoderEncoder(Settings):
+    """UniXcoder (Guo et al. 2022, arXiv 2203.03850): `<s> <encoder-only> </s> … </s>`, and the mean over all of these
+    as the text's vector."""
+
+    pooling: ClassVar[Literal["mean"]] = "mean"
+
+    kind: Literal["unixcoder"] = "unixcoder"
+    model: str = Field("microsoft/unixcoder-base", description="name or local folder")
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.model, prefix="<encoder-only>")
+
+
+class GraphCodeBERTEncoder(Settings):
+    """GraphCodeBERT (Guo et al. 2021, arXiv 2009.08366): `<s> … </s>`, of functions with the data flow of their
+    variables, and the pooler's output as the text's vector. See `graph_inputs`."""
+
+    pooling: ClassVar[Literal["pooler"]] = "pooler"
+
+    kind: Literal["graphcodebert"] = "graphcodebert"
+    model: str = Field("microsoft/graphcodebert-base", description="name or local folder")
+    flow_length: int = Field(
+        64,
+        ge=0,
+        le=8192,
+        description="places for nodes of a function's data flow; what these or tokens.code_length leave is the other's",
+    )
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.model, flow_length=self.flow_length)
+
+
+PublishedEncoder = CodeBERTEncoder | UniXcoderEncoder | GraphCodeBERTEncoder
+"""Kinds with weights and inputs of their authors; another pooling is `kind: transformer` with their model."""
+
+NetworkEncoder = TransformerEncoder | PublishedEncoder
+"""Kinds whose network is one of transformers."""
+
+Encoder = Annotated[BagEncoder | NetworkEncoder, Field(discriminator="kind")]
+
+PUBLISHED_KINDS = frozenset({"codebert", "unixcoder", "graphcodebert"})
+
+
+def how_to_get(model: str) -> str:
+    """What to do where no model can be loaded under a name or path: the end of an error's line."""
+    if os.path.isdir(model) or model.startswith((".", "/", "~")):
+        return "give the folder of a model, with its config.json, weights and tokenizer, or a name on the hub"
+    return (
+        f"on a machine with network: hf download {model} --local-dir DIR; then copy DIR to all machines here and give "
+        "encoder.model: DIR, or copy that machine's cache and set HF_HOME to it"
+    )

@@ -1,0 +1,104 @@
+"""Networks of transformers as towers: ragged texts in, one pooled vector per text out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softnce_ray.graph_inputs import GraphTensors, graph_inputs, with_node_embeddings
+
+PAD_ID = 1
+"""Padding of tokenizers and models made here; a named model brings its own."""
+
+UNKNOWN_ID = 3
+"""RoBERTa's `<unk>`, which stands at the places of nodes; what its embedding is does not matter."""
+
+
+class Transformer(nn.Module):
+    """A transformers model, pooled. Texts of similar length are padded together, never to the maximum."""
+
+    def __init__(self, model: nn.Module, pooling: str, pad_id: int) -> None:
+        super().__init__()
+        self.model, self.pooling, self.pad_id = model, pooling, pad_id
+
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        lengths = offsets.diff()
+        if not len(ids):  # not one token to look up
+            return _no_vectors(ids, len(lengths), self.model)
+        order = torch.argsort(lengths, stable=True)
+        pooled = [self._encode(ids, offsets[group], lengths[group]) for group in _groups(order, lengths)]
+        return torch.cat(pooled)[torch.argsort(order)]
+
+    def _encode(self, ids: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
+        place = torch.arange(max(int(lengths.max()), 1), device=ids.device)
+        mask = place < lengths[:, None]
+        padded = ids[torch.where(mask, starts[:, None] + place, 0)].masked_fill(~mask, self.pad_id)
+        return _pooled(self.model(input_ids=padded, attention_mask=mask.long()), mask, self.pooling)
+
+
+class GraphTransformer(nn.Module):
+    """A RoBERTa that reads data-flow graphs beside texts, pooled: see `graph_inputs`."""
+
+    def __init__(self, model: Any, pooling: str, pad_id: int) -> None:
+        super().__init__()
+        model.set_attn_implementation("sdpa")  # whose masks may be of bool, and are of no type of number
+        self.model, self.pooling, self.pad_id = model, pooling, pad_id
+
+    def forward(self, ids: Tensor, offsets: Tensor, graphs: GraphTensors | None = None) -> Tensor:
+        """`graphs` are those of all texts, without nodes for texts that have none; None: no text has one."""
+        places = offsets.diff() if graphs is None else offsets.diff() + graphs.node_offsets.diff()
+        if not len(ids):
+            return _no_vectors(ids, len(places), self.model)
+        order = torch.argsort(places, stable=True)
+        pooled = []
+        for group in _groups(order, places):
+            part = None if graphs is None else graphs.take(group)
+            pooled.append(self._encode(*_taken(ids, offsets, group), part))
+        return torch.cat(pooled)[torch.argsort(order)]
+
+    def _encode(self, ids: Tensor, offsets: Tensor, graphs: GraphTensors | None) -> Tensor:
+        inputs = graph_inputs(ids, offsets, graphs, pad_id=self.pad_id, node_id=UNKNOWN_ID)
+        embeddings = self.model.get_input_embeddings()(inputs.ids)
+        sees = inputs.mask.clone()
+        sees[..., 0] |= ~sees.any(dim=-1)  # the softmax of padding, which nobody sees, must not be that of nothing
+        output = self.model(
+            inputs_embeds=with_node_embeddings(embeddings, inputs),
+            attention_mask=sees[:, None],
+            position_ids=inputs.positions,
+        )
+        return _pooled(output, inputs.positions >= self.pad_id + 1, self.pooling)
+
+
+def _no_vectors(ids: Tensor, texts: int, model: Any) -> Tensor:
+    return ids.new_zeros(texts, model.config.hidden_size, dtype=torch.float32)
+
+
+def _pooled(output: Any, is_token: Tensor, pooling: str) -> Tensor:
+    """(B, width) of a network's output; `is_token` (B, L) bool says where the tokens are."""
+    if pooling == "pooler":
+        return output.pooler_output
+    hidden = output.last_hidden_state
+    if pooling == "first":
+        return hidden[:, 0]
+    return (hidden * is_token[..., None]).sum(dim=1) / is_token.sum(dim=1).clamp_min(1)[:, None].to(hidden.dtype)
+
+
+def _taken(ids: Tensor, offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids and offsets of some texts, in the order of `rows`."""
+    lengths = offsets.diff()[rows]
+    ends = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    row = torch.repeat_interleave(lengths)
+    return ids[torch.arange(int(ends[-1]), device=ids.device) - ends[row] + offsets[rows][row]], ends
+
+
+def _groups(order: Tensor, lengths: Tensor, spread: float = 1.2) -> list[Tensor]:
+    """Cut texts, ordered by length, where the longest would be over `spread` times the shortest."""
+    sizes = lengths[order].tolist()
+    cuts, first = [], 0
+    for place, size in enumerate(sizes):
+        if size > spread * max(sizes[first], 8):
+            cuts.append(place)
+            first = place
+    return list(torch.tensor_split(order, cuts))

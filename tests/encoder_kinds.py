@@ -1,0 +1,85 @@
+"""One encoder of every kind, small: what the conformance suite goes through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+
+
+class Published(NamedTuple):
+    """The parts of a published model's config.json on the hub that decide shapes of inputs; beside them all three have
+    768 numbers in a vector, 12 layers and heads, and RoBERTa's 0 `<s>`, 1 `<pad>`, 2 `</s>`."""
+
+    vocabulary: int
+    positions: int
+    types: int
+
+
+PUBLISHED = {
+    "codebert": Published(50_265, 514, 1),
+    "unixcoder": Published(51_416, 1_026, 10),
+    "graphcodebert": Published(50_265, 514, 1),
+}
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+MODES = ["<encoder-only>", "<decoder-only>", "<encoder-decoder>"]
+KINDS = ("bag", "transformer", *PUBLISHED)
+
+
+def published_config(kind: str, **changes: Any) -> Any:
+    """The published configuration of a kind; `changes` make it smaller."""
+    from transformers import RobertaConfig
+
+    sizes = PUBLISHED[kind]
+    settings = {
+        "vocab_size": sizes.vocabulary,
+        "max_position_embeddings": sizes.positions,
+        "type_vocab_size": sizes.types,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return RobertaConfig(**{**settings, **changes})
+
+
+def write_model(folder: Path, kind: str, texts: Iterable[str], *, layers: int = 2, width: int = 24) -> Path:
+    """A folder as the hub has it for a published model: vocabulary and merges of a byte-level tokenizer, trained on
+    `texts`, and a network of the published configuration, but narrow, of few layers and with random weights."""
+    from transformers import RobertaModel
+
+    folder.mkdir(parents=True)
+    trained = ByteLevelBPETokenizer()
+    special = SPECIAL + (MODES if kind == "unixcoder" else [])
+    trained.train_from_iterator(texts, vocab_size=700, min_frequency=1, special_tokens=special, show_progress=False)
+    trained.save_model(str(folder))
+    named = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), SPECIAL, strict=True))
+    extra = {"additional_special_tokens": MODES} if kind == "unixcoder" else {}
+    about = {**named, **extra, "cls_token": "<s>", "sep_token": "</s>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(about))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 512}))
+    torch.manual_seed(1)
+    small = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 48}
+    # Random weights of the usual size make all texts nearly alike, and tests of what they hear blind.
+    network = RobertaModel(published_config(kind, **small, initializer_range=0.2))
+    network.save_pretrained(folder)
+    return folder
+
+
+def encoder_of(kind: str, folder: Path | None) -> dict[str, Any]:
+    """Settings of a small encoder; `folder` is where `write_model` wrote that of a published kind."""
+    if kind == "bag":
+        return {"kind": kind, "width": 12}
+    if kind == "transformer":
+        return {"kind": kind, "width": 16, "layers": 2, "heads": 2}
+    return {"kind": kind, "model": str(folder), **({"flow_length": 16} if kind == "graphcodebert" else {})}
