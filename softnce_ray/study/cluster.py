@@ -150,7 +150,10 @@ def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
     return min(fitting, resources.max_concurrent or fitting)
 
 
-MAKE_ROOM = "lower resources.cpus, gpus, memory or workers in the study, or add such a node"
+MAKE_ROOM = (
+    "lower resources.cpus, gpus, memory or workers in the study, or add such a node (resources.autoscale: true waits for "
+    "one that is added by itself)"
+)
 
 
 def no_room(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str:
