@@ -20,6 +20,7 @@ from softnce_ray.distributions import Distributions, together
 from softnce_ray.encoders import DualEncoder, build_encoder, tensors_of
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, ranks, reciprocal
+from softnce_ray.gradients import backward
 from softnce_ray.model import Model, encode
 from softnce_ray.objective import Batch, batch_loss, distribute, observe, prepared
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
@@ -70,6 +71,7 @@ def train(
     resume: Checkpoint | None = None,
     read_test: bool = False,
     workers: Workers = ALONE,
+    chunk_size: int | None = None,
 ) -> TrainResult:
     """Train one encoder and keep the weights of its best epoch by validation MRR, with several languages by the mean of
     theirs. Each batch is drawn from the pairs of all training languages.
@@ -90,6 +92,8 @@ def train(
         still being chosen.
       workers: the processes that train this model, all of which call this with the same arguments; only the first
         reports.
+      chunk_size: pairs that each of them encodes with gradient at one time, see `gradients`; None: its share of a
+        batch.
 
     Raises:
       TrainingError: fewer pairs than a batch, nothing to evaluate on, or a foreign checkpoint.
@@ -141,7 +145,7 @@ def train(
         order = epoch_batches(len(data.train.queries), settings.batch_size, config.seed, epoch)
         for number, batch in enumerate(prepared(order, config, data, device)):
             rate = learning_rate((epoch - 1) * batches + number, settings.epochs * batches, settings)
-            loss, scores = _step(trained, optimisers, rate, batch, config, data, device, workers)
+            loss, scores = _step(trained, optimisers, rate, batch, config, data, device, workers, chunk_size)
             total += loss
             if number % max(_APART, batches // _OBSERVED) == 0:
                 observed.append(observe(scores, batch, config))
@@ -209,25 +213,36 @@ def _step(
     data: TrainingData,
     device: str,
     workers: Workers,
+    chunk_size: int | None,
 ) -> tuple[Tensor, Tensor]:
     """One update on the pairs of a batch, of which this worker encodes its share; returns their loss and (B, B)
     scores."""
     total = len(batch.rows)
     rows = batch.rows[workers.share(total)]
     texts = concatenate([data.train.queries.take(rows), data.train.codes.take(rows)])
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.training.precision == "bf16"):
-        vectors = encoder(*tensors_of(texts, device))
-    queries, codes = (workers.gather(each, total) for each in (vectors[: len(rows)], vectors[len(rows) :]))
-    scores = queries @ codes.T / config.resolved_temperature
-    loss = batch_loss(scores, batch, config)
-    workers.scaled(loss).backward()
+    pairs, precision = len(rows), config.training.precision
+
+    def encode_part(numbers: np.ndarray) -> Tensor:
+        part = texts if len(numbers) == 2 * pairs else texts.take(numbers)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            return encoder(*tensors_of(part, device))
+
+    def loss_of(vectors: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        queries, codes = (workers.gather(each, total) for each in (vectors[:pairs], vectors[pairs:]))
+        scores = queries @ codes.T / config.resolved_temperature
+        loss = batch_loss(scores, batch, config)
+        return workers.scaled(loss), (loss.detach(), scores.detach())
+
+    loss, scores = backward(
+        encode_part, pairs, loss_of, chunk_size=chunk_size, unsynced=lambda: workers.unsynced(encoder)
+    )
     clip_gradients(encoder.parameters(), config.training.max_gradient_norm)
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    return loss.detach(), scores.detach()
+    return loss, scores
 
 
 def _distributions(encoder: DualEncoder, config: TrialConfig, data: TrainingData, device: str) -> Distributions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,11 @@ class Workers:
         if self.count == 1:
             return encoder
         return nn.parallel.DistributedDataParallel(encoder, forward_sync_buffers=False)
+
+    def unsynced(self, encoder: nn.Module) -> AbstractContextManager[None]:
+        """A context in which gradients of what `together` gave are added up here, and wait for the next backward pass
+        outside it."""
+        return encoder.no_sync() if isinstance(encoder, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def scaled(self, loss: Tensor) -> Tensor:
         """See `together`."""

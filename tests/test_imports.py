@@ -34,6 +34,7 @@ FLOORS: list[set[str]] = [
         "evaluation",
         "diagnostics",
         "workers",
+        "gradients",
     },
     {"corpus", "results", "store"},
     {"config", "folders", "storage", "ranks_file", "distributions", "progress", "named"},

@@ -161,6 +161,9 @@ class Resources(Settings):
     workers: int = Field(
         1, ge=1, le=1024, description="processes that train a trial together, with the whole batch as negatives"
     )
+    chunk_size: int | None = Field(
+        None, ge=1, description="pairs that a worker encodes with gradient at one time; null: its share of a batch"
+    )
     threads: int = Field(1, ge=1, le=1024, description="threads of a trial's tensor operations")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where gpus > 0, else cpu")
     max_concurrent: int | None = Field(None, ge=1, description="null: as many trials as fit")

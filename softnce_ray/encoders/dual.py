@@ -28,7 +28,8 @@ class DualEncoder(nn.Module):
 
     def forward(self, ids: Tensor, offsets: Tensor, graphs: GraphTensors | None = None) -> Tensor:
         given = (ids, offsets) if graphs is None else (ids, offsets, graphs)
-        vectors = self.tower(*given).float()
+        vectors = self.tower(*given)
+        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))  # of autocast; float64 stays
         return F.normalize(vectors, dim=-1) if self.similarity == "cosine" else vectors
 
 

@@ -151,8 +151,8 @@ def _slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
 
 
 MAKE_ROOM = (
-    "lower resources.cpus, gpus, memory or workers in the study, or add such a node (resources.autoscale: true waits for "
-    "one that is added by itself)"
+    "lower resources.cpus, gpus, memory or workers in the study, or add such a node (resources.autoscale: true waits "
+    "for one that is added by itself)"
 )
 
 

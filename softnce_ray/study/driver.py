@@ -86,6 +86,7 @@ class StudyRun:
             threads=resources.threads,
             device=device_for(resources.device, resources.gpus),
             workers=resources.workers,
+            chunk_size=resources.chunk_size,
         )
         return key, spec, folder_name(name, key.identity, attempt.number)
 

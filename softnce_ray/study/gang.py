@@ -105,8 +105,8 @@ def _join(store: dist.Store, rank: int, count: int, device: str) -> None:
 
 
 def _meet_others(address: str) -> None:
-    """Make this process listen where Ray's other nodes reach it, unless the environment says where. By itself gloo takes
-    the address that the host's name stands for, which often is one of the host alone, such as 127.0.1.1."""
+    """Make this process listen where Ray's other nodes reach it, unless the environment says where. By itself gloo
+    takes the address that the host's name stands for, which often is one of the host alone, such as 127.0.1.1."""
     for interface, addresses in psutil.net_if_addrs().items():
         if address in (each.address for each in addresses):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)

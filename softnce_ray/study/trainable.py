@@ -46,6 +46,7 @@ class TrialSpec:
     threads: int
     device: str
     workers: int = 1
+    chunk_size: int | None = None
 
 
 def run_trial(spec: dict[str, Any]) -> None:
@@ -85,6 +86,7 @@ def _run(trial: TrialSpec, workers: Workers) -> None:
         resume=resume,
         read_test=trial.phase == "confirm",
         workers=workers,
+        chunk_size=trial.chunk_size,
     )
     with tempfile.TemporaryDirectory() as folder:
         _save_result(result, trial, corpus, config.training_set.test, Path(folder))
@@ -104,6 +106,7 @@ def _help(spec: dict[str, Any], workers: Workers) -> None:
         resume=resume,
         read_test=trial.phase == "confirm",
         workers=workers,
+        chunk_size=trial.chunk_size,
     )
 
 

@@ -65,7 +65,7 @@ def block(config: TrialConfig, corpus: str, root: Path, steps: int) -> Callable[
         chosen = (batches[number % len(batches)] for number in range(turn * steps, (turn + 1) * steps))
         started = time.process_time()
         for batch in prepared(chosen, config, data):
-            _step(encoder, optimisers, 1e-3, batch, config, data, "cpu", ALONE)
+            _step(encoder, optimisers, 1e-3, batch, config, data, "cpu", ALONE, None)
         return time.process_time() - started
 
     return run

@@ -52,7 +52,10 @@ def test_a_right_study_is_read(write) -> None:
 
 MISTAKES = [
     ("quesiton: why\n" + ARMS, "f.yaml:5: quesiton: unknown key; did you mean 'question'? possible: arms, baseline,"),
-    (ARMS + "resources: {cpu: 2}\n", "f.yaml:7: resources.cpu: unknown key; did you mean 'cpus'? possible: autoscale, cpus,"),
+    (
+        ARMS + "resources: {cpu: 2}\n",
+        "f.yaml:7: resources.cpu: unknown key; did you mean 'cpus'? possible: autoscale, chunk_size,",
+    ),
     (ARMS + "failures: {retrys: 2}\n", "f.yaml:7: failures.retrys: unknown key; did you mean 'retry'?"),
     (ARMS + "failures: {retry: 2}\n", "f.yaml:7: failures.retry: expected a list, got 2"),
     ("arms:\n  infonce:\n    trainin: {}\n", "f.yaml:7: arms.infonce.trainin: unknown key; did you mean 'training'?"),
