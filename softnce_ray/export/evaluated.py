@@ -9,6 +9,7 @@ from softnce_ray.export.checking import Ranked
 from softnce_ray.model import ExportError
 from softnce_ray.ranks_file import place
 from softnce_ray.results import StudyResults, TrialResult
+from softnce_ray.storage import is_uri
 
 _CODEBASE = ("valid", "test", "codebase")
 """Splits whose codes every query is ranked among, in this order."""
@@ -21,6 +22,8 @@ def find_corpus(given: str | Path | None, recorded: str, root: Path, fingerprint
       CorpusError: `given` is no corpus.
       ExportError: none is found, or its content is not the one that the trials were evaluated on.
     """
+    if given is None and is_uri(recorded):
+        given = recorded
     if given is None:
         places = [Path(recorded), root.parent / recorded]
         found = [folder for folder in places if (folder / "manifest.json").is_file()]
