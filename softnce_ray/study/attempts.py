@@ -69,7 +69,9 @@ class Attempts:
 
     def model(self, identity: str) -> Location | None:
         """A finished trial's model, or None."""
-        attempts = self._read(identity)
+        return self._model_of(self._read(identity))
+
+    def _model_of(self, attempts: list[Attempt]) -> Location | None:
         for checkpoint in self._checkpoints(attempts[-1]) if attempts else ():
             if "settings.json" in storage.names(checkpoint / MODEL_FOLDER):
                 return checkpoint / MODEL_FOLDER
@@ -79,7 +81,8 @@ class Attempts:
         """Remove the checkpoints of a trial that has ended and is recorded; its model, if it has one, stays, as does
         what cannot be removed."""
         with contextlib.suppress(OSError):
-            attempts, model = self._read(identity), self.model(identity)
+            attempts = self._read(identity)
+            model = self._model_of(attempts)
             for attempt in attempts:
                 if model is None or attempt is not attempts[-1]:
                     storage.remove(self._root / attempt.folder)

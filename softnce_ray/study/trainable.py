@@ -24,7 +24,7 @@ from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location, on_disk
 from softnce_ray.study.failures import failure_of
 from softnce_ray.study.gang import WorkerError, gang
-from softnce_ray.training import TrainResult, train
+from softnce_ray.training import Report, TrainResult, train
 from softnce_ray.training_data import TrainingData
 from softnce_ray.workers import Workers
 
@@ -77,17 +77,7 @@ def _run(trial: TrialSpec, workers: Workers) -> None:
     config, corpus, data, resume = _opened(trial)
     if resume is not None:
         tune.report({"epochs": resume.history})
-    result = train(
-        config,
-        data,
-        report,
-        identity=trial.identity,
-        device=trial.device,
-        resume=resume,
-        read_test=trial.phase == "confirm",
-        workers=workers,
-        chunk_size=trial.chunk_size,
-    )
+    result = _trained(trial, config, data, resume, workers, report)
     with tempfile.TemporaryDirectory() as folder:
         _save_result(result, trial, corpus, config.training_set.test, Path(folder))
         tune.report({"metrics": result.metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
@@ -98,9 +88,22 @@ def _help(spec: dict[str, Any], workers: Workers) -> None:
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
     config, _, data, resume = _opened(trial)
-    train(
+    _trained(trial, config, data, resume, workers, lambda metrics, checkpoint: None)
+
+
+def _trained(
+    trial: TrialSpec,
+    config: TrialConfig,
+    data: TrainingData,
+    resume: Checkpoint | None,
+    workers: Workers,
+    report: Report,
+) -> TrainResult:
+    """What every worker of a trial must call alike."""
+    return train(
         config,
         data,
+        report,
         identity=trial.identity,
         device=trial.device,
         resume=resume,

@@ -22,7 +22,7 @@ from softnce_ray.store import Store
 from softnce_ray.study.cluster import LaunchError, connected
 from softnce_ray.study.doctor import judging
 from softnce_ray.study.doctor.asking import PATIENCE, Node, ask
-from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here, probe
+from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here, nearest_folder, probe
 from softnce_ray.study.doctor.finding import Finding
 from softnce_ray.study.doctor.needs import needs
 from softnce_ray.study.doctor.tracking import tracking
@@ -127,17 +127,11 @@ def _own_store(store: Store) -> list[Finding]:
     """The store folder, where the machines share another storage: only this process writes there."""
     if store.storage is None:
         return []
-    folder = _nearest(store.root)
+    folder = nearest_folder(store.root)
     if problem := probe(folder):
         remedy = "choose another folder with --store (or SOFTNCE_STORE), or mend its permissions"
         return [Finding("store", "error", f"{folder} {problem}", remedy)]
     return [Finding("store", "ok", f"{store.root} can be written, read and deleted")]
-
-
-def _nearest(folder: Path) -> Path:
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def _here(nodes: list[Node], questions: Questions) -> NodeFacts:
@@ -148,7 +142,7 @@ def _here(nodes: list[Node], questions: Questions) -> NodeFacts:
 
 
 def _questions(study: StudyConfig | None, store: Store, corpus: Corpus | None) -> Questions:
-    folder = _nearest(store.root) if store.storage is None else store.shared
+    folder = nearest_folder(store.root) if store.storage is None else store.shared
     if study is None or corpus is None:
         return Questions(folder, "")
     return Questions(

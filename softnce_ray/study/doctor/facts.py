@@ -118,7 +118,7 @@ def facts_here(questions: Questions, answer: str = "") -> NodeFacts:
         code=_code(),
         storage=storage,
         same_storage=same,
-        disk=_free(Location.at(questions.folder).path or _kept()),
+        disk=_free(Location.at(questions.folder).path or nearest_folder(cache_folder())),
         temporary=_free(Path(tempfile.gettempdir())),
         memory=free,
         memory_total=total,
@@ -185,10 +185,9 @@ def _storage(questions: Questions, answer: str) -> tuple[str, bool]:
     return problem, same
 
 
-def _kept() -> Path:
-    """The nearest folder to the one that keeps what is read from object stores."""
-    folder = cache_folder()
-    while not folder.is_dir():
+def nearest_folder(folder: Path) -> Path:
+    """A folder, or the nearest above it that there is."""
+    while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     return folder
 
