@@ -22,6 +22,7 @@ from pathlib import Path
 _LOCK = "lock"
 _NEW = "new"
 _OLD = "old"
+_NAMED = 5
 _HERE = -100
 """AT_FDCWD: a path is meant as it stands."""
 _EXCHANGE = 2
@@ -66,18 +67,67 @@ def appearing(
       FileExistsError: something is at `final` that may not be replaced.
     """
     final = _absolute(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    recover(final)
-    with _holder(final) as holder:
-        work = _work(holder, final)
-        work.mkdir(parents=True)
+    with beside(final) as inner:
+        work = _work(inner.parent, final)
+        work.mkdir()
         yield work
-        take_back = _put(work, final, holder / _OLD, replace=replace)
+        take_back = _put(work, final, inner.parent / _OLD, replace=replace)
         try:
             then(final)
         except BaseException:
             take_back()
             raise
+
+
+@contextmanager
+def beside(final: Path) -> Iterator[Path]:
+    """A hidden folder beside `final` for what is needed on the way there. It goes with the context, and when the
+    process is killed with the next one that wants the same `final`."""
+    final = _absolute(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    recover(final)
+    with _holder(final) as holder:
+        inner = holder / _NEW
+        inner.mkdir()
+        yield inner
+
+
+def nearest(path: Path) -> Path:
+    """The nearest to a path, of all that lie above it, that is there: a folder, or a file in its way."""
+    return next(each for each in _absolute(path).parents if os.path.lexists(each))
+
+
+def contents(folder: Path) -> list[str]:
+    """Names of all that lies below a folder, sorted: files, links, and folders without anything in them.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    found: list[str] = []
+    for place, names, files in os.walk(folder, onerror=unreadable):
+        links = [name for name in names if os.path.islink(os.path.join(place, name))]
+        found += [os.path.join(place, name) for name in (*files, *links)]
+        if not names and not files and place != os.fspath(folder):
+            found.append(place)
+    return sorted(os.path.relpath(each, folder) for each in found)
+
+
+def others(folder: Path, ours: Callable[[str], bool]) -> str:
+    """What lies below a folder and is not `ours`, in words; "" where there is no such thing.
+
+    Args:
+      ours: says of a name of `contents` whether it may go. What Python keeps of modules that it has read always may.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    found = [name for name in contents(folder) if "__pycache__" not in name.split(os.sep) and not ours(name)]
+    more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+    return ", ".join(name if name.isprintable() else repr(name) for name in found[:_NAMED]) + more
 
 
 def write_text(path: Path, text: str) -> None:

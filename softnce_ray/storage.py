@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from softnce_ray.errors import UserError
-from softnce_ray.folders import made_once
+from softnce_ray.folders import made_once, nearest
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-_URI = re.compile(r"([a-z][a-z0-9+.-]+):/+", re.ASCII)
-"""One slash too: a URI that has gone through a `Path` has lost the other."""
+_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.ASCII)
+_HALF_URI = re.compile(r"(s3|gs|gcs|abfss?):/(?!/)")
+"""A URI that has gone through a `Path`, or was mistyped: nobody's folder is called so."""
+_WITH_BUCKET = ("s3", "gs", "gcs")
+_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket|Bucket '[^']*' not found")
+"""How pyarrow says that a bucket is not there."""
 
 
 class StorageError(UserError, OSError):
@@ -51,14 +55,20 @@ class Location:
         """The location that a path, from the working directory, or a URI names.
 
         Raises:
-          StorageError: a URI with a password, or of a kind that is not known.
+          StorageError: an empty text, a URI with a password, or one without its second slash or its bucket.
         """
         if isinstance(place, Location):
             return place
         text = str(place)
+        if not text:
+            raise StorageError("expected a path or an address such as s3://bucket/folder, got an empty text: give one")
+        if half := _HALF_URI.match(text):
+            raise StorageError(
+                f"expected {half.group(1)}://bucket/folder, got {text}: write two slashes, and in Python give the text "
+                "itself, since a Path makes one of them"
+            )
         if not is_uri(text):
             return Location(str(Path(text).absolute()))
-        text = _URI.sub(r"\1://", text, count=1)
         parts = urlsplit(text)
         if parts.scheme == "file":
             return Location("/" + (parts.netloc + parts.path).lstrip("/"))
@@ -67,6 +77,8 @@ class Location:
                 f"expected a location without credentials, got {parts.scheme}://…@{parts.hostname or ''}: give them in "
                 "the environment of every node (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
             )
+        if parts.scheme in _WITH_BUCKET and not parts.netloc:
+            raise StorageError(f"expected a bucket, as in {parts.scheme}://bucket/folder, got {text}: name one")
         return Location(text.rstrip("/"))
 
     @property
@@ -101,6 +113,29 @@ class Location:
         scheme, _, path = address.partition("://")
         bucket = path.partition("/")[0]
         return _file_system(f"{scheme}://{bucket}", query), path
+
+
+def local(place: str | Path, option: str, otherwise: str) -> Path:
+    """A path that must be on this machine, as it was given; it need not be there.
+
+    Args:
+      option: of the command line, which gave it.
+      otherwise: what to do instead of giving an address.
+
+    Raises:
+      StorageError: a URI, an empty text, or what would lie below a file.
+    """
+    text = str(place)
+    if not text:
+        raise StorageError(f"{option}: expected a path, got an empty text: give one")
+    if is_uri(text) or _HALF_URI.match(text):
+        raise StorageError(f"{option}: expected a path on this machine, got {text}: {otherwise}")
+    path = Path(text)
+    if not (above := nearest(path)).is_dir():
+        raise StorageError(
+            f"{option}: expected a path that can be made, got {text}, and {above} is no folder: give another"
+        )
+    return path
 
 
 @lru_cache
@@ -177,6 +212,33 @@ def names(place: Location) -> list[str]:
     with _told(place, "read"):
         found = system.get_file_info(FileSelector(path, allow_not_found=True))
     return sorted(info.base_name for info in found)
+
+
+def sizes(place: Location, files: Sequence[str]) -> dict[str, int]:
+    """Bytes of those of a folder's files that are there.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    system, path = place.opened()
+    with _told(place, "read"):
+        found = system.get_file_info([f"{path}/{name}" for name in files])
+    return {name: info.size for name, info in zip(files, found, strict=True) if info.is_file}
+
+
+def has_bucket(place: Location) -> bool:
+    """Whether there is the bucket that a URI names; of other places it is said, too.
+
+    Raises:
+      StorageError: it cannot be read.
+    """
+    from pyarrow.fs import FileType
+
+    if not place.text.startswith(tuple(f"{scheme}://" for scheme in _WITH_BUCKET)):
+        return True
+    system, path = place.opened()
+    with _told(place, "read"):
+        return bool(system.get_file_info(path.partition("/")[0]).type != FileType.NotFound)
 
 
 def remove(place: Location) -> None:
@@ -337,10 +399,22 @@ def _told(place: Location, what: str) -> Iterator[None]:
     except OSError as error:
         if place.path is not None:
             raise
+        if _NO_BUCKET.search(str(error)):
+            raise StorageError(no_bucket(place)) from error
         raise StorageError(
             f"expected a storage that can be {what} at {place}, got: {_line(error)}: check its address "
             "(AWS_ENDPOINT_URL) and its credentials in the environment of every node"
         ) from error
+
+
+def no_bucket(place: Location) -> str:
+    """What to say of a place whose bucket is not there."""
+    scheme, _, rest = place.text.partition("://")
+    bucket = re.split(r"[/?]", rest)[0]
+    return (
+        f"expected a bucket that exists, got {scheme}://{bucket}, which does not: correct its name, or make it first "
+        "with the tools of your storage: softnce-ray makes none"
+    )
 
 
 def _line(error: BaseException) -> str:

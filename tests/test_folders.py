@@ -17,7 +17,7 @@ from softnce_ray import folders
 from softnce_ray.cli import app
 from softnce_ray.config import StudyConfig
 from softnce_ray.errors import UserError
-from softnce_ray.folders import appearing, made_once, recover, write_text
+from softnce_ray.folders import appearing, contents, made_once, others, recover, write_text
 from softnce_ray.store import Store
 from softnce_ray.study.saved import save_study
 
@@ -272,6 +272,32 @@ def test_a_folder_is_made_once_and_by_the_next_one_when_that_fails(tmp_path: Pat
     for _ in range(2):
         assert content(made_once(tmp_path / "final", make)) == {"a": "made"}
     assert len(calls) == 2
+
+
+def test_contents_are_files_links_and_empty_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "deep" / "empty").mkdir(parents=True)
+    (folder / "deep" / "file").touch()
+    (folder / ".hidden").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "theirs").touch()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "dangling").symlink_to(tmp_path / "nothing")
+    assert contents(folder) == [".hidden", "dangling", "deep/empty", "deep/file", "link"]
+    with pytest.raises(FileNotFoundError):
+        contents(tmp_path / "nothing")
+
+
+def test_what_is_not_ours_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "ours.pyc").touch()
+    (tmp_path / "ours").touch()
+    assert others(tmp_path, {"ours"}.__contains__) == ""
+    (tmp_path / "two\nlines").touch()
+    assert others(tmp_path, {"ours"}.__contains__) == "'two\\nlines'"
+    for number in range(8):
+        (tmp_path / f"{number}.txt").touch()
+    assert others(tmp_path, {"ours"}.__contains__) == "0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 4 more"
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])

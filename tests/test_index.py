@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from softnce_ray.cli import app
 from softnce_ray.config import TrialConfig
-from softnce_ray.corpus import Corpus, CorpusError, Pair
+from softnce_ray.corpus import Corpus, CorpusError, Pair, copy_corpus
 from softnce_ray.corpus.sources import Source
 from softnce_ray.export import write_export
 from softnce_ray.model import ExportError
@@ -301,6 +303,38 @@ def test_a_corpus_is_indexed_with_its_documentation(
     assert (hits[0].name, hits[0].documentation) == (tiny_pairs[0].name, tiny_pairs[0].query)
 
 
+def test_a_corpus_in_an_object_store_is_indexed_searched_and_evaluated(
+    models: tuple[Path, Path], tiny_corpus: Path, tiny_pairs: list[Pair], bucket: str, tmp_path: Path
+) -> None:
+    place = f"{bucket}/corpus"
+    copy_corpus(tiny_corpus, place)
+    here = build_index(tiny_corpus, models[0], tmp_path / "here")
+    asked = ["index", place, "--model", str(models[0]), "--out", str(tmp_path / "index")]
+    done = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert f"{here.functions:,} functions (python {here.functions:,})" in done.stdout
+    index = Index.open(tmp_path / "index")
+    assert index.about["source"] == place
+    np.testing.assert_array_equal(index.vectors, Index.open(tmp_path / "here").vectors)
+    assert (again := build_index(place, models[0], tmp_path / "index")).reused == again.texts
+    with pytest.raises(RetrievalError, match=r"another source .*--overwrite"):
+        build_index(place, models[0], tmp_path / "here")
+    with pytest.raises(CorpusError, match=f"expected a corpus at {bucket}/none, got nothing"):
+        build_index(f"{bucket}/none", models[0], tmp_path / "none")
+
+    numbers = []
+    for corpus in (tiny_corpus, place):
+        options = ["--corpus", str(corpus)]
+        found = CliRunner().invoke(
+            app, ["search", str(models[0]), tiny_pairs[0].query, *options], catch_exceptions=False
+        )
+        assert f"\t{tiny_pairs[0].name}\t" in found.stdout
+        table = CliRunner().invoke(app, ["evaluate", str(models[0]), *options], catch_exceptions=False)
+        rows = [line.split("\t") for line in table.stdout.splitlines()[1:]]
+        assert {row[0] for row in rows} == {f"{corpus} ({Corpus.open(tiny_corpus).fingerprint[:12]})"}
+        numbers.append([row[1:] for row in rows])
+    assert numbers[0] == numbers[1] and len(numbers[0]) == 15
+
+
 def test_a_query_with_another_model_is_refused(models: tuple[Path, Path], tree: Path, tmp_path: Path) -> None:
     build_index(tree, models[0], tmp_path / "index")
     index = Index.open(tmp_path / "index")
@@ -337,6 +371,29 @@ def test_what_is_no_index_is_never_overwritten(models: tuple[Path, Path], tree: 
         with pytest.raises(RetrievalError, match="something else"):
             build_index(tree, models[0], tmp_path / "thesis", overwrite=overwrite)
     assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_somebody_has_put_into_an_index_is_never_lost(
+    models: tuple[Path, Path], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(tree, models[0], tmp_path / "index")
+    (tmp_path / "index" / "notes").mkdir()
+    (tmp_path / "index" / "notes" / "queries.txt").write_text("what I asked")
+    for overwrite in (False, True):
+        with pytest.raises(RetrievalError, match=r"got notes/queries.txt: move that elsewhere, or give another --out"):
+            build_index(tree, models[0], tmp_path / "index", overwrite=overwrite)
+    assert (tmp_path / "index" / "notes" / "queries.txt").read_text() == "what I asked"
+    (tmp_path / "index" / "notes").rename(tmp_path / "notes")
+    write = indexing._write_functions
+
+    def late(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        (tmp_path / "index" / "late.txt").write_text("late")
+
+    monkeypatch.setattr(indexing, "_write_functions", late)
+    with pytest.raises(RetrievalError, match=r"got late\.txt"):
+        build_index(tree, models[0], tmp_path / "index")
+    assert (tmp_path / "index" / "late.txt").read_text() == "late"
 
 
 def test_what_fails_leaves_the_old_index(

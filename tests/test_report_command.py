@@ -41,9 +41,17 @@ def test_every_format_is_written_and_a_running_study_says_so(store: Store, tmp_p
 def test_a_corpus_elsewhere_is_named_and_what_cannot_be_written_is_one_line(store: Store, tmp_path: Path) -> None:
     page = run(store, "--format", "html", "--corpus", tmp_path / "nowhere")
     assert page.returncode == 2 and "expected a corpus folder at" in page.stderr
-    refused = run(store, "--format", "latex", "--out", tmp_path / "no" / "folder.tex")
-    assert refused.returncode != 0
-    assert "expected a folder that can be written" in refused.stderr and "Traceback" not in refused.stderr
+    (tmp_path / "file").touch()
+    refused = run(store, "--format", "latex", "--out", tmp_path / "file" / "report.tex")
+    assert refused.returncode == 2
+    assert f"{tmp_path}/file is no folder: give another" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_report_is_made(store: Store, tmp_path: Path) -> None:
+    done = run(store, "--format", "markdown", "--out", tmp_path / "new dir" / "deep" / "a.md")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "new dir" / "deep" / "a.md").read_text().startswith("## small")
 
 
 @pytest.mark.slow

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from servers import free_port
+from typer.testing import CliRunner, Result
 
 from softnce_ray import storage
-from softnce_ray.corpus import Corpus, CorpusError, copy_corpus
+from softnce_ray.cli import app
+from softnce_ray.corpus import Corpus, CorpusError, copy_corpus, store
 from softnce_ray.errors import UserError
 from softnce_ray.storage import Location, StorageError, cache_folder, on_disk, shared_once
 
@@ -38,10 +40,39 @@ def test_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch) -> None:
     assert str(Location.at("file:///a/b")) == "/a/b"
 
 
-def test_a_uri_that_went_through_a_path_is_a_uri_again() -> None:
-    assert str(Location.at(Path("s3://bucket/a"))) == "s3://bucket/a"
-    assert storage.is_uri(str(Path("s3://bucket/a")))
-    assert not storage.is_uri("corpora/s3")
+@pytest.mark.parametrize("place", [Path("s3://bucket/a"), "s3:/bucket/a", "gs:/bucket"])
+def test_a_uri_that_has_lost_a_slash_is_said_and_never_made_a_folder(place: str | Path) -> None:
+    assert not storage.is_uri(str(place)) and not storage.is_uri("corpora/s3")
+    with pytest.raises(StorageError, match=r"expected (s3|gs)://bucket/folder, got (s3|gs):/bucket.*write two slashes"):
+        Location.at(place)
+    with pytest.raises(StorageError, match=r"--out: expected a path on this machine.*: copy it"):
+        storage.local(place, "--out", "copy it")
+    with pytest.raises(CorpusError, match="write two slashes"):
+        Corpus.open(place)
+
+
+@pytest.mark.parametrize("text", ["s3://", "s3:///", "gs://", "s3://?region=us-east-1"])
+def test_an_address_without_a_bucket_is_said(text: str, tiny_corpus: Path) -> None:
+    with pytest.raises(StorageError, match=r"expected a bucket, as in (s3|gs)://bucket/folder, got .*: name one"):
+        copy_corpus(tiny_corpus, text)
+
+
+def test_an_empty_text_is_no_place(tiny_corpus: Path) -> None:
+    with pytest.raises(StorageError, match="got an empty text"):
+        copy_corpus(tiny_corpus, "")
+    with pytest.raises(StorageError, match="--out: expected a path, got an empty text"):
+        storage.local("", "--out", "")
+
+
+def test_a_path_on_this_machine_stays_as_it_was_given_and_may_not_lie_below_a_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert [str(storage.local(text, "--out", "")) for text in ("a/b", "file", "/x/y")] == ["a/b", "file", "/x/y"]
+    for text in ("file/below", "file/far/below"):
+        with pytest.raises(StorageError, match=rf"--out: .* got {text}, and {tmp_path}/file is no folder"):
+            storage.local(text, "--out", "")
+    with pytest.raises(StorageError, match="--out: expected a path on this machine, got s3://b/c: copy it"):
+        storage.local("s3://b/c", "--out", "copy it")
 
 
 def test_what_lies_below_keeps_the_query() -> None:
@@ -229,9 +260,21 @@ def test_a_store_that_is_not_there_is_a_line_and_not_a_wait(tmp_path, monkeypatc
     assert issubclass(StorageError, UserError)
 
 
-def test_a_bucket_that_does_not_exist_is_a_line(bucket, tmp_path) -> None:
-    with pytest.raises(StorageError, match="expected a storage that can be written at s3://no-such-bucket"):
-        storage.write(Location.at("s3://no-such-bucket-here/file"), b"1")
+def test_a_bucket_that_does_not_exist_is_said_whatever_is_done_with_it(bucket, tiny_corpus, tmp_path) -> None:
+    place = Location.at("s3://no-such-bucket-here/folder")
+    (tmp_path / "file").touch()
+    tried = [
+        lambda: storage.write(place, b"1"),
+        lambda: storage.upload(tmp_path, place),
+        lambda: copy_corpus(tiny_corpus, str(place)),
+        lambda: Corpus.open(str(place)),
+        lambda: Corpus.listed(str(place)),
+    ]
+    for attempt in tried:
+        with pytest.raises((StorageError, CorpusError)) as caught:
+            attempt()
+        assert "expected a bucket that exists, got s3://no-such-bucket-here, which does not" in str(caught.value)
+        assert "make it first" in str(caught.value) and "\n" not in str(caught.value)
 
 
 # --- corpora ---
@@ -266,6 +309,106 @@ def test_a_copy_goes_back_to_a_folder(bucket, tiny_corpus, tmp_path) -> None:
     copy_corpus(tiny_corpus, f"{bucket}/corpus")
     copy_corpus(f"{bucket}/corpus", tmp_path / "back")
     assert Corpus.open(tmp_path / "back", verify=True).fingerprint == Corpus.open(tiny_corpus).fingerprint
+
+
+def test_a_corpus_in_an_object_store_is_read_from_the_manifest_once(bucket, tiny_corpus, monkeypatch) -> None:
+    copy_corpus(tiny_corpus, bucket)
+    Corpus.open(bucket)
+    read: list[str] = []
+    parse = store.parse_manifest
+
+    def counted(text: bytes, path: str) -> store.Manifest:
+        read.append(path)
+        return parse(text, path)
+
+    monkeypatch.setattr(store, "parse_manifest", counted)
+    assert Corpus.open(bucket).table("python", "test").num_rows == 30
+    assert Corpus.listed(bucket).languages == ("python",)
+    assert read == [f"{bucket}/manifest.json"] * 2
+
+
+def test_a_check_finds_what_is_wrong_in_an_object_store_though_a_whole_copy_is_here(bucket, tiny_corpus) -> None:
+    copy_corpus(tiny_corpus, bucket)
+    Corpus.open(bucket, verify=True)
+    table = Location.at(bucket) / "python" / "train.parquet"
+    content = storage.read(table) or b""
+    storage.write(table, content[:-1])
+    said = rf"expected {len(content):,} bytes in {bucket}/python/train.parquet, got {len(content) - 1:,}.*copy it again"
+    with pytest.raises(CorpusError, match=said):
+        Corpus.open(bucket, verify=True)
+    storage.remove(table)
+    with pytest.raises(CorpusError, match=r"train.parquet, got no file"):
+        Corpus.open(bucket, verify=True)
+    Corpus.open(bucket)  # who only reads has what it needs
+
+
+def test_a_damaged_copy_of_an_object_store_is_named_with_what_to_delete(bucket, tiny_corpus) -> None:
+    copy_corpus(tiny_corpus, bucket)
+    kept = Corpus.open(bucket).folder
+    (kept / "python" / "test.parquet").unlink()
+    with pytest.raises(CorpusError, match=rf"this machine's copy of {bucket} is damaged; delete {kept}, and it"):
+        Corpus.open(bucket)
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+
+
+def test_the_commands_of_corpora_take_addresses(bucket, tiny_corpus, tmp_path) -> None:
+    place = f"{bucket}/corpus"
+    copied = command("corpus", "copy", tiny_corpus, place)
+    assert copied.stdout.startswith(f"{place}: corpus ")
+    here, there = command("corpus", "check", tiny_corpus), command("corpus", "check", place)
+    assert (there.exit_code, there.stdout) == (0, here.stdout.replace(str(tiny_corpus), place))
+    shown = command("corpus", "show", place)
+    assert shown.stdout == command("corpus", "show", tiny_corpus).stdout
+    options = ("--pairs", 40, "--members", 4, "--queries", 5, "--share", 0.2)
+    planted = command("corpus", "plant", place, "--out", tmp_path / "planted", *options)
+    assert planted.exit_code == 0 and Corpus.open(tmp_path / "planted").languages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["corpus", "mine", "--source", ".", "--out", "URI"], r"--out: .*then `softnce-ray corpus copy FOLDER URI`"),
+        (["corpus", "import", "pairs.jsonl", "--out", "URI"], r"--out: .*then `softnce-ray corpus copy FOLDER URI`"),
+        (["corpus", "recipe", "six-languages", "--out", "URI"], r"--out: .*then `softnce-ray corpus copy FOLDER URI`"),
+        (["corpus", "plant", "corpus", "--out", "URI"], r"--out: .*then `softnce-ray corpus copy FOLDER URI`"),
+        (["corpus", "mine", "--source", "URI", "--out", "c"], r"--source: .* got URI: fetch it"),
+        (["corpus", "mine", "--source", ".", "--cache", "URI", "--out", "c"], r"--cache: .* got URI: archives"),
+        (["corpus", "import", "URI", "--out", "c"], r"PATH: .* got URI: fetch it"),
+        (["export", "study", "--to", "URI"], r"--to: .* got URI: make the export in a folder, and copy that"),
+        (["index", ".", "--model", "m", "--out", "URI"], r"--out: .* got URI: make the index here"),
+        (["search", "URI", "query"], r"INDEX: .* got URI: copy its folder"),
+        (["report", "study", "--out", "URI"], r"--out: .* got URI: write it to a file here"),
+        (["report", "study", "--store", "URI"], r"--store: .* got URI: give a folder; .* --storage"),
+        (["corpus", "copy", "corpus", "file/below"], r"TARGET: .*/file/below, and .*/file is no folder"),
+        (["corpus", "copy", "corpus", "s3://"], "expected a bucket, as in s3://bucket/folder, got s3://: name one"),
+        (["corpus", "copy", "corpus", ""], "expected a path or an address .*, got an empty text"),
+        (["export", "study", "--to", ""], "--to: expected a path, got an empty text"),
+        (["corpus", "mine", "--source", ".", "--out", ""], "--out: expected a path, got an empty text"),
+        (["export", "study", "--to", "file/below"], r"--to: .* got file/below, and .*/file is no folder"),
+        (["index", ".", "--model", "m", "--out", "file/below"], r"--out: .* got file/below, and .*/file is no folder"),
+        (["corpus", "mine", "--source", ".", "--out", "file/c"], r"--out: .* got file/c, and .*/file is no folder"),
+        (["report", "study", "--out", "file/a.html"], r"--out: .* got file/a.html, and .*/file is no folder"),
+    ],
+)
+def test_what_must_be_on_this_machine_says_so_and_what_to_do_instead(arguments, says, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    uri = "s3://bucket/folder"
+    with pytest.raises(UserError, match=says.replace("URI", uri)) as caught:
+        command(*(uri if each == "URI" else each for each in arguments))
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_store_that_the_environment_names_must_be_a_folder_too(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOFTNCE_STORE", "s3://bucket/store")
+    with pytest.raises(StorageError, match=r"--store: .* got s3://bucket/store"):
+        command("report", "study")
+    assert os.listdir(tmp_path) == []
 
 
 def test_something_else_at_the_target_is_left(tiny_corpus, tmp_path) -> None:

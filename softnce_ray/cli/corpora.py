@@ -31,15 +31,17 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 OnRay = Annotated[
     bool, typer.Option("--ray", help="Mine as Ray tasks instead; nodes of $RAY_ADDRESS must see the files as here.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")]
-Cache = Annotated[Path, typer.Option("--cache", help="Folder where archives are kept and unpacked.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out and nothing else.")]
+Out = Annotated[str, typer.Option(metavar="DIR", help="Folder to make on this machine; corpus copy takes it further.")]
+Cache = Annotated[str, typer.Option(metavar="DIR", help="Folder where archives are kept and unpacked.")]
+Place = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus: a folder or a URI.")]
 StripNames = Annotated[
     bool,
     typer.Option("--strip-names/--keep-names", help="Take a function's name out of its documentation: Go's begins so."),
 ]
 
 
-def _mine(sets: Mapping[str, SourceSet], out: Path, on_ray: bool, **options: Any) -> None:
+def _mine(sets: Mapping[str, SourceSet], out: str, on_ray: bool, **options: Any) -> None:
     """Mine and build with a progress display, in processes or as Ray tasks, and say what came of it."""
     from softnce_ray.corpus import mine_corpus
     from softnce_ray.progress import progress
@@ -62,9 +64,10 @@ def _mine(sets: Mapping[str, SourceSet], out: Path, on_ray: bool, **options: Any
 
 @app.command("mine")
 def corpus_mine(
-    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    out: Out,
     source: Annotated[
-        list[Path] | None, typer.Option("--source", help="Folder of source trees, or an archive; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Folder of source trees, or an archive, on this machine; repeatable."),
     ] = None,
     python_environment: Annotated[
         bool, typer.Option("--python-environment", help="The Python environment that runs this command.")
@@ -77,13 +80,14 @@ def corpus_mine(
     workers: Workers = 2,
     on_ray: OnRay = False,
     strip_names: StripNames = True,
-    cache: Cache = Path("corpora/cache"),
+    cache: Cache = "corpora/cache",
     overwrite: Overwrite = False,
     drop_repeated_queries: DropRepeatedQueries = False,
 ) -> None:
     """Mine documented functions from source code into a corpus, split by package."""
     from softnce_ray.corpus import LANGUAGES, check_output, source_sets
     from softnce_ray.corpus import python_environment as environment
+    from softnce_ray.storage import local
 
     if bool(source) == python_environment:
         raise UserError("expected one of --source PATH and --python-environment")
@@ -92,8 +96,14 @@ def corpus_mine(
     if python_environment and language != "python":
         raise UserError(f"--python-environment holds python, got --language {language}")
     check_output(out, overwrite=overwrite)
-    asked = None if language == "auto" else [language]
-    sets = source_sets(source, cache, languages=asked) if source else {"python": environment(LANGUAGES["python"])}
+    if source:
+        sets = source_sets(
+            [local(each, "--source", "fetch it to this machine first") for each in source],
+            _cache(cache),
+            languages=None if language == "auto" else [language],
+        )
+    else:
+        sets = {"python": environment(LANGUAGES["python"])}
     _mine(
         sets,
         out,
@@ -106,14 +116,14 @@ def corpus_mine(
         strip_names=strip_names,
         overwrite=overwrite,
         drop_repeated_queries=drop_repeated_queries,
-        recipe={"source": [str(each) for each in source] if source else "python environment", "language": language},
+        recipe={"source": source or "python environment", "language": language},
     )
 
 
 @app.command("recipe")
 def corpus_recipe(
     name: Annotated[str, typer.Argument(help="six_languages, or a YAML file of packages.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    out: Out,
     language: Annotated[
         list[str] | None, typer.Option("--language", help="Only this one of the recipe; repeatable.")
     ] = None,
@@ -124,7 +134,7 @@ def corpus_recipe(
     workers: Workers = 2,
     on_ray: OnRay = False,
     strip_names: StripNames = True,
-    cache: Cache = Path("corpora/cache"),
+    cache: Cache = "corpora/cache",
     overwrite: Overwrite = False,
     drop_repeated_queries: DropRepeatedQueries = False,
 ) -> None:
@@ -133,12 +143,13 @@ def corpus_recipe(
     from softnce_ray.progress import progress
 
     check_output(out, overwrite=overwrite)
+    folder = _cache(cache)
     with progress("fetching", "packages") as advance:
-        fetched = fetch_recipe(name.replace("-", "_"), cache, languages=language, progress=advance)
+        fetched = fetch_recipe(name.replace("-", "_"), folder, languages=language, progress=advance)
     for line in fetched.problems:
         print(f"note: {line}", file=sys.stderr)
     _mine(
-        fetched_sources(fetched, cache / "unpacked"),
+        fetched_sources(fetched, folder / "unpacked"),
         out,
         on_ray,
         limit=limit,
@@ -156,8 +167,8 @@ def corpus_recipe(
 
 @app.command("import")
 def corpus_import(
-    path: Annotated[Path, typer.Argument(help="A file of pairs, or a folder of them.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    path: Annotated[str, typer.Argument(help="A file of pairs, or a folder of them, on this machine.")],
+    out: Out,
     format: Annotated[
         str | None, typer.Option("--format", help="codesearchnet, graphcodebert, cosqa or table (default: found out).")
     ] = None,
@@ -177,12 +188,13 @@ def corpus_import(
 ) -> None:
     """Make a corpus from files of pairs that exist, such as CodeSearchNet's; their splits are kept."""
     from softnce_ray.corpus import import_corpus
+    from softnce_ray.storage import local
 
     columns = dict(each.partition("=")[::2] for each in column or ())
     if not all(columns.values()) or len(columns) < len(column or ()):
         raise UserError(f"--column: expected NAME=COLUMN, each name once, got {' '.join(column or ())}")
     manifest = import_corpus(
-        path,
+        local(path, "PATH", "fetch it to this machine first"),
         out,
         format=format,
         language=language,
@@ -196,13 +208,13 @@ def corpus_import(
 
 
 @app.command("check")
-def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
+def corpus_check(folder: Place) -> None:
     """Read all rows of a corpus and see that evaluation is clean of training: exit status 1 where it is not."""
-    from softnce_ray.corpus import examine_corpus
-    from softnce_ray.corpus.checking import split_by_package
-    from softnce_ray.corpus.store import read_manifest
+    from softnce_ray.corpus import Corpus
+    from softnce_ray.corpus.checking import examine_rows, split_by_package
 
-    findings = examine_corpus(folder)
+    corpus = Corpus.open(folder, verify=True)
+    findings = examine_rows(corpus)
     for language, splits in findings.same_query_other_code.items():
         counts = ", ".join(f"{split} {pairs:,}" for split, pairs in splits.items())
         print(f"{folder}: {language}: pairs whose query another pair has with another code: {counts}")
@@ -210,7 +222,7 @@ def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> N
         print(f"{folder}: {problem}", file=sys.stderr)
     if findings.problems:
         raise typer.Exit(1)
-    manifest = read_manifest(folder)
+    manifest = corpus.manifest
     otherwise = ", ".join(sorted(manifest.languages.keys() - split_by_package(manifest)))
     packages = f"not split by package: {otherwise}" if otherwise else "no package on both sides"
     print(f"{folder}: no function of valid or test is in train; {packages}; the rows are the manifest's")
@@ -218,8 +230,8 @@ def corpus_check(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> N
 
 @app.command("plant")
 def corpus_plant(
-    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="A corpus to take pairs from.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus to take pairs from: a folder or a URI.")],
+    out: Out,
     language: Annotated[str, typer.Option("--language")] = "python",
     share: Annotated[
         list[float] | None,
@@ -229,7 +241,7 @@ def corpus_plant(
     members: Annotated[int, typer.Option("--members", help="Pairs of one meaning in training.")] = 16,
     queries: Annotated[int, typer.Option("--queries", help="At most so many pairs each in valid and test.")] = 500,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the corpus in --out.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a corpus with false negatives whose number is known: a language for each share of them."""
     from softnce_ray.corpus import plant
@@ -250,16 +262,16 @@ def corpus_plant(
 
 
 @app.command("show")
-def corpus_show(folder: Annotated[Path, typer.Argument(help="A corpus.")]) -> None:
+def corpus_show(folder: Place) -> None:
     """Print a corpus' manifest: counts, what was dropped and why, rules, fingerprint."""
     from softnce_ray.corpus import Corpus
 
-    print(Corpus.open(folder).manifest.model_dump_json(indent=1))
+    print(Corpus.listed(folder).manifest.model_dump_json(indent=1))
 
 
 @app.command("copy")
 def corpus_copy(
-    source: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus: a folder or a URI.")],
+    source: Place,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Where to: a folder, or s3://bucket/folder.")],
 ) -> None:
     """Copy a corpus to where all machines of a cluster can read it; a study names it by that place."""
@@ -271,7 +283,13 @@ def corpus_copy(
     print(f"{target}: corpus {manifest.fingerprint[:12]} of {', '.join(sorted(manifest.languages))}")
 
 
-def _say_corpus(out: Path, manifest: Manifest) -> None:
+def _cache(folder: str) -> Path:
+    from softnce_ray.storage import local
+
+    return local(folder, "--cache", "archives are unpacked on this machine: give a folder of it")
+
+
+def _say_corpus(out: str, manifest: Manifest) -> None:
     for note in manifest.notes:
         print(f"note: {note}", file=sys.stderr)
     for language, counts in manifest.languages.items():

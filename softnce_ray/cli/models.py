@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,7 +14,12 @@ def export(
     study: Annotated[
         str, typer.Argument(metavar="STUDY|RUN", help="Name of a launched study, or the id of a trial's run.")
     ],
-    to: Annotated[Path, typer.Option("--to", help="Folder to make; of several formats, each has a folder in it.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Folder to make on this machine; of several formats, each has a folder in it."
+        ),
+    ],
     formats: Annotated[
         str, typer.Option("--formats", help="hf, sentence-transformers, onnx, mlflow: one, or several with commas.")
     ] = "sentence-transformers",
@@ -38,12 +42,13 @@ def export(
         ),
     ] = None,
     corpus: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The study's corpus (default: where its file says).")
+        str | None,
+        typer.Option(metavar="CORPUS", help="The study's corpus, a folder or a URI (default: where its file says)."),
     ] = None,
     ranks: Annotated[
         bool, typer.Option("--ranks/--no-ranks", help="Compare with the ranks that the run stored.")
     ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export and nothing else.")] = False,
     store: StoreOption = None,
     tracking_uri: TrackingOption = None,
 ) -> None:

@@ -14,9 +14,21 @@ from softnce_ray.errors import UserError
 if TYPE_CHECKING:
     from softnce_ray.store import Store
 
+
+def _store_folder(text: str) -> Path:
+    from softnce_ray.storage import local
+
+    return local(text, "--store", "give a folder; what machines share without a common disk goes to --storage")
+
+
 StoreOption = Annotated[
     Path | None,
-    typer.Option("--store", help="Folder of runs, searches and checkpoints (default: $SOFTNCE_STORE or softnce_runs)"),
+    typer.Option(
+        "--store",
+        parser=_store_folder,
+        metavar="DIR",
+        help="Folder of runs, searches and checkpoints (default: $SOFTNCE_STORE or softnce_runs)",
+    ),
 ]
 TrackingOption = Annotated[
     str | None,
@@ -58,9 +70,11 @@ StudyName = Annotated[
 
 
 def store_at(folder: Path | None, tracking_uri: str | None, storage: str | None = None) -> Store:
-    """The store that the options name."""
+    """The store that the options, or else the environment, name."""
     from softnce_ray.store import Store
 
+    if folder is None and (named := os.environ.get("SOFTNCE_STORE")):
+        folder = _store_folder(named)
     return Store.at(folder, tracking_uri, storage)
 
 

@@ -39,12 +39,14 @@ def report(
         bool, typer.Option("--versus-paper", help="Put published numbers beside these, and say what differs.")
     ] = False,
     format: Annotated[Format, typer.Option("--format")] = Format.terminal,
-    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of stdout.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write to this file of this machine instead of stdout.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
     corpus: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="With html: the corpus' folder on this machine, for queries and code (default: as launched)."
+            help="With html: the corpus for queries and code, its folder on this machine or URI (default: as launched)."
         ),
     ] = None,
     store: StoreOption = None,
@@ -57,8 +59,7 @@ def report(
     from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown, to_terminal
     from softnce_ray.tracking import load_results
 
-    if out is not None:
-        _free(out, overwrite)
+    file = None if out is None else _free(out, overwrite)
     if corpus is not None:
         if format is not Format.html:
             raise UserError(f"--corpus: only an html report shows queries and code, got --format {format}")
@@ -80,29 +81,35 @@ def report(
             written = to_json(made)
     if format is Format.terminal:
         text = io.StringIO()
-        width = Console().width if out is None and sys.stdout.isatty() else _PAGE
-        Console(file=text if out else sys.stdout, width=width).print(to_terminal(made, width=width))
+        width = Console().width if file is None and sys.stdout.isatty() else _PAGE
+        Console(file=text if file else sys.stdout, width=width).print(to_terminal(made, width=width))
         written = text.getvalue()
-    if out is not None:
-        _write(out, written.rstrip("\n") + "\n")
+    if file is not None:
+        _write(file, written.rstrip("\n") + "\n")
     elif format is not Format.terminal:
         print(written.rstrip("\n"))
 
 
-def _free(out: Path, overwrite: bool) -> None:
-    """See that a file can be made there, before the work."""
+def _free(place: str, overwrite: bool) -> Path:
+    """The path of a file that can be made there: seen before the work."""
+    from softnce_ray.folders import nearest
+    from softnce_ray.storage import local
+
+    out = local(place, "--out", "write it to a file here, and copy that")
     if out.exists() and not out.is_file():
         raise UserError(f"--out {out}: expected the name of a file, got something else there: give another")
     if out.exists() and not overwrite:
         raise UserError(f"--out {out}: exists already: give another, or --overwrite")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"--out {out}: expected a folder that can be written at {out.parent}: give another")
+    if not os.access(above := nearest(out), os.W_OK):
+        raise UserError(f"--out {out}: expected a folder that can be written at {above}: give another")
+    return out
 
 
 def _write(out: Path, text: str) -> None:
     from softnce_ray.folders import write_text
 
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, text)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}: give another") from error

@@ -31,14 +31,18 @@ class Format(enum.StrEnum):
 
 
 def index(
-    source: Annotated[Path, typer.Argument(help="A folder of sources, a source file, an archive, or a corpus.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of sources, a source file, an archive, or a corpus: its folder or URI.")
+    ],
     model: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--model", help="Folder of an export (hf or sentence-transformers) or of another sentence encoder."
+            metavar="DIR", help="Folder of an export (hf or sentence-transformers) or of another sentence encoder."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder to make, or the index to bring up to date.")],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder to make on this machine, or the index to bring up to date.")
+    ],
     half: Annotated[bool, typer.Option("--half", help="Keep vectors as float16: half the space.")] = False,
     without_tests: Annotated[bool, typer.Option("--without-tests", help="Pass over tests and examples.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that read sources.")] = 2,
@@ -82,13 +86,15 @@ def index(
 
 
 def search(
-    where: Annotated[Path, typer.Argument(metavar="INDEX", help="An index; with --corpus the folder of a model.")],
+    where: Annotated[str, typer.Argument(metavar="INDEX", help="An index; with --corpus the folder of a model.")],
     queries: Annotated[list[str], typer.Argument(metavar="QUERY...", help="What to look for.")],
     corpus: Annotated[
-        Path | None, typer.Option("--corpus", help="Search this corpus with the model INDEX, without an index.")
+        str | None,
+        typer.Option(help="Search this corpus, a folder or a URI, with the model INDEX, without an index."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Where the index's model is now (default: where it was).")
+        str | None,
+        typer.Option(metavar="DIR", help="Where the index's model is now (default: where it was)."),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Answers to each query.")] = 5,
     show_code: Annotated[bool, typer.Option("--code", help="Print the functions too.")] = False,
@@ -128,14 +134,14 @@ def _in_one_line(text: str) -> str:
 
 
 def _answers(
-    where: Path, queries: list[str], corpus: Path | None, model: Path | None, top: int, hybrid: bool
+    where: str, queries: list[str], corpus: str | None, model: str | None, top: int, hybrid: bool
 ) -> list[Answered]:
     from softnce_ray.named import EXPORT_SETTINGS
     from softnce_ray.retrieval import Index, answer_from_corpus, answer_from_index
 
     if corpus is not None:
         return answer_from_corpus(where, corpus, queries, top=top)
-    if any((where / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", "export.json")):
+    if any((Path(where) / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", "export.json")):
         raise UserError(
             f"{where} is a model: give --corpus CORPUS too, or make an index with softnce-ray index DIR --model "
             f"{where} --out INDEX and search that"
@@ -146,14 +152,14 @@ def _answers(
 
 def evaluate(
     model: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="MODEL", help="Folder of an export (hf or sentence-transformers) or of another sentence encoder."
         ),
     ],
-    corpus: Annotated[Path | None, typer.Option("--corpus", help="Rank the queries of this corpus.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Rank the queries of this corpus: its folder or URI.")] = None,
     qrels: Annotated[
-        Path | None, typer.Option("--qrels", help="Graded judgements: judgements.jsonl beside codes.jsonl.")
+        str | None, typer.Option(metavar="PATH", help="Graded judgements: judgements.jsonl beside codes.jsonl.")
     ] = None,
     split: Annotated[Literal["valid", "test"], typer.Option("--split", help="Queries of the corpus.")] = "test",
     language: Annotated[

@@ -4,7 +4,7 @@ package, and stored as parquet with a manifest that says what was dropped and wh
 from softnce_ray.corpus.build import build_corpus, check_output
 from softnce_ray.corpus.checking import check_corpus, examine_corpus
 from softnce_ray.corpus.copying import copy_corpus
-from softnce_ray.corpus.fetching import fetch_recipe, fetched_sources, load_recipe, recipe_names
+from softnce_ray.corpus.fetching import fetch_recipe, fetched_sources
 from softnce_ray.corpus.formats import (
     FORMATS,
     Judgements,
@@ -23,6 +23,7 @@ from softnce_ray.corpus.making import import_corpus, mine_corpus
 from softnce_ray.corpus.mining import Batch, Example, merge_batches, mine_sources
 from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError, Pair
 from softnce_ray.corpus.planting import plant
+from softnce_ray.corpus.recipe import load_recipe, recipe_names
 from softnce_ray.corpus.renaming import renamed
 from softnce_ray.corpus.rephrasing import paraphrase
 from softnce_ray.corpus.sources import (

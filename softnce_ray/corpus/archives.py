@@ -1,9 +1,7 @@
-"""Source archives: what kind a file is, which project it holds, and its sources unpacked into a cache, safely."""
+"""Source archives: what kind a file is, and its sources unpacked into a cache, safely."""
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import json
 import lzma
@@ -11,7 +9,6 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +16,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 from softnce_ray.corpus.languages import LANGUAGES
+from softnce_ray.corpus.package_facts import debian_facts, dep5_licence, npm_facts, wheel_facts
 from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.corpus.streams import AR, ZIP, Part, ar_members, plain
 from softnce_ray.folders import made_once
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst", ".tgz", ".txz", ".tbz2")
@@ -31,13 +30,6 @@ MAX_BYTES = 4 << 30
 MAX_READ = 32 << 30
 
 _LAYOUT = 2  # of what is unpacked: another number makes old caches unread
-_ZIP, _AR, _GZIP, _XZ, _BZIP2, _ZSTD = b"PK", b"!<arch>\n", b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh", b"\x28\xb5\x2f\xfd"
-_DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
-    _GZIP: lambda stream: gzip.GzipFile(fileobj=stream),
-    _XZ: lzma.LZMAFile,
-    _BZIP2: bz2.BZ2File,
-    _ZSTD: lambda stream: pa.CompressedInputStream(stream, "zstd"),
-}
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -54,7 +46,6 @@ _MARKERS = ("package.json", "METADATA")
 # Sources that a package of Java ships as an archive of their own.
 _INNER_ARCHIVE = re.compile(r"(?:^|[/._-])(?:src|sources?)\.(?:zip|jar)$", re.IGNORECASE)
 _VERSION = re.compile(r"[-_]v?\d[\w.+~:%-]*$")
-_DEP5_LICENCE = re.compile(r"^License:[ \t]*(\S.*?)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +70,17 @@ def is_archive(path: str | Path) -> bool:
     return Path(path).name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def unpack_archives(
-    paths: Sequence[str | Path], cache: str | Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
-) -> list[Unpacked]:
-    """Unpack the sources of every archive below the folder `cache`, once for each content.
+def unpack_archive(
+    path: str | Path, cache: str | Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
+) -> Unpacked:
+    """Unpack the sources of an archive below the folder `cache`, once for each content.
 
     Only files of the known languages are unpacked, with what names their project. Links, devices and pipes
     are passed over; nothing is written outside the cache.
 
     Raises:
-        CorpusError: one line for each archive that is missing, no archive, broken, has a path that leads out
-            of it, or would unpack to more than `max_files` files or `max_bytes` bytes.
-    """
-    done: list[Unpacked] = []
-    problems: list[str] = []
-    for path in paths:
-        try:
-            done.append(unpack_archive(path, cache, max_files=max_files, max_bytes=max_bytes))
-        except CorpusError as error:
-            problems.append(str(error))
-    if problems:
-        raise CorpusError("\n".join(problems))
-    return done
-
-
-def unpack_archive(
-    path: str | Path, cache: str | Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES
-) -> Unpacked:
-    """`unpack_archives` of one archive.
-
-    Raises:
-        CorpusError: as `unpack_archives`.
+        CorpusError: the archive is missing, none, broken, has a path that leads out of it, or would unpack to more
+            than `max_files` files or `max_bytes` bytes.
     """
     archive = Path(path)
     if not archive.is_file():
@@ -183,24 +154,24 @@ class _Unpacker:
         with archive.open("rb") as stream:
             start = stream.read(8)
             stream.seek(0)
-            if start.startswith(_AR):
+            if start.startswith(AR):
                 return described | self._debian(stream, target)
-            if start.startswith(_ZIP):
+            if start.startswith(ZIP):
                 self._zip(stream, target, inner=True)
             else:
                 self._tar(stream, target)
-        return described | _npm_facts(target) | _wheel_facts(target)
+        return described | npm_facts(target) | wheel_facts(target)
 
     def _debian(self, stream: IO[bytes], target: Path) -> dict[str, str]:
         described: dict[str, str] = {}
         seen = False
-        for name, size in _ar_members(stream):
-            part = _Part(stream, size)
+        for name, size in ar_members(stream):
+            part = Part(stream, size)
             if name.startswith("control.tar"):
-                described = _debian_facts(self._text_of(part, "control"))
+                described = debian_facts(self._text_of(part, "control"))
             elif name.startswith("data.tar"):
                 seen = True
-                described["licence"] = _dep5_licence(self._tar(part, target, "copyright"))  # type: ignore[arg-type]
+                described["licence"] = dep5_licence(self._tar(part, target, "copyright"))  # type: ignore[arg-type]
             part.drain()
         if not seen or not described:
             raise ValueError("an ar archive that is no Debian package: no control.tar or no data.tar")
@@ -209,7 +180,7 @@ class _Unpacker:
     def _text_of(self, stream: Any, wanted: str) -> str:
         """The text of the first file with this name in a tar stream."""
         text = ""
-        with tarfile.open(fileobj=_plain(stream), mode="r|") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=plain(stream), mode="r|") as tar:  # type: ignore[call-overload]
             for member in tar:
                 if not text and member.isfile() and member.name.removeprefix("./") == wanted:
                     text = self._head(tar.extractfile(member))
@@ -221,7 +192,7 @@ class _Unpacker:
     def _tar(self, stream: IO[bytes], target: Path, wanted_text: str = "") -> str:
         """Unpack a tar stream; returns the text of the first file called `wanted_text` in usr/share/doc."""
         text = ""
-        with tarfile.open(fileobj=_plain(stream), mode="r|") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=plain(stream), mode="r|") as tar:  # type: ignore[call-overload]
             for member in tar:
                 self._count_read(member.size if member.isfile() else 0)
                 path = _inside(member.name)
@@ -288,88 +259,10 @@ class _Unpacker:
                 out.write(block)
 
 
-class _Reading:
-    """What decompressors ask of a stream that is read forwards, beside its `read`."""
-
-    closed = False
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class _Part(_Reading):
-    """The next `size` bytes of a stream, as a stream."""
-
-    def __init__(self, stream: IO[bytes], size: int) -> None:
-        self.stream, self.left = stream, size
-
-    def read(self, size: int | None = -1) -> bytes:
-        size = self.left if size is None or size < 0 else min(size, self.left)
-        data = self.stream.read(size)
-        if len(data) < size:
-            raise EOFError("the end of the file in the middle of a member")
-        self.left -= size
-        return data
-
-    def drain(self) -> None:
-        """Go to the end, however much of it was read."""
-        while self.left:
-            self.read(1 << 20)
-
-
-class _Peeked(_Reading):
-    """A stream whose first bytes were looked at."""
-
-    def __init__(self, start: bytes, stream: Any) -> None:
-        self.start, self.stream = start, stream
-
-    def read(self, size: int | None = -1) -> bytes:
-        if not self.start:
-            return bytes(self.stream.read(-1 if size is None else size))
-        if size is None or size < 0:
-            data, self.start = self.start + self.stream.read(), b""
-            return data
-        data, self.start = self.start[:size], self.start[size:]
-        return data
-
-
-def _plain(stream: Any) -> Any:
-    """A stream without its compression, which its first bytes tell."""
-    start = stream.read(6)
-    peeked = _Peeked(start, stream)
-    for magic, decompress in _DECOMPRESSORS.items():
-        if start.startswith(magic):
-            return decompress(peeked)  # type: ignore[arg-type]
-    return peeked
-
-
 def _whole(source: IO[bytes] | None) -> IO[bytes]:
     if source is None:
         raise ValueError("a member without content")
     return source
-
-
-def _ar_members(stream: IO[bytes]) -> Iterator[tuple[str, int]]:
-    """(name, size) of an ar archive's members; the caller reads each of them to its end."""
-    # The format is this header and nothing else; PyPI's readers of it are no smaller than these lines.
-    stream.read(len(_AR))
-    while header := stream.read(60):
-        if header == b"\n":
-            break
-        if len(header) < 60 or header[58:] != b"`\n":
-            raise ValueError("an ar archive with a broken header")
-        size = int(header[48:58])
-        yield header[:16].decode("ascii", "replace").strip().rstrip("/"), size
-        stream.read(size % 2)
 
 
 def _inside(name: str) -> str:
@@ -385,76 +278,22 @@ def _inside(name: str) -> str:
     return "/".join(parts)
 
 
-def _debian_facts(control: str) -> dict[str, str]:
-    fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*?)\s*$", control, re.MULTILINE))
-    if not fields.get("Package"):
-        return {}
-    source = (fields.get("Source") or fields["Package"]).split(" ")[0]
-    return {"project": source, "package": fields["Package"], "version": fields.get("Version", "")}
-
-
-def _dep5_licence(text: str) -> str:
-    """The licence that most of a Debian package is under, by its machine-readable copyright file; may be empty."""
-    for paragraph in re.split(r"\n\s*\n", text):
-        match = _DEP5_LICENCE.search(paragraph)
-        if match and re.search(r"^Files:\s*\*\s*$", paragraph, re.MULTILINE):
-            return match.group(1)
-    return ""
-
-
-def _npm_facts(target: Path) -> dict[str, str]:
-    """What package.json says, when there is one at the top or in the one folder there."""
-    tops = [each for each in target.iterdir() if not each.name.startswith(".")]
-    for folder in (target, *(tops if len(tops) == 1 else ())):
-        try:
-            facts = json.loads((folder / "package.json").read_text(encoding="utf-8-sig"))
-            name, version, licence = facts["name"], facts.get("version", ""), facts.get("license", "")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-        project = _npm_repository(str(name), facts.get("repository"))
-        licence = licence.get("type", "") if isinstance(licence, dict) else licence
-        return {"project": str(project), "package": str(name), "version": str(version), "licence": str(licence)}
-    return {}
-
-
-def _npm_repository(name: str, repository: Any) -> str:
-    """The project of an npm package: a scope, or a repository that holds the package in a folder, holds others."""
-    said = repository if isinstance(repository, dict) else {"url": repository or ""}
-    if not name.startswith("@") and not said.get("directory"):
-        return name
-    match = re.search(r"([\w.-]+)/([\w.-]+?)(?:\.git)?/?(?:#.*)?$", str(said.get("url", "")))
-    return f"{match.group(1)}/{match.group(2)}" if match else name.split("/")[0]
-
-
-def _wheel_facts(target: Path) -> dict[str, str]:
-    for file in sorted(target.glob("*.dist-info/METADATA")):
-        head = file.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-        fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*?)\s*$", head, re.MULTILINE))
-        classifier = re.search(r"^Classifier: License :: (?:OSI Approved :: )?(.*?)\s*$", head, re.MULTILINE)
-        licence = fields.get("License-Expression") or (classifier.group(1) if classifier else fields.get("License", ""))
-        name = re.sub(r"[-_.]+", "-", fields.get("Name", "")).lower()
-        if name:
-            facts = {"project": name, "package": name, "version": fields.get("Version", "")}
-            return {**facts, "licence": licence if len(licence) < 60 else ""}
-    return {}
-
-
 def is_whole(path: str | Path) -> bool:
     """Whether an archive is there to its end: a download that was cut short is not. Its content is not looked at."""
     try:
         with Path(path).open("rb") as stream:
             start = stream.read(8)
             stream.seek(0)
-            if start.startswith(_ZIP):
+            if start.startswith(ZIP):
                 with zipfile.ZipFile(stream) as archive:
                     return bool(archive.namelist())
-            if start.startswith(_AR):
+            if start.startswith(AR):
                 names = []
-                for name, size in _ar_members(stream):
-                    _Part(stream, size).drain()
+                for name, size in ar_members(stream):
+                    Part(stream, size).drain()
                     names.append(name)
                 return any(name.startswith("data.tar") for name in names)
-            with tarfile.open(fileobj=_plain(stream), mode="r|") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=plain(stream), mode="r|") as tar:  # type: ignore[call-overload]
                 return sum(1 for _ in tar) > 0
     except _BROKEN:
         return False

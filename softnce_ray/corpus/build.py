@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +26,21 @@ from softnce_ray.corpus.store import (
     Manifest,
     fingerprint,
     read_manifest,
+    tables,
 )
 from softnce_ray.corpus.writing import write_language, write_meanings
+from softnce_ray.folders import appearing, others
+from softnce_ray.storage import local
 
 
 def check_output(out: str | Path, *, overwrite: bool = False) -> None:
     """See before any work that a corpus may be written to `out`.
 
     Raises:
-        CorpusError: something is there already and `overwrite` is off, or it is not a corpus.
+        CorpusError: something is there already and `overwrite` is off, or it is not a corpus and nothing else.
+        StorageError: `out` lies in an object store or below a file.
     """
-    path = Path(out)
+    path = local(out, "--out", f"make it in a folder, and then `softnce-ray corpus copy FOLDER {out}`")
     if not os.path.lexists(path):
         return
     if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
@@ -49,12 +50,17 @@ def check_output(out: str | Path, *, overwrite: bool = False) -> None:
             f"expected nothing at {path}, got a file or folder: give another --out, or --overwrite to replace it"
         )
     try:
-        read_manifest(path)
+        manifest = read_manifest(path)
     except CorpusError as error:
         raise CorpusError(
             f"expected a corpus to overwrite at {path}, got something else, which is left alone: "
             f"give another --out ({error})"
         ) from error
+    if more := others(path, {MANIFEST_NAME, *tables(manifest)}.__contains__):
+        raise CorpusError(
+            f"expected a corpus alone to overwrite at {path}, got what is no part of it: {more}: move that elsewhere, "
+            "or give another --out"
+        )
 
 
 def build_corpus(
@@ -138,7 +144,7 @@ def build_corpus(
         **({"drop_repeated_queries": True} if drop_repeated_queries else {}),
     }
     by_package = frozenset() if pairs.is_split else frozenset(choice.splits) - set(choice.by_file)
-    with _replacing(Path(out), overwrite=overwrite) as folder:
+    with appearing(Path(out), replace=overwrite or os.path.lexists(out)) as folder:
         languages = {
             name: write_language(folder / name, splits, pairs.packages) for name, splits in choice.splits.items()
         }
@@ -158,6 +164,7 @@ def build_corpus(
             findings=examine(_contents(choice.splits, pairs.packages), by_package=by_package),
         )
         (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        check_output(out, overwrite=overwrite)  # again: somebody may have been quicker
     return manifest
 
 
@@ -210,27 +217,3 @@ def _check_meanings(meanings: Mapping[str, Mapping[str, int]], given: Mapping[st
 
 def _digests(counts: LanguageCounts) -> dict[str, str]:
     return counts.digests if counts.meanings is None else {**counts.digests, MEANINGS: counts.meanings}
-
-
-@contextmanager
-def _replacing(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary sibling that takes the place of `out` when the block ends well, and goes when it does
-    not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # A fresh inner folder, since the temporary one is readable by its owner alone.
-    holder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    new, old = holder / "new", holder / "old"
-    new.mkdir()
-    try:
-        yield new
-        check_output(out, overwrite=overwrite)  # again: another process may have been quicker
-        if out.exists():
-            out.rename(old)
-        try:
-            new.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)

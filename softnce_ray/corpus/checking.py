@@ -60,7 +60,15 @@ def examine_corpus(folder: str | Path, *, verify: bool = True) -> Findings:
     Raises:
         CorpusError: the corpus is missing, damaged or, with `verify`, changed.
     """
-    corpus = Corpus.open(folder, verify=verify)
+    return examine_rows(Corpus.open(folder, verify=verify))
+
+
+def examine_rows(corpus: Corpus) -> Findings:
+    """As `examine_corpus`, of a corpus that is open.
+
+    Raises:
+        CorpusError: a table cannot be read.
+    """
     contents = {
         language: {split: _contents(corpus, language, split) for split in counts.pairs}
         for language, counts in corpus.manifest.languages.items()

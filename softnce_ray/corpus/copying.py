@@ -9,7 +9,7 @@ from pathlib import Path
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import MANIFEST_NAME, Corpus, Manifest, parse_manifest, tables
 from softnce_ray.folders import appearing
-from softnce_ray.storage import Location, read, upload
+from softnce_ray.storage import Location, local, read, upload
 
 Copied = Callable[[int, int], None]
 """Called with (files done, files in all)."""
@@ -26,10 +26,13 @@ def copy_corpus(source: str | Path, target: str | Path, *, progress: Copied = la
 
     Raises:
       CorpusError: the corpus is damaged, or another one, or something else, lies at the target.
-      StorageError: the storage cannot be read or written.
+      StorageError: the target is no place, or the storage cannot be read or written.
       OSError: the folder cannot be written.
     """
-    corpus, place = Corpus.open(source, verify=True), Location.at(target)
+    place = Location.at(target)
+    if place.path is not None:
+        local(place.path, "TARGET", "")  # what lies below a file is said in time
+    corpus = Corpus.open(source, verify=True)
     _check_target(corpus, place)
     if read(place / MANIFEST_NAME) is not None:
         return corpus.manifest

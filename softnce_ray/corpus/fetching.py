@@ -1,4 +1,4 @@
-"""Recipes: named lists of packages with documented sources, fetched with the ordinary clients into a cache."""
+"""The packages of a recipe, fetched with the ordinary clients into a cache."""
 
 from __future__ import annotations
 
@@ -17,14 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from softnce_ray.corpus.archives import is_whole
-from softnce_ray.corpus.languages import LANGUAGES
 from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.corpus.recipe import Package, load_recipe
 from softnce_ray.corpus.sources import SourceSet, source_sets
-
-RECIPES = Path(__file__).parent / "recipes"
 
 Progress = Callable[[int, int, str], None]
 
@@ -32,30 +28,6 @@ _RECORD = "fetched.json"
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MAX_SECONDS = 3600.0
 _ERROR_LINE = re.compile(r"^(?:E:|ERROR:|npm (?:error|ERR!))", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """A package as its client is asked for it: `spec` is a Debian package's name, an npm package's
-    `name@version` or a PyPI project's `name==version`. `licence` is empty where it is not known."""
-
-    registry: str
-    spec: str
-    licence: str
-
-    @property
-    def name(self) -> str:
-        """The name without the version."""
-        return re.sub(r"(?<=.)(?:@|==).*", "", self.spec)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Packages for each language, and a sentence about them."""
-
-    name: str
-    about: str
-    languages: Mapping[str, tuple[Package, ...]]
 
 
 @dataclass(frozen=True)
@@ -109,75 +81,6 @@ _REGISTRIES = {
         "install pip",
     ),
 }
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with this package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def load_recipe(name: str | Path) -> Recipe:
-    """The recipe with this name, or of this YAML file.
-
-    Raises:
-        CorpusError: there is no such recipe, or it is not written as one: every problem on a line.
-    """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = RECIPES / f"{name}.yaml"
-        if path.parent != RECIPES or not path.is_file():
-            known = ", ".join(recipe_names())
-            raise CorpusError(f"expected a recipe of {known}, or a YAML file, got {str(name)!r}: correct the name")
-    try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        got = " ".join(str(error).split())
-        raise CorpusError(f"{path}: expected a recipe in YAML, got {got}: correct the file") from error
-    problems: list[str] = []
-    languages = _languages(written, problems)
-    if problems:
-        raise CorpusError("\n".join(f"{path}: {problem}" for problem in problems))
-    return Recipe(path.stem, str(written.get("about", "")), languages)
-
-
-def _languages(written: Any, problems: list[str]) -> dict[str, tuple[Package, ...]]:
-    if not isinstance(written, dict) or not isinstance(written.get("languages"), dict) or not written["languages"]:
-        problems.append("expected 'languages' with a registry's packages for each, got none: see six_languages.yaml")
-        return {}
-    if unknown := sorted(set(map(str, written)) - {"about", "languages"}):
-        problems.append(f"expected the keys about and languages, got {', '.join(unknown)}: remove these")
-    result: dict[str, tuple[Package, ...]] = {}
-    for language, registries in written["languages"].items():
-        if language not in LANGUAGES:
-            problems.append(f"expected languages of {', '.join(LANGUAGES)}, got {language!r}: correct the name")
-            continue
-        if not isinstance(registries, dict) or not registries:
-            problems.append(f"{language}: expected registries of {', '.join(_REGISTRIES)}, got {registries!r}")
-            continue
-        packages: list[Package] = []
-        for registry, specs in registries.items():
-            if registry not in _REGISTRIES or not isinstance(specs, dict):
-                expected = f"expected {' or '.join(_REGISTRIES)} with a mapping of packages to licences"
-                problems.append(f"{language}: {expected}, got {registry!r}: correct it")
-                continue
-            for spec, licence in specs.items():
-                package = Package(registry, str(spec), str(licence or ""))
-                if not _is_spec(package):
-                    pinned = {"debian": "a name", "npm": "name@version", "pypi": "name==version"}[registry]
-                    problems.append(f"{language}: expected {pinned} in {registry}, got {spec!r}: correct it")
-                packages.append(package)
-        result[language] = tuple(packages)
-    return result
-
-
-def _is_spec(package: Package) -> bool:
-    # What is handed to a client as an argument must not be read as an option of it, or as a path.
-    patterns = {
-        "debian": r"[a-z0-9][a-z0-9+.-]+",
-        "npm": r"(?:@[a-z0-9~-][\w.~-]*/)?[A-Za-z0-9~-][\w.~-]*@\d[\w.+-]*",
-        "pypi": r"[A-Za-z0-9][\w.-]*==\d[\w.!+-]*",
-    }
-    return not package.spec.startswith("-") and bool(re.fullmatch(patterns[package.registry], package.spec))
 
 
 def fetch_recipe(
@@ -368,36 +271,35 @@ class _Fetcher:
 
     def _call(self, packages: Sequence[Package]) -> list[str]:
         """One call of the client for all of `packages`; what came whole is kept. Returns its lines of errors."""
-        work = Path(tempfile.mkdtemp(prefix=".fetching-", dir=self.folder))
-        work.chmod(0o755)  # apt fetches as another user where it can
-        arrived: list[str] = []
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "PIP_NO_INPUT": "1", "NO_UPDATE_NOTIFIER": "1"}
-        try:
-            with tempfile.TemporaryFile() as errors:
-                process = subprocess.Popen(
-                    self.client.command([package.spec for package in packages]),
-                    cwd=work,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                )
-                try:
-                    self._wait(process, work)
-                finally:
-                    if process.poll() is None:
-                        process.kill()
-                        process.wait()
-                    self._keep(packages, work)
-                errors.seek(0)
-                text = errors.read().decode("utf-8", "replace")
-            if process.returncode != 0:
-                lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-                arrived = [line for line in lines if _ERROR_LINE.match(line)] or lines[-1:]
-                arrived = arrived or [f"{self.client.program} ended with {process.returncode}"]
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        return [_without_addresses(line) for line in arrived]
+        with (
+            tempfile.TemporaryDirectory(prefix=".fetching-", dir=self.folder, ignore_cleanup_errors=True) as name,
+            tempfile.TemporaryFile() as errors,
+        ):
+            work = Path(name)
+            work.chmod(0o755)  # apt fetches as another user where it can
+            process = subprocess.Popen(
+                self.client.command([package.spec for package in packages]),
+                cwd=work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+            )
+            try:
+                self._wait(process, work)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                self._keep(packages, work)
+            errors.seek(0)
+            text = errors.read().decode("utf-8", "replace")
+        if process.returncode == 0:
+            return []
+        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+        said = [line for line in lines if _ERROR_LINE.match(line)] or lines[-1:]
+        return [_without_addresses(line) for line in said] or [f"{self.client.program} ended with {process.returncode}"]
 
     def _wait(self, process: subprocess.Popen[bytes], work: Path) -> None:
         began = time.monotonic()

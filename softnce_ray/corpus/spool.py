@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from softnce_ray.corpus.duplicates import Hashes, as_hashes, normalise_code, normalise_query, text_hash
 from softnce_ray.corpus.pairs import LANGUAGE_NAME, PAIR_SCHEMA, SPLITS, CorpusError, Pair, pairs_to_table
+from softnce_ray.folders import beside
 
 _GROUP_ROWS = 4_096
 
@@ -73,7 +73,7 @@ class _Writer:
 
 class Spool:
     """A place for pairs until all are there and a corpus can be built of them; a context manager, which leaves
-    nothing behind.
+    nothing behind; if it is killed, the next one for the same `out` cleans up.
 
     The files lie in a hidden folder beside `out`, which appears with the first pair.
     """
@@ -81,6 +81,7 @@ class Spool:
     def __init__(self, out: str | Path) -> None:
         self._out = Path(out)
         self._folder: Path | None = None
+        self._held = ExitStack()
         self._writers: dict[tuple[str, str | None], _Writer] = {}
         self._packages: dict[str, int] = {}
         self._parts: dict[str, dict[str | None, Part]] | None = None
@@ -108,8 +109,7 @@ class Spool:
         if any((split is None) != (other is None) for _, other in self._writers):
             raise CorpusError("expected all pairs to have a split or none to have one, got both: correct the input")
         if self._folder is None:
-            self._out.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self._out.name}.", suffix=".tmp", dir=self._out.parent))
+            self._folder = self._held.enter_context(beside(self._out))
         writer = _Writer(self._folder / f"{len(self._writers)}.parquet")
         self._writers[language, split] = writer
         return writer
@@ -140,8 +140,7 @@ class Spool:
     ) -> None:
         for writer in self._writers.values():
             writer.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._held.close()
 
 
 def take_rows(file: Path, rows: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -14,7 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from softnce_ray.corpus.pairs import LANGUAGE_NAME, PAIR_SCHEMA, SPLITS, CorpusError
 from softnce_ray.folders import made_once
-from softnce_ray.storage import Location, StorageError, cache_folder, download, is_uri, read
+from softnce_ray.storage import (
+    Location,
+    StorageError,
+    cache_folder,
+    download,
+    has_bucket,
+    is_uri,
+    no_bucket,
+    read,
+    sizes,
+)
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -195,10 +205,10 @@ class Corpus:
     which other machines find it too.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, location: str = "") -> None:
+    def __init__(self, folder: Path, manifest: Manifest, location: str) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.location = location or str(folder.absolute())
+        self.location = location
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = False) -> Corpus:
@@ -207,31 +217,13 @@ class Corpus:
         which keeps it by its content.
 
         `verify` also reads every row and compares the contents with the manifest's (about a second for
-        100,000 pairs).
+        100,000 pairs); of one in an object store the rows of this machine's copy, and the sizes of the files there.
 
         Raises:
             CorpusError: the folder, its manifest or a table is missing, broken, changed, or of another
-                version.
+                version; or the storage cannot be read.
         """
-        if is_uri(str(folder)):
-            try:
-                place = Location.at(folder)
-                root = _fetched(place)
-            except StorageError as error:
-                raise CorpusError(str(error)) from error
-            return cls(root, read_manifest(root), str(place))
-        root = Path(folder)
-        corpus = cls(root, read_manifest(root))
-        for language, counts in corpus.manifest.languages.items():
-            for split, rows in counts.pairs.items():
-                corpus._check_table(language, split, rows)
-                if verify and corpus._digest(language, split) != counts.digests.get(split):
-                    raise corpus._changed(language, split, "the rows of the manifest", "other rows")
-            if counts.meanings is not None:
-                found = corpus.meanings(language)
-                if verify and meanings_digest(found or {}) != counts.meanings:
-                    raise corpus._changed(language, MEANINGS, "the rows of the manifest", "other rows")
-        return corpus
+        return cls._opened(folder, tables=True, verify=verify)
 
     @classmethod
     def listed(cls, folder: str | Path) -> Corpus:
@@ -241,13 +233,38 @@ class Corpus:
         Raises:
             CorpusError: as `open`.
         """
-        if not is_uri(str(folder)):
-            return cls.open(folder)
+        return cls._opened(folder, tables=False, verify=False)
+
+    @classmethod
+    def _opened(cls, place: str | Path, *, tables: bool, verify: bool) -> Corpus:
         try:
-            place = Location.at(folder)
-            return cls(Path(str(place)), _manifest_at(place)[0], str(place))
+            location = Location.at(place)
+            if location.path is not None:
+                root = location.path if is_uri(str(place)) else Path(place)  # as it was given, for messages
+                corpus = cls(root, read_manifest(root), str(location))
+            else:
+                manifest, content = _manifest_at(location)
+                corpus = cls(cache_folder() / "corpora" / _name(manifest, content), manifest, str(location))
+                if not tables:
+                    return corpus
+                _fetch(corpus, location, content)
+            corpus._check(verify=verify)
+            if verify and location.path is None:
+                _compare_sizes(corpus, location)
         except StorageError as error:
             raise CorpusError(str(error)) from error
+        return corpus
+
+    def _check(self, *, verify: bool) -> None:
+        for language, counts in self.manifest.languages.items():
+            for split, rows in counts.pairs.items():
+                self._check_table(language, split, rows)
+                if verify and self._digest(language, split) != counts.digests.get(split):
+                    raise self._changed(language, split, "the rows of the manifest", "other rows")
+            if counts.meanings is not None:
+                found = self.meanings(language)
+                if verify and meanings_digest(found or {}) != counts.meanings:
+                    raise self._changed(language, MEANINGS, "the rows of the manifest", "other rows")
 
     @property
     def fingerprint(self) -> str:
@@ -337,7 +354,8 @@ class Corpus:
 
     def _expect(self, what: str, got: str, possible: Sequence[str]) -> None:
         if got not in possible:
-            raise CorpusError(f"expected a {what} of {', '.join(possible)} in {self.folder}, got {got!r}")
+            where = self.location if is_uri(self.location) else self.folder
+            raise CorpusError(f"expected a {what} of {', '.join(possible)} in {where}, got {got!r}")
 
     def _check_table(self, language: str, split: str, rows: int) -> None:
         path = self._path(language, split)
@@ -354,10 +372,10 @@ class Corpus:
             raise self._changed(language, split, f"{rows} rows", f"{found} rows")
 
     def _changed(self, language: str, split: str, expected: str, got: str) -> CorpusError:
-        return CorpusError(
-            f"expected {expected} in {self._path(language, split)}, got {got}: "
-            "the corpus was changed or copied in part after it was made; make it or copy it again"
-        )
+        mend = "the corpus was changed or copied in part after it was made; make it or copy it again"
+        if is_uri(self.location):
+            mend = f"this machine's copy of {self.location} is damaged; delete {self.folder}, and it is fetched again"
+        return CorpusError(f"expected {expected} in {self._path(language, split)}, got {got}: {mend}")
 
 
 def tables(manifest: Manifest) -> list[str]:
@@ -369,23 +387,45 @@ def tables(manifest: Manifest) -> list[str]:
     return found
 
 
-def _fetched(place: Location) -> Path:
-    """The folder in which this machine keeps a corpus of an object store; what it fetches it verifies."""
-    manifest, content = _manifest_at(place)
+def _name(manifest: Manifest, content: bytes) -> str:
+    """Of the folder in which machines keep a corpus of an object store."""
+    return f"{manifest.fingerprint[:16]}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+def _fetch(corpus: Corpus, place: Location, content: bytes) -> None:
+    """Have the files of a corpus of an object store, whose manifest is `content`, in its folder; what is fetched is
+    verified."""
 
     def fetch(folder: Path) -> None:
-        download(place, folder, tables(manifest))
+        download(place, folder, tables(corpus.manifest))
         (folder / MANIFEST_NAME).write_bytes(content)
-        Corpus.open(folder, verify=True)
+        try:
+            Corpus(folder, corpus.manifest, str(folder))._check(verify=True)
+        except CorpusError as error:
+            raise CorpusError(f"{place}: {error}") from error
 
-    name = f"{manifest.fingerprint[:16]}-{hashlib.sha256(content).hexdigest()[:8]}"
-    return made_once(cache_folder() / "corpora" / name, fetch)
+    made_once(corpus.folder, fetch)
+
+
+def _compare_sizes(corpus: Corpus, place: Location) -> None:
+    """See that the files of an object store are as large as those that were fetched of it."""
+    files = tables(corpus.manifest)
+    found = sizes(place, files)
+    for name in files:
+        if found.get(name) != (expected := (corpus.folder / name).stat().st_size):
+            got = f"{found[name]:,}" if name in found else "no file"
+            raise CorpusError(
+                f"expected {expected:,} bytes in {place / name}, got {got}: the corpus was changed or copied in part "
+                "after it was made; copy it again"
+            )
 
 
 def _manifest_at(place: Location) -> tuple[Manifest, bytes]:
     """The manifest of a corpus in an object store, and the bytes of its file."""
     content = read(place / MANIFEST_NAME)
     if content is None:
+        if not has_bucket(place):
+            raise CorpusError(no_bucket(place))
         raise CorpusError(
             f"expected a corpus at {place}, got nothing: correct the address, or put one there with "
             f"`softnce-ray corpus copy FOLDER {place}`"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.export.checking import Ranked
 from softnce_ray.model import ExportError
 from softnce_ray.ranks_file import place
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.storage import is_uri
 
 _CODEBASE = ("valid", "test", "codebase")
 """Splits whose codes every query is ranked among, in this order."""
@@ -20,26 +20,28 @@ def find_corpus(given: str | Path | None, recorded: str, root: Path, fingerprint
 
     Raises:
       CorpusError: `given` is no corpus.
-      ExportError: none is found, or its content is not the one that the trials were evaluated on.
+      ExportError: none can be opened, or its content is not the one that the trials were evaluated on.
     """
-    if given is None and is_uri(recorded):
-        given = recorded
-    if given is None:
-        places = [Path(recorded), root.parent / recorded]
-        found = [folder for folder in places if (folder / "manifest.json").is_file()]
-        if not found:
-            raise ExportError(
-                f"expected the study's corpus at {recorded}, got nothing there, and without it the stored ranks cannot "
-                "be checked: give its folder with --corpus, or --no-ranks to check vectors alone"
-            )
-        given = found[0]
-    corpus = Corpus.open(given)
-    if corpus.fingerprint != fingerprint:
-        raise ExportError(
+    places: list[str | Path] = [recorded, root.parent / recorded] if given is None else [given]
+    problems: list[str] = []
+    for where in dict.fromkeys(places):
+        try:
+            corpus = Corpus.open(where)
+        except CorpusError as error:
+            if given is not None:
+                raise
+            problems.append(f"expected the study's corpus at {recorded}, which cannot be opened: {error}")
+            continue
+        if corpus.fingerprint == fingerprint:
+            return corpus
+        problems.append(
             f"expected the corpus {fingerprint[:12]} that the trials were evaluated on, got {corpus.fingerprint[:12]} "
-            f"in {given}: give its folder with --corpus, or --no-ranks to check vectors alone"
+            f"in {where}"
         )
-    return corpus
+    raise ExportError(
+        f"{problems[0]}; without it the stored ranks cannot be checked: give it with --corpus, or --no-ranks to check "
+        "vectors alone"
+    )
 
 
 def stored_ranks(corpus: Corpus, results: StudyResults, trial: TrialResult) -> tuple[Ranked, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from softnce_ray.export.choosing import Chosen, Rule, is_run, trial_of_run, tria
 from softnce_ray.export.evaluated import find_corpus, stored_ranks
 from softnce_ray.export.formats import DEFAULT, FORMATS
 from softnce_ray.export.fresh import in_this_process
-from softnce_ray.export.writing import INT8, RECORD, places, possible, write_formats
+from softnce_ray.export.record import INT8, check_replaceable
+from softnce_ray.export.writing import places, possible, write_formats
 from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, Model, load_model
-from softnce_ray.named import EXPORT_SETTINGS
 from softnce_ray.results import StudyResults, TrialResult
+from softnce_ray.storage import local
 from softnce_ray.store import Store
 
 
@@ -72,7 +74,7 @@ def export(
 
     Args:
       study: its name in the store, or the id of a trial's run (32 hex digits).
-      to: the folder to make; of several formats each has a folder in it.
+      to: the folder to make, on this machine; of several formats each has a folder in it.
       store: default `Store.at()`.
       arm: only among trials of this arm.
       language: only among trials of this language; needed when the study has several.
@@ -81,9 +83,10 @@ def export(
       int8: an int8 graph beside the ONNX one, its loss measured.
       register: name of the registered model that an `mlflow` export becomes the champion of; default the study's, with
         the language behind a dot where the study has several.
-      corpus: the study's corpus, whose stored ranks every format must give; default where the study's file says.
+      corpus: the study's corpus, a folder or URI, whose stored ranks every format must give; default where the study's
+        file says.
       ranks: False leaves these out, and only vectors are compared.
-      overwrite: replace `to` if it is an earlier export.
+      overwrite: replace `to` if it is an earlier export and nothing else.
       say: told a line about the choice and about each step.
 
     Raises:
@@ -91,11 +94,12 @@ def export(
       SelectionError: unknown arm or language, or no arm all of whose seeds have finished.
       TrackingError: no such study or run, its model is gone, or the registry refuses.
       CorpusError: `corpus` is no corpus.
+      StorageError: `to` is a URI or lies below a file.
     """
     from softnce_ray.tracking import download_model, load_results
     from softnce_ray.tracking.models import corpus_of_study, study_of_run
 
-    target, place = Path(to), Store.at(store)
+    target, place = local(to, "--to", "make the export in a folder, and copy that"), Store.at(store)
     tell = say or (lambda line: None)
     if recover(target):
         tell(f"{target}: a killed export had taken the earlier one away; it is back")
@@ -182,13 +186,14 @@ def _formats(names: Sequence[str], *, int8: bool, ranks: bool, register: str | N
 
 
 def _free(target: Path, overwrite: bool) -> None:
-    ours = any((target / name).exists() for name in (EXPORT_SETTINGS, RECORD))
-    if (target.exists() or target.is_symlink()) and not (overwrite and ours):
-        what = "something that is no export of ours" if overwrite else "something already"
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
         raise ExportError(
-            f"expected to make {target}, got {what} there: give another --to"
-            + ("" if overwrite else ", or --overwrite to replace an earlier export")
+            f"expected to make {target}, got something already there: give another --to, or --overwrite to replace an "
+            "earlier export"
         )
+    check_replaceable(target)
 
 
 def _table(results: StudyResults) -> str:

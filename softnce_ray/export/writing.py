@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from softnce_ray.export import cards, onnx_graph
 from softnce_ray.export.checking import LANGUAGE, TOLERANCE, Checked, Expected, check, measure, relative_differences
 from softnce_ray.export.formats import FORMATS
 from softnce_ray.export.fresh import Reader, in_a_fresh_process
+from softnce_ray.export.record import INT8, check_replaceable, write_record
 from softnce_ray.folders import appearing
 from softnce_ray.model import ExportError, Model, load_export, settings_json
 from softnce_ray.named import EXPORT_SETTINGS
-
-RECORD = "export.json"
-"""The file that says of a folder which formats an export put there, and what their checks found."""
-
-INT8 = "onnx (int8)"
 
 
 def write_formats(
@@ -36,7 +30,8 @@ def write_formats(
     finish: Callable[[Path], None] = lambda folder: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Checked], dict[str, int]]:
-    """Write and check formats; `target` appears when all have passed. `finish` is then called with the MLflow folder,
+    """Write and check formats; `target` appears when all have passed, with `replace` in the place of an earlier export,
+    if there is nothing else in that. `finish` is then called with the MLflow folder,
     if there is one, and `target` vanishes again if that fails. Returns what the checks found, and the bytes of each
     format.
 
@@ -61,8 +56,9 @@ def write_formats(
         if INT8 in checked:
             sizes[INT8] = (where["onnx"] / onnx_graph.INT8_GRAPH).stat().st_size
             sizes["onnx"] -= sizes[INT8]
-        record = {"formats": {name: {**asdict(each), "bytes": sizes[name]} for name, each in checked.items()}}
-        (folder / RECORD).write_text(json.dumps(record, indent=1))
+        write_record(folder, checked, sizes)
+        if replace and os.path.lexists(target):
+            check_replaceable(target)  # last of all: what is written there meanwhile is somebody's, too
     return checked, sizes
 
 

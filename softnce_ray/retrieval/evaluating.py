@@ -72,7 +72,7 @@ def evaluate_corpus(
 
     Args:
       model: the folder of a model, see `embedding.open_embedder`.
-      corpus: a corpus folder.
+      corpus: a corpus: its folder or URI.
       split: whose queries; test numbers are for reporting, not for choosing.
       languages: default all of the corpus.
       advance: called with progress in texts.
@@ -113,7 +113,7 @@ def evaluate_corpus(
             )
             for system in SYSTEMS
         ]
-    data = f"{Path(corpus)} ({opened.fingerprint[:12]})"
+    data = f"{corpus} ({opened.fingerprint[:12]})"
     return Evaluation(embedder.folder, embedder.content, data, split, tuple(lines))
 
 

@@ -21,6 +21,7 @@ from softnce_ray.corpus.mining import Batch, Example, process_pool, read_source
 from softnce_ray.corpus.pairs import SPLITS, CorpusError, Pair
 from softnce_ray.corpus.sources import Source, path_exclusion
 from softnce_ray.corpus.store import MANIFEST_NAME, Corpus
+from softnce_ray.storage import Location
 
 _CHUNK_FILES = 32
 _ASIDE = ("test_file", "example_file")
@@ -47,7 +48,8 @@ class Found:
 def find_functions(
     source: str | Path, *, tests: bool = True, workers: int = 2, steps: Steps = lambda done, total, found: None
 ) -> Found:
-    """All functions of a folder of sources, a source file, an archive of sources, or a corpus.
+    """All functions of a folder of sources, a source file, an archive of sources, or a corpus, which may lie in an
+    object store.
 
     Of sources: functions and methods of the known languages with a body and a name, also without documentation;
     one inside another is part of that one, but in JavaScript, where modules often are functions, it counts as well.
@@ -57,10 +59,10 @@ def find_functions(
     Raises:
       CorpusError: nothing is there, or it has no function.
     """
-    path = Path(source)
-    if is_corpus(path):
-        functions = tuple(_of_corpus(path))
+    if is_corpus(source):
+        functions = tuple(_of_corpus(Corpus.open(source)))
         return Found("corpus", functions, len({(each.package, each.path) for each in functions}), Counter())
+    path = Path(source)
     with ExitStack() as held:
         passed: Counter[str] = Counter()
         if path.is_dir():
@@ -88,8 +90,12 @@ def find_functions(
     return Found("sources", functions, len(sources), passed)
 
 
-def is_corpus(folder: Path) -> bool:
-    """Whether a folder is a corpus of ours: other projects have a manifest.json too."""
+def is_corpus(place: str | Path) -> bool:
+    """Whether a folder is a corpus of ours: other projects have a manifest.json too. In an object store nothing else
+    is looked for."""
+    folder = Location.at(place).path
+    if folder is None:
+        return True
     try:
         content = json.loads((folder / MANIFEST_NAME).read_bytes())
     except (OSError, ValueError):
@@ -102,9 +108,8 @@ def language_of(name: str) -> Language | None:
     return next((each for each in LANGUAGES.values() if name.endswith(each.suffixes)), None)
 
 
-def _of_corpus(folder: Path) -> Iterator[Pair]:
+def _of_corpus(corpus: Corpus) -> Iterator[Pair]:
     """The functions of all languages and splits."""
-    corpus = Corpus.open(folder)
     for language in corpus.languages:
         for split in SPLITS:
             for rows in corpus.batches(language, split):

@@ -18,6 +18,7 @@ from softnce_ray.folders import recover
 from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.lexical import WordIndex
 from softnce_ray.retrieval.rankings import fused
+from softnce_ray.storage import local
 
 INDEX_FILE = "index.json"
 FORMAT = 1
@@ -70,8 +71,9 @@ class Index:
 
         Raises:
           RetrievalError: it is none, is damaged, or of another version.
+          StorageError: a URI.
         """
-        root = Path(folder)
+        root = local(folder, "INDEX", "copy its folder to this machine")
         if not root.exists():
             recover(root)  # a process may have died while it replaced it
         try:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from softnce_ray.corpus.arrays import GrowingArray
 from softnce_ray.corpus.pairs import Pair
-from softnce_ray.folders import appearing, recover
+from softnce_ray.folders import appearing, others, recover
 from softnce_ray.retrieval.embedding import CHUNK, Embedder, open_embedder
 from softnce_ray.retrieval.functions import find_functions
 from softnce_ray.retrieval.index import (
@@ -33,7 +33,8 @@ from softnce_ray.retrieval.index import (
     Index,
     RetrievalError,
 )
-from softnce_ray.retrieval.lexical import WordIndex, document
+from softnce_ray.retrieval.lexical import WORD_FILES, WordIndex, document
+from softnce_ray.storage import Location, local
 
 Number = Literal["float32", "float16"]
 _SCHEMA = pa.schema(
@@ -85,9 +86,9 @@ def build_index(
     taken from it. The new index takes its place when it is complete; whatever fails, or is killed, leaves the old one.
 
     Args:
-      source: a folder of sources, a source file, an archive of sources, or a corpus.
+      source: a folder of sources, a source file, an archive of sources, or a corpus: its folder or URI.
       model: the folder of a model, see `embedding.open_embedder`.
-      out: the folder to make.
+      out: the folder to make, on this machine.
       number: of the stored vectors; float16 takes half the space, with three digits.
       tests: functions of tests and examples too.
       workers: processes that read sources.
@@ -95,18 +96,19 @@ def build_index(
       reading, embedding: called with progress.
 
     Raises:
-      RetrievalError: `out` is something else, or an index of another source or model.
+      RetrievalError: `out` is something else, holds something else, or is an index of another source or model.
+      StorageError: `out` is a URI or lies below a file.
       CorpusError: `source` has no functions.
       ExportError: the model cannot be loaded.
       OSError: `out` cannot be written.
     """
-    source, out = Path(source), Path(out)
-    with _held(out):
-        return _build(source, out, model, number, tests, workers, overwrite, reading, embedding)
+    folder = local(out, "--out", "make the index here, and copy its folder")
+    with _held(folder):
+        return _build(source, folder, model, number, tests, workers, overwrite, reading, embedding)
 
 
 def _build(
-    source: Path,
+    source: str | Path,
     out: Path,
     model: str | Path,
     number: Number,
@@ -120,7 +122,12 @@ def _build(
     was_there = out.exists()
     old = _old_index(out, overwrite=overwrite)
     embedder = open_embedder(model)
-    made_of = {"source": str(source.resolve()), "model": embedder.content, "number": number}
+    place = Location.at(source)
+    made_of = {
+        "source": str(place.path.resolve() if place.path else place),
+        "model": embedder.content,
+        "number": number,
+    }
     if old is not None and (changed := [name for name in made_of if made_of[name] != old.made_of[name]]):
         if not overwrite:
             raise RetrievalError(
@@ -153,6 +160,8 @@ def _build(
             "passed_over": dict(sorted(found.passed_over.items())),
         }
         (folder / INDEX_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        if was_there:
+            _check_alone(out)  # again: this took a while
         size = sum(path.stat().st_size for path in folder.iterdir())
     return Indexed(
         folder=out,
@@ -185,12 +194,22 @@ def _old_index(out: Path, *, overwrite: bool) -> Index | None:
         return None
     if not (out / INDEX_FILE).is_file():
         raise RetrievalError(f"expected to make an index at {out}, got something else there: give another --out")
+    _check_alone(out)
     try:
         return Index.open(out)
     except RetrievalError:
         if overwrite:
             return None
         raise
+
+
+def _check_alone(out: Path) -> None:
+    """See that nothing but an index lies in a folder that is to be replaced."""
+    if more := others(out, {INDEX_FILE, FUNCTIONS, VECTORS, *WORD_FILES}.__contains__):
+        raise RetrievalError(
+            f"expected nothing but the index in {out}, which is made anew, got {more}: move that elsewhere, or give "
+            "another --out"
+        )
 
 
 def _write_vectors(

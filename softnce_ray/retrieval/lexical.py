@@ -16,6 +16,8 @@ B = 0.75
 
 _VOCABULARY = "vocabulary.txt"
 _WEIGHTS = "words"
+WORD_FILES = (_VOCABULARY, *(f"{_WEIGHTS}.{part}.npy" for part in ("shape", "starts", "columns", "values")))
+"""What a `WordIndex` is in a folder."""
 
 
 def document(name: str, documentation: str, code: str) -> str:

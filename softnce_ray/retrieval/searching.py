@@ -41,9 +41,9 @@ def answer_from_corpus(
     model: str | Path, corpus: str | Path, queries: Sequence[str], *, top: int = 5
 ) -> list[Answered]:
     """`search` with what is to be said of each query."""
-    encoder = open_embedder(model)
-    hits = _search(encoder, Corpus.open(corpus), queries, top)
-    return _answered(queries, hits, encoder, unknown_words(corpus, queries), hybrid=False)
+    encoder, opened = open_embedder(model), Corpus.open(corpus)
+    hits = _search(encoder, opened, queries, top)
+    return _answered(queries, hits, encoder, _unknown_words(opened, queries), hybrid=False)
 
 
 def _answered(
@@ -80,7 +80,7 @@ def search(model: str | Path, corpus: str | Path, queries: Sequence[str], *, top
 
     Args:
       model: the folder of an exported model, or of another sentence encoder; nothing else is needed.
-      corpus: a corpus folder.
+      corpus: a corpus: its folder or URI.
       queries: one or more texts.
 
     Raises:
@@ -104,7 +104,10 @@ def unknown_words(corpus: str | Path, queries: Sequence[str]) -> list[list[str]]
     Raises:
       CorpusError: `corpus` is no corpus.
     """
-    opened = Corpus.open(corpus)
+    return _unknown_words(Corpus.open(corpus), queries)
+
+
+def _unknown_words(opened: Corpus, queries: Sequence[str]) -> list[list[str]]:
     texts = (
         document(row["name"], row["query"], row["code"])
         for language in opened.languages

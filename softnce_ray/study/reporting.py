@@ -16,6 +16,7 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.report import Evidence, Report, Text, gather, shown_queries, wanted_histories, with_texts
 from softnce_ray.results import StudyResults
+from softnce_ray.storage import is_uri
 from softnce_ray.store import Store
 from softnce_ray.tracking import TrackingError
 from softnce_ray.tracking.history import Background, load_background, load_distributions, load_histories, load_query_ids
@@ -26,7 +27,7 @@ def collect(store: Store, results: StudyResults, report: Report, *, corpus: str 
 
     Args:
       store: where the study ran, or another with the same MLflow server: then without Optuna's part.
-      corpus: folder of the study's corpus on this machine; default as its file names it.
+      corpus: the study's corpus, its folder on this machine or its URI; default as its file names it.
 
     Raises:
       TrackingError: the store cannot be read.
@@ -90,12 +91,15 @@ def _texts(
     wanted = shown_queries(evidence)
     if not wanted:
         return {}, ""
-    where = Path(folder if folder is not None else background.corpus)
+    where = str(folder if folder is not None else background.corpus)
     elsewhere = "give its folder on this machine with --corpus"
     try:
         corpus = Corpus.open(where)
-    except (CorpusError, OSError):
-        return {}, f"Queries are shown by their id, without their code: the corpus {where} is not here; {elsewhere}."
+    except (CorpusError, OSError) as error:
+        # What is not here is elsewhere; of a storage that fails, or a damaged corpus, that would not be true.
+        missing = not is_uri(where) and not Path(where).exists()
+        why = "is not here" if missing else f"cannot be read: {error}"
+        return {}, f"Queries are shown by their id, without their code: the corpus {where} {why}; {elsewhere}."
     if corpus.fingerprint != results.corpus_fingerprint:
         return {}, f"Queries are shown by their id, without their code: {where} is another corpus now; {elsewhere}."
     texts = {}

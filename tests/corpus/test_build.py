@@ -235,6 +235,33 @@ def test_what_is_no_corpus_is_never_overwritten(tmp_path):
         check_output(precious, overwrite=True)
 
 
+def test_what_somebody_has_put_beside_a_corpus_is_never_overwritten(tmp_path):
+    out = tmp_path / "c"
+    first = build_corpus({"train": [pair(1)]}, out, meanings={})
+    (out / "notes.txt").write_text("what I found")
+    (out / "python" / "mine.parquet").write_text("mine")
+    with pytest.raises(CorpusError, match=r"got what is no part of it: notes.txt, python/mine.parquet: move that"):
+        build_corpus({"train": [pair(2)]}, out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "what I found"
+    assert Corpus.open(out, verify=True).fingerprint == first.fingerprint
+    assert [each.name for each in tmp_path.iterdir()] == ["c"]
+
+
+def test_what_somebody_puts_beside_a_corpus_while_it_is_replaced_is_not_lost(tmp_path, monkeypatch):
+    out = tmp_path / "c"
+    build_corpus({"train": [pair(1)]}, out)
+    write = building.write_language
+
+    def slow(*arguments):
+        (out / "notes.txt").write_text("late")
+        return write(*arguments)
+
+    monkeypatch.setattr(building, "write_language", slow)
+    with pytest.raises(CorpusError, match=r"notes\.txt"):
+        build_corpus({"train": [pair(2)]}, out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "late"
+
+
 def test_an_empty_folder_may_be_filled(tmp_path):
     (tmp_path / "c").mkdir()
     build_corpus({"train": [pair(1)]}, tmp_path / "c")

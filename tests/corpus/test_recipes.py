@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from softnce_ray.corpus.fetching import fetch_recipe, fetched_sources, load_recipe, recipe_names
+from softnce_ray.corpus.fetching import fetch_recipe, fetched_sources
 from softnce_ray.corpus.languages import LANGUAGES
 from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.corpus.recipe import load_recipe, recipe_names
 
 RECIPE = """\
 about: A small one.

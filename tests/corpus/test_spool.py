@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +38,25 @@ def test_nothing_of_a_spool_is_left_behind(tmp_path):
     with Spool(tmp_path / "new" / "c") as spool:
         spool.add([])
     assert list(tmp_path.iterdir()) == []
+
+
+_KILLED = """
+import os, signal, sys
+from softnce_ray.corpus import Pair, build_corpus
+
+def pairs():
+    yield Pair("Give a number back", "def f(a):\\n    b = a\\n    return b", "python", "p", "a.py", 1, "f")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+build_corpus({"train": pairs()}, sys.argv[1])
+"""
+
+
+def test_what_a_killed_build_left_goes_with_the_next_one(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path / "c")], timeout=120)
+    assert killed.returncode == -9 and len(list(tmp_path.iterdir())) == 1 and not (tmp_path / "c").exists()
+    build_corpus({"train": [pair(1)]}, tmp_path / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_spool_has_pairs_with_splits_or_without(tmp_path):

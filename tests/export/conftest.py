@@ -92,7 +92,7 @@ def kept(
     return Kept(store, tiny_corpus, runs, results)
 
 
-def keep(store: Store, study: str, results: Mapping[str, TrainResult], folder: Path) -> dict[str, str]:
+def keep(store: Store, study: str, results: Mapping[str, TrainResult], folder: Path | str) -> dict[str, str]:
     """What a launch writes: the study, its arms with two trials each, and the model of the first; a later arm has the
     better validation MRR. Returns arm → the run that keeps a model."""
     corpus = Corpus.open(folder)

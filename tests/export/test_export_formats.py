@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,8 @@ from softnce_ray.corpus.tokens import SPECIAL
 from softnce_ray.export import FORMATS, ExportError, load_export, write_export
 from softnce_ray.export.checking import expect
 from softnce_ray.export.fresh import in_this_process
-from softnce_ray.export.writing import INT8, write_formats
+from softnce_ray.export.record import INT8, check_replaceable
+from softnce_ray.export.writing import write_formats
 from softnce_ray.model import Model, load_model, save_model
 
 TEXTS = [
@@ -298,12 +301,89 @@ def test_a_pooler_that_no_module_is_like_is_refused_with_what_is_possible(tmp_pa
 
 def test_an_earlier_export_is_replaced_whole(trained: Callable[..., Model], tmp_path: Path) -> None:
     model = trained("bag")
-    write_export(model, tmp_path / "best", "first")
-    (tmp_path / "best" / "left-over").write_text("")
+    written(model, tmp_path / "best", ("hf", "sentence-transformers"))
+    (tmp_path / "best" / "hf" / "__pycache__").mkdir()
+    (tmp_path / "best" / "hf" / "__pycache__" / "a.pyc").touch()  # of whoever has loaded it
     write_export(model, tmp_path / "best", "second", replace=True)
     assert (tmp_path / "best" / "README.md").read_text() == "second"
-    assert not (tmp_path / "best" / "left-over").exists()
+    assert not (tmp_path / "best" / "hf").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_nothing_that_a_user_has_put_into_an_export_is_ever_lost(trained: Callable[..., Model], tmp_path: Path) -> None:
+    model, best = trained("bag"), tmp_path / "best"
+    written(model, best, ("hf", "sentence-transformers"))
+    added = ("notes.md", ".git/HEAD", "hf/eval/scores.json", "other/export.json")
+    for name in added:
+        (best / name).parent.mkdir(parents=True, exist_ok=True)
+        (best / name).write_text("mine")
+    (best / "link").symlink_to(tmp_path)
+    (best / "hf" / "README.md").write_text("a card that I wrote")
+    with pytest.raises(ExportError) as caught:
+        write_export(model, best, "second", replace=True)
+    assert str(caught.value) == (
+        f"expected nothing in {best} that the earlier export did not write, got .git/HEAD, hf/README.md, "
+        "hf/eval/scores.json, link, notes.md and 1 more: move that elsewhere, or give another --to"
+    )
+    assert all((best / name).read_text() == "mine" for name in added)
+    assert (best / "hf" / "README.md").read_text() == "a card that I wrote"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_what_is_put_into_an_export_while_it_is_replaced_is_not_lost(
+    trained: Callable[..., Model], tmp_path: Path
+) -> None:
+    model, best = trained("bag"), tmp_path / "best"
+    write_export(model, best, "first")
+    expected = expect(model)
+
+    def card(*args: Any) -> str:
+        (best / "notes.md").write_text("late")
+        return "second"
+
+    with pytest.raises(ExportError, match=r"got notes\.md: move"):
+        write_formats(model, best, ("hf",), expected, card, replace=True, read=in_this_process)
+    assert ((best / "notes.md").read_text(), (best / "README.md").read_text()) == ("late", "first")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "formats"),
+    [
+        ("bag", ("hf", "sentence-transformers")),
+        pytest.param("pooler", tuple(FORMATS), marks=[pytest.mark.slow, NEEDS_ONNX]),
+    ],
+)
+def test_an_export_without_a_list_of_its_files_is_replaced_when_all_names_are_known(
+    encoder: str, formats: tuple[str, ...], trained: Callable[..., Model], tmp_path: Path
+) -> None:
+    several = tmp_path / "several"
+    written(trained(encoder), several, formats)
+    (several / "export.json").write_text(json.dumps({"formats": dict.fromkeys(formats)}))
+    folders = {several / name: several for name in formats}
+    for name in formats:
+        alone = tmp_path / name
+        shutil.copytree(several / name, alone)
+        check_replaceable(alone)  # of before there was a record
+        (alone / "export.json").write_text(json.dumps({"formats": {name: None}}))
+        folders[alone] = alone
+    for folder, whole in folders.items():
+        check_replaceable(whole)
+        for name in ("notes.md", "other/model.safetensors", "1_Notes/config.json"):
+            place = folder / name
+            place.parent.mkdir(exist_ok=True)
+            place.write_text("mine")
+            with pytest.raises(ExportError, match=re.escape(f"got {place.relative_to(whole)}: move")):
+                check_replaceable(whole)
+            place.unlink()
+            if place.parent != folder:
+                place.parent.rmdir()
+
+
+@pytest.mark.parametrize("text", ["{]", "[]", "{}", '{"formats": {}}', '{"formats": {"pdf": {}}}', '{"formats": 7}'])
+def test_a_record_of_another_program_makes_no_export_of_ours(text: str, tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text(text)
+    with pytest.raises(ExportError, match="no export of ours"):
+        check_replaceable(tmp_path)
 
 
 def test_a_folder_that_is_no_export_is_named(tmp_path: Path) -> None:

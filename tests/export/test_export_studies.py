@@ -24,10 +24,11 @@ from servers import MlflowServer
 from typer.testing import CliRunner
 
 from softnce_ray.cli import app
-from softnce_ray.corpus import Pair, build_corpus
+from softnce_ray.corpus import Pair, build_corpus, copy_corpus
 from softnce_ray.errors import UserError
 from softnce_ray.export import FORMATS, ExportError, export, load_export, write_export
 from softnce_ray.export.choosing import Chosen, trial_of_study
+from softnce_ray.export.evaluated import find_corpus
 from softnce_ray.model import save_model
 from softnce_ray.retrieval import open_embedder
 from softnce_ray.selection import as_plain, best
@@ -368,6 +369,50 @@ def test_another_corpus_than_the_studys_is_refused(kept: Kept, tiny_pairs: list[
     build_corpus(tiny_pairs[1:], tmp_path / "other", valid=30, test=30, codebase=20)
     with pytest.raises(ExportError, match=r"expected the corpus .* got .* --corpus, or --no-ranks"):
         export("bags", tmp_path / "best", store=kept.store, corpus=tmp_path / "other")
+
+
+def test_a_corpus_is_found_at_its_address_from_here_and_from_beside_the_store(
+    kept: Kept, tiny_pairs: list[Pair], bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{bucket}/corpus"
+    content = copy_corpus(kept.corpus, place).fingerprint
+    root = tmp_path / "project" / "store"
+    assert find_corpus(None, place, root, content).location == place
+    assert find_corpus(place, "elsewhere", root, content).location == place
+    copy_corpus(place, root.parent / "corpora" / "mine")
+    assert find_corpus(None, "corpora/mine", root, content).folder == root.parent / "corpora" / "mine"
+    monkeypatch.chdir(tmp_path)
+    build_corpus(tiny_pairs[1:], "corpora/mine", valid=30, test=30, codebase=20)  # of the same name, and not it
+    assert find_corpus(None, "corpora/mine", root, content).folder == root.parent / "corpora" / "mine"
+    copy_corpus(place, tmp_path / "here")
+    assert find_corpus(None, "here", root, content).folder == Path("here")
+    for recorded, said in (
+        (f"{bucket}/none", rf"corpus at {bucket}/none, which cannot be opened: expected a corpus at .*, got nothing"),
+        ("s3://no-such-bucket-here/c", "cannot be opened: expected a bucket that exists"),
+        ("none", "cannot be opened: expected a corpus folder at none, got nothing"),
+    ):
+        with pytest.raises(ExportError, match=rf"{said}.*--corpus, or --no-ranks") as caught:
+            find_corpus(None, recorded, root, content)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_study_whose_corpus_lies_in_an_object_store_is_exported_with_its_ranks_checked(
+    kept: Kept, bucket: str, tmp_path: Path
+) -> None:
+    place = f"{bucket}/corpus"
+    copy_corpus(kept.corpus, place)
+    store = Store(tmp_path / "store", f"sqlite:///{tmp_path}/store/mlflow.db")
+    keep(store, "remote", {"plain": kept.results["bags"]}, place)
+    done = command("export", "remote", "--to", tmp_path / "best", "--formats", "hf", "--store", store.root)
+    assert "30 of 30 ranks as stored" in done.stdout
+    given = ("--corpus", place, "--overwrite")
+    again = command("export", "bags", "--to", tmp_path / "best", "--formats", "hf", "--store", kept.store.root, *given)
+    assert "30 of 30 ranks as stored" in again.stdout
+    (tmp_path / "best" / "notes.md").write_text("what I think of it")
+    with pytest.raises(ExportError, match=r"got notes.md: move"):
+        export("remote", tmp_path / "best", store=store, formats=["hf"], overwrite=True)
+    assert (tmp_path / "best" / "notes.md").read_text() == "what I think of it"
 
 
 def test_what_is_no_export_of_ours_is_never_overwritten(tmp_path: Path) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import optuna
 import pytest
 from mlflow import MlflowClient
 from reported_study import distributions, make, search_settings
+from servers import free_port
 
-from softnce_ray.corpus import Corpus
+from softnce_ray.corpus import Corpus, copy_corpus
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, together
 from softnce_ray.report import Evidence, Report, build_report, to_html
 from softnce_ray.results import StudyResults
@@ -93,6 +95,33 @@ def test_from_another_machine_there_is_a_sentence_for_what_is_not_there(store: S
     page = to_html(report, found)
     assert "are shown by their id" in page and "--corpus" in page and "optuna.db" in page
     assert duel.gained[0].id in page
+
+
+def test_queries_of_a_corpus_in_an_object_store_are_shown_with_their_code(
+    store: Store, tiny_corpus: Path, bucket: str
+) -> None:
+    copy_corpus(tiny_corpus, bucket)
+    _, _, found = collected(store, corpus=bucket)
+    assert found.lacking == {}
+    (duel,) = found.duels
+    assert duel.gained and all(change.text is not None for change in duel.gained)
+
+
+def test_the_page_says_what_happened_to_a_corpus_that_cannot_be_read(
+    store: Store, tiny_corpus: Path, bucket: str, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_corpus, tmp_path / "damaged")
+    (tmp_path / "damaged" / "python" / "test.parquet").write_bytes(b"no table")
+    away = f"s3://bucket/c?scheme=http&endpoint_override=127.0.0.1:{free_port()}&region=us-east-1"
+    for place, said in (
+        (tmp_path / "nowhere", f"the corpus {tmp_path / 'nowhere'} is not here; give its folder"),
+        (away, "cannot be read: expected a storage that can be read at s3://bucket/c/manifest.json"),
+        (f"{bucket}/none", f"cannot be read: expected a corpus at {bucket}/none, got nothing"),
+        (tmp_path / "damaged", "cannot be read: expected a parquet table in"),
+    ):
+        _, report, found = collected(store, corpus=place)
+        assert said in found.lacking["texts"] and "--corpus" in found.lacking["texts"]
+        assert escape(said) in to_html(report, found)
 
 
 def test_distributions_are_those_of_an_arms_finished_seeds(store: Store) -> None:
