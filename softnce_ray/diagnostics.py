@@ -67,17 +67,17 @@ def batch_diagnostics(
     `floor_share`, the share of negatives whose weight is `floor`.
 
     Args:
-      scores: (N, N), the right code on the diagonal.
-      negatives: (N, N) p, rows sum to one, zero diagonal.
-      weights: (N, N) as of `soft_weights`.
+      scores: (B, N) with N >= B, the right code on the diagonal.
+      negatives: (B, N) p, rows sum to one, zero diagonal.
+      weights: (B, N) as of `soft_weights`.
       floor: least weight.
-      hidden: (N, N) bool, negatives that do not count.
+      hidden: (B, N) bool, negatives that do not count.
 
     Source: van den Oord, Li, Vinyals, Representation Learning with Contrastive Predictive Coding, 2018; Li et al.,
     EMNLP 2023, section 3.
     """
     scores = scores.detach().float()
-    own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    own = torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
     away = own if hidden is None else own | hidden
     visible = (~away).sum(dim=1)
     gone = scores.masked_fill(away & ~own, _GONE)
@@ -104,12 +104,13 @@ def batch_distributions(
     does not cut it off, and Soft-InfoNCE's weight is linear in it.
 
     Args:
-      queries, codes: (N, D); row i of both is pair i.
-      negatives: (N, N) p, rows sum to one, zero diagonal.
-      hidden: (N, N) bool, negatives that do not count; N - 1 is then the number of those of a row that do.
+      queries: (B, D).
+      codes: (N, D) with N >= B; row i of both is pair i.
+      negatives: (B, N) p, rows sum to one, zero diagonal.
+      hidden: (B, N) bool, negatives that do not count; N - 1 is then the number of those of a row that do.
     """
     cosines = F.normalize(queries.float(), dim=1) @ F.normalize(codes.float(), dim=1).T
-    own = torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
+    own = torch.eye(*cosines.shape, dtype=torch.bool, device=cosines.device)
     visible = ~own if hidden is None else ~(own | hidden)
     relative = None
     if negatives is not None:
@@ -117,7 +118,7 @@ def batch_distributions(
         tiny = torch.finfo(torch.float32).tiny
         relative = Histogram.of(against_uniform[visible].clamp_min(tiny).log10().cpu().numpy(), RELATIVE_EDGES)
     return Distributions(
-        len(cosines),
+        cosines.shape[1],
         1,
         Histogram.of(cosines[visible].cpu().numpy(), SCORE_EDGES),
         Histogram.of(cosines.diagonal().cpu().numpy(), SCORE_EDGES),

@@ -59,7 +59,7 @@ class Distributions:
     """What was counted in some batches of training pairs.
 
     Attributes:
-      batch_size: N, pairs of a batch.
+      batch_size: N, codes of a batch.
       batches: how many were counted.
       negatives: cosines of a query and another pair's code, before any division by a temperature, in `SCORE_EDGES`.
       positives: of a query and its own code.

@@ -1,7 +1,8 @@
 """Estimators of how similar the queries of a batch are, and the distribution over negatives made of it.
 
 An estimator is prepared once per corpus, language and settings, stored as plain arrays, memory-mapped by
-every trial, and asked for the (B, B) similarity of a batch's rows.
+every trial, and asked for the similarity of a batch's queries to its codes. Those are its B pairs and, where hard
+negatives are added, further columns: C in all, of which the first B are the pairs.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 class Estimator(Protocol):
     """What a training step asks of an estimator."""
 
-    def similarity(self, rows: np.ndarray) -> np.ndarray:
-        """(B, B) float32 similarity of training pairs: row i is query i against every pair j."""
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """(B, C) float32 similarity of training pairs: row i is query i against every pair j of `columns`. These begin
+        with `rows`, and are those if None."""
         ...
 
 
@@ -38,14 +40,14 @@ def negative_distribution(similarity: Tensor, *, temperature: float) -> Tensor:
     """p of the losses: softmax over j ≠ i of `similarity_ij / temperature`.
 
     Args:
-      similarity: (..., B, B) finite, B >= 2.
+      similarity: (..., B, C) finite, C >= B and C >= 2; column i is query i's own.
       temperature: above 0; the lower, the more p gathers on the most similar negative.
 
     Returns:
-      (..., B, B) float32 without gradient: zero diagonals, rows that sum to one.
+      (..., B, C) float32 without gradient: zero diagonals, rows that sum to one.
     """
     logits = similarity.detach().float() / temperature
-    hidden = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    hidden = torch.eye(*logits.shape[-2:], dtype=torch.bool, device=logits.device)
     return logits.masked_fill(hidden, -torch.inf).softmax(dim=-1)
 
 
@@ -68,13 +70,14 @@ class BM25:
     asked: sparse.csr_array
     answered: sparse.csr_array
 
-    def similarity(self, rows: np.ndarray) -> np.ndarray:
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        columns = rows if columns is None else columns
         asked, distinct = renumber(take_rows(self.asked, rows), self._numbers)
-        answered = take_rows(self.answered, rows)
+        answered = take_rows(self.answered, columns)
         words = self._numbers[answered.columns]
         self._numbers[distinct] = -1
         known = np.flatnonzero(words >= 0)  # the others are in no query of the batch
-        weights = np.zeros((len(distinct), len(rows)), np.float32)
+        weights = np.zeros((len(distinct), len(columns)), np.float32)
         weights[words[known], answered.rows[known]] = answered.values[known]
         return asked.matrix(len(distinct)) @ weights
 
@@ -134,9 +137,9 @@ class BM25:
 
 @dataclass(frozen=True)
 class BatchBM25:
-    """BM25 among a batch's queries alone, as the paper's authors code it.
+    """BM25 among the queries of a batch's columns alone, as the paper's authors code it.
 
-    idf is `log((N - df + 0.5) / (df + 0.5))` with N and df of the batch, negative for a word in more than half of it;
+    idf is `log((N - df + 0.5) / (df + 0.5))` with N and df of the columns, negative for a word in more than half of it;
     `average` is the mean length of the training queries. `counts` is (n, V).
     """
 
@@ -145,18 +148,20 @@ class BatchBM25:
     k1: float
     b: float
 
-    def similarity(self, rows: np.ndarray) -> np.ndarray:
-        batch, distinct = renumber(take_rows(self.counts, rows), self._numbers)
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        columns = rows if columns is None else columns
+        batch, distinct = renumber(take_rows(self.counts, columns), self._numbers)
         self._numbers[distinct] = -1
         owner = batch.rows
         found = np.bincount(batch.columns, minlength=len(distinct))
-        idf = np.log((len(rows) - found + 0.5) / (found + 0.5))
-        length = np.bincount(owner, weights=batch.values, minlength=len(rows))
+        idf = np.log((len(columns) - found + 0.5) / (found + 0.5))
+        length = np.bincount(owner, weights=batch.values, minlength=len(columns))
         scale = self.k1 * (1 - self.b + self.b * length / self.average)
         weight = idf[batch.columns] * batch.values * (self.k1 + 1) / (batch.values + scale[owner])
-        weights = np.zeros((len(distinct), len(rows)), np.float32)
+        weights = np.zeros((len(distinct), len(columns)), np.float32)
         weights[batch.columns, owner] = weight
-        return batch.matrix(len(distinct)) @ weights
+        asked = batch.matrix(len(distinct))
+        return (asked if len(rows) == len(columns) else asked[: len(rows)]) @ weights
 
     @cached_property
     def _numbers(self) -> np.ndarray:
@@ -171,9 +176,10 @@ class Embedded:
     asking: np.ndarray
     answering: np.ndarray
 
-    def similarity(self, rows: np.ndarray) -> np.ndarray:
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         # In torch, whose threads a trial bounds: NumPy's wait for one another where another program has the processor.
-        asking, answering = (torch.from_numpy(np.asarray(side[rows])) for side in (self.asking, self.answering))
+        asking = torch.from_numpy(np.asarray(self.asking[rows]))
+        answering = torch.from_numpy(np.asarray(self.answering[rows if columns is None else columns]))
         return (asking @ answering.T).numpy()
 
     def save(self, folder: Path) -> None:
@@ -193,8 +199,8 @@ class Embedded:
 class Uniform:
     """Knows nothing: every similarity is zero, so p is uniform."""
 
-    def similarity(self, rows: np.ndarray) -> np.ndarray:
-        return np.zeros((len(rows), len(rows)), np.float32)
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        return np.zeros((len(rows), len(rows if columns is None else columns)), np.float32)
 
 
 @dataclass(frozen=True)
@@ -207,10 +213,10 @@ class Mixture:
 
     parts: tuple[tuple[float, Estimator, float], ...]
 
-    def similarity(self, rows: np.ndarray) -> np.ndarray:
-        mixed = np.zeros((len(rows), len(rows)), np.float32)
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        mixed = np.zeros((len(rows), len(rows if columns is None else columns)), np.float32)
         for weight, estimator, temperature in self.parts:
-            similarity = torch.from_numpy(estimator.similarity(rows))
+            similarity = torch.from_numpy(estimator.similarity(rows, columns))
             mixed += weight * negative_distribution(similarity, temperature=temperature).numpy()
         np.fill_diagonal(mixed, 1.0)
         return np.log(np.maximum(mixed, np.finfo(np.float32).tiny))

@@ -24,7 +24,8 @@ Encode = Callable[[np.ndarray], Tensor]
 
 def backward(
     encode: Encode,
-    pairs: int,
+    queries: int,
+    codes: int,
     loss_of: Callable[[Tensor], tuple[Tensor, Told]],
     *,
     chunk_size: int | None = None,
@@ -34,19 +35,25 @@ def backward(
 
     Args:
       encode: with gradient where that is on; what it draws (dropout) comes from torch's generators.
-      pairs: B, of which texts 0 to B - 1 are the queries and B to 2B - 1 the codes.
-      loss_of: (2B, D) vectors of the batch, queries before codes, to the loss to minimise and what the caller wants to
-        have; called once.
+      queries, codes: B and C; texts 0 to B - 1 are the queries and B to B + C - 1 the codes.
+      loss_of: (B + C, D) vectors of the batch, queries before codes, to the loss to minimise and what the caller wants
+        to have; called once.
       chunk_size: pairs that are encoded with gradient at one time; None: all.
       unsynced: a context in which gradients are added up and not yet sent to other workers: all chunks but the last.
     """
-    if chunk_size is None or chunk_size >= pairs:
-        loss, other = loss_of(encode(np.arange(2 * pairs)))
+    if chunk_size is None or chunk_size >= max(queries, codes):
+        loss, other = loss_of(encode(np.arange(queries + codes)))
         loss.backward()
         return other
-    starts = range(0, pairs, chunk_size)
-    chunks = [np.arange(start, min(start + chunk_size, pairs)) for start in starts]
-    texts = [np.concatenate([chunk, chunk + pairs]) for chunk in chunks]
+    texts = [
+        np.concatenate(
+            [
+                np.arange(min(start, queries), min(start + chunk_size, queries)),
+                queries + np.arange(start, min(start + chunk_size, codes)),
+            ]
+        )
+        for start in range(0, codes, chunk_size)
+    ]
     states, parts = [], []
     with torch.no_grad():
         for each in texts:

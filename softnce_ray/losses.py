@@ -1,11 +1,12 @@
 """Contrastive losses: pure functions of scores and of what is estimated about the negatives.
 
-Throughout, `scores` is (B, B) with B >= 2: row i holds the scores of query i against every code of the batch, the
-right one on the diagonal. `negatives` is (B, B): row i is the estimator's distribution p over the negatives of
-query i, with a zero diagonal and a sum of one. `hidden` (B, B) bool marks negatives that are left out, for they
-are duplicates of the right answer; its diagonal is False. Losses are means over i unless said otherwise, and work
-on log-sum-exps in float32 or better, so that they stay finite for scores of ±1e4 in any precision. Every loss
-raises ValueError for scores that are not square, and for B < 2: one pair has no negatives.
+Throughout, `scores` is (B, N) with N >= B and N >= 2: row i holds the scores of query i against every code of the
+batch, the right one on the diagonal; codes beyond the first B are hard negatives, which are nobody's right answer.
+`negatives` is (B, N): row i is the estimator's distribution p over the negatives of query i, with a zero diagonal and a
+sum of one. `hidden` (B, N) bool marks negatives that are left out, for they are duplicates of the right answer; its
+diagonal is False. Losses are means over i unless said otherwise, and work on log-sum-exps in float32 or better, so that
+they stay finite for scores of ±1e4 in any precision. Every loss raises ValueError for scores of another shape: one pair
+alone has no negatives.
 
 Source, unless a function names another: Li, Zhou, Tuan, Miao, Rethinking Negative Pairs in Code Search,
 EMNLP 2023 (arXiv 2310.08069), called "the paper".
@@ -41,20 +42,20 @@ def soft_weights(
     over them; a row with so few that `β <= α/(N-1)` is not weighed.
 
     Args:
-      negatives: (N, N) p.
+      negatives: (B, N) p.
       alpha: 0 or more; 0 makes every weight 1.
       beta: more than `alpha / (N - 1)`, or likelier negatives would weigh more.
       floor: least weight, above 0 so that its logarithm exists.
 
     Returns:
-      (N, N) weights without gradient.
+      (B, N) weights without gradient.
 
     Raises:
       ValueError: alpha is below 0, beta is not more than alpha / (N - 1), or floor is not above 0.
 
     Source: equation 4 of the paper; the floor is that of its experiments.
     """
-    size = _batch_size(negatives)
+    size = _codes(negatives)
     if alpha < 0:
         raise ValueError(f"expected alpha >= 0, got {alpha:g}")
     if not beta > alpha / (size - 1):
@@ -150,15 +151,15 @@ def cancel_top_k(scores: Tensor, *, similarity: Tensor, k: int, hidden: Tensor |
     """InfoNCE without, for each query, its `k` negatives of highest similarity.
 
     Args:
-      similarity: (B, B) as the estimator gives it.
-      k: 0 (InfoNCE exactly) or more; with k >= B - 1 no negative would be left.
+      similarity: (B, N) as the estimator gives it.
+      k: 0 (InfoNCE exactly) or more; with k >= N - 1 no negative would be left.
 
     Raises:
       ValueError: k is negative or leaves no negative, or shapes differ.
 
     Source: section 4.4 of the paper (false-negative cancellation).
     """
-    size = _batch_size(scores)
+    size = _codes(scores)
     _same_shape(scores, similarity, "similarity")
     if not 0 <= k < size - 1:
         raise ValueError(f"expected k from 0 to {size - 2} for batches of {size}, got {k}")
@@ -174,7 +175,7 @@ def cancel_threshold(scores: Tensor, *, similarity: Tensor, ratio: float, hidden
     so that no share of it means anything, keeps them all.
 
     Args:
-      similarity: (B, B) with the query's similarity to itself on the diagonal.
+      similarity: (B, N) with the query's similarity to itself on the diagonal.
       ratio: above 0; infinity cancels nothing.
 
     Raises:
@@ -182,7 +183,7 @@ def cancel_threshold(scores: Tensor, *, similarity: Tensor, ratio: float, hidden
 
     Source: section 4.4 of the paper.
     """
-    _batch_size(scores)
+    _codes(scores)
     _same_shape(scores, similarity, "similarity")
     if not ratio > 0:
         raise ValueError(f"expected ratio > 0, got {ratio:g}")
@@ -220,10 +221,10 @@ def hard_negative(
         )
     logits = _visible(scores, hidden)
     own = logits.diagonal()
-    away = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    away = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
     if hidden is not None:
         away = away | hidden
-    log_count = (len(logits) - away.sum(dim=1)).to(logits.dtype).log().clamp_min(_GONE)  # none left: G = 0
+    log_count = (logits.shape[1] - away.sum(dim=1)).to(logits.dtype).log().clamp_min(_GONE)  # none left: G = 0
     hard = (logits * (1 + concentration)).masked_fill(away, _GONE).logsumexp(dim=1)
     weight = (logits * concentration).masked_fill(away, _GONE).logsumexp(dim=1)
     log_negatives = log_count + hard - weight
@@ -249,7 +250,7 @@ def subsampled_infonce(scores: Tensor, *, k: int, hidden: Tensor | None = None) 
     """InfoNCE with at most `k` of each query's negatives, drawn anew at random by torch's generator.
 
     Args:
-      k: from 1 to B - 1 (InfoNCE exactly).
+      k: from 1 to N - 1 (InfoNCE exactly).
 
     Raises:
       ValueError: k is out of range.
@@ -257,7 +258,7 @@ def subsampled_infonce(scores: Tensor, *, k: int, hidden: Tensor | None = None) 
     Source: the question of arXiv 2105.13003, how many negatives help; its effectiveness function is not
     reproduced.
     """
-    size = _batch_size(scores)
+    size = _codes(scores)
     if not 1 <= k <= size - 1:
         raise ValueError(f"expected k from 1 to {size - 1} for batches of {size}, got {k}")
     drawn = torch.rand(scores.shape, device=scores.device)
@@ -272,7 +273,7 @@ def positive_equal(scores: Tensor, *, positives: Tensor, hidden: Tensor | None =
     """Positive-negative equal loss (PNE): `log(1 + sum_n e^{s_in} / sum_{p∈P_i} π_ip e^{s_ip})`.
 
     Args:
-      positives: (B, B) bool, the set P_i in row i: the pairs with the same normalised query or code as pair i,
+      positives: (B, N) bool, the set P_i in row i: the pairs with the same normalised query or code as pair i,
         itself included. π is the softmax of their scores, without gradient; n runs over all other pairs.
 
     Raises:
@@ -317,13 +318,13 @@ LOSSES: dict[str, Loss] = {
 
 def _visible(scores: Tensor, hidden: Tensor | None) -> Tensor:
     """Scores in float32 or better, what is hidden set so low that it counts for nothing."""
-    _batch_size(scores)
+    _codes(scores)
     wide = scores if scores.dtype == torch.float64 else scores.float()
     return wide if hidden is None else wide.masked_fill(hidden, _GONE)
 
 
 def _without_diagonal(matrix: Tensor) -> Tensor:
-    own = torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+    own = torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device)
     return matrix.masked_fill(own, 2 * _GONE)  # below what is hidden, so that a top-k never takes it
 
 
@@ -337,16 +338,17 @@ def _targets(negatives: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor) -> Tensor:
-    """Mean cross entropy of the diagonal of (B, B) logits."""
-    return F.cross_entropy(logits, torch.arange(_batch_size(logits), device=logits.device))
+    """Mean cross entropy of the diagonal of (B, N) logits."""
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
-def _batch_size(matrix: Tensor) -> int:
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"expected a (B, B) matrix, got shape {tuple(matrix.shape)}")
-    if matrix.shape[0] < 2:
-        raise ValueError("expected at least 2 pairs in a batch, got 1: a single pair has no negatives")
-    return matrix.shape[0]
+def _codes(matrix: Tensor) -> int:
+    """N of a (B, N) matrix."""
+    if matrix.ndim != 2 or not 1 <= matrix.shape[0] <= matrix.shape[1]:
+        raise ValueError(f"expected a (B, N) matrix with 1 <= B <= N, got shape {tuple(matrix.shape)}")
+    if matrix.shape[1] < 2:
+        raise ValueError("expected at least 2 codes in a batch, got 1: a single pair has no negatives")
+    return matrix.shape[1]
 
 
 def _same_shape(scores: Tensor, other: Tensor, name: str) -> None:

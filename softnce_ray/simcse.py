@@ -10,12 +10,13 @@ import math
 import numpy as np
 import torch
 
+from softnce_ray.batching import random_batches
 from softnce_ray.config import ArmConfig, SimCSEEstimator
 from softnce_ray.corpus.ragged import Ragged
 from softnce_ray.encoders import Bag, DualEncoder, build_encoder, tensors_of
 from softnce_ray.losses import infonce
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
-from softnce_ray.training import TrainingError, epoch_batches, hash_seed
+from softnce_ray.training import TrainingError, hash_seed
 
 
 def train_sentence_encoder(
@@ -49,7 +50,7 @@ def train_sentence_encoder(
         torch.manual_seed(hash_seed(settings.seed, epoch))
         chance = np.random.default_rng([settings.seed, epoch, 1])
         summed = 0.0
-        for rows in epoch_batches(len(queries), settings.batch_size, settings.seed, epoch):
+        for rows in random_batches(len(queries), settings.batch_size, settings.seed, epoch):
             texts = queries.take(rows)
             bag = isinstance(encoder.tower, Bag)
             views = [_masked(texts, settings.dropout, chance) if bag else texts for _ in range(2)]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softnce_ray.batching import batch_count, epoch_batches
 from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.ragged import Ragged, concatenate
@@ -21,6 +22,7 @@ from softnce_ray.encoders import DualEncoder, build_encoder, tensors_of
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.gradients import backward
+from softnce_ray.hard_negatives import draw
 from softnce_ray.model import Model, encode
 from softnce_ray.objective import Batch, batch_loss, distribute, observe, prepared
 from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_rate
@@ -74,7 +76,8 @@ def train(
     chunk_size: int | None = None,
 ) -> TrainResult:
     """Train one encoder and keep the weights of its best epoch by validation MRR, with several languages by the mean of
-    theirs. Each batch is drawn from the pairs of all training languages.
+    theirs. Each batch is drawn from the pairs of all training languages. With no epochs the encoder is evaluated as it
+    is: what a published one can do before any training.
 
     The same configuration and data give the same numbers on the same machine and number of threads, whether
     or not the run was interrupted after an epoch and resumed: every random choice of an epoch comes from
@@ -96,21 +99,25 @@ def train(
         batch.
 
     Raises:
-      TrainingError: fewer pairs than a batch, nothing to evaluate on, or a foreign checkpoint.
+      TrainingError: fewer pairs than make a batch, nothing to evaluate on, or a foreign checkpoint.
       DivergedError: the loss of an epoch, or the encoder's vectors after it, are not finite.
       ValueError: the loss refuses its settings.
     """
     settings = config.training
-    batches = len(data.train.queries) // settings.batch_size
-    if batches < 1:
+    lengths = data.lengths
+    counts = [batch_count(lengths, settings, config.seed, epoch) for epoch in range(settings.epochs + 1)]
+    if not all(counts):
         raise TrainingError(
-            f"expected at least batch_size {settings.batch_size} training pairs, got "
-            f"{len(data.train.queries)}: lower training.batch_size or use a larger corpus"
+            f"expected at least batch_size {settings.batch_size} training pairs, got {len(lengths)}: lower "
+            "training.batch_size or use a larger corpus"
+            if settings.batch_tokens is None
+            else f"expected training pairs for a batch of {settings.batch_tokens} tokens or {settings.batch_size} "
+            f"pairs, got {len(lengths)} pairs: lower training.batch_tokens or use a larger corpus"
         )
-    if settings.batch_size < workers.count:
+    if config.smallest_batch < workers.count:
         raise TrainingError(
-            f"expected at most as many workers as a batch has pairs, {settings.batch_size}, got {workers.count}: lower "
-            "resources.workers"
+            f"expected at most as many workers as a batch has pairs, {config.smallest_batch}, got {workers.count}: "
+            "lower resources.workers"
         )
     if resume is not None and resume.progress.identity != identity:
         raise TrainingError(f"expected a checkpoint of trial {identity}, got one of {resume.progress.identity}")
@@ -136,26 +143,19 @@ def train(
             restore_optimiser(optimiser, state)
     trained = workers.together(encoder)
 
-    for epoch in range(progress.epoch + 1, settings.epochs + 1):
-        torch.manual_seed(hash_seed(config.seed, epoch, workers.rank))  # dropout
-        started = time.perf_counter()
-        total = torch.zeros((), device=device)
-        observed: list[dict[str, Tensor]] = []
-        encoder.train()
-        order = epoch_batches(len(data.train.queries), settings.batch_size, config.seed, epoch)
-        for number, batch in enumerate(prepared(order, config, data, device)):
-            rate = learning_rate((epoch - 1) * batches + number, settings.epochs * batches, settings)
-            loss, scores = _step(trained, optimisers, rate, batch, config, data, device, workers, chunk_size)
-            total += loss
-            if number % max(_APART, batches // _OBSERVED) == 0:
-                observed.append(observe(scores, batch, config))
-        mean_loss = float(total) / batches
-        if not math.isfinite(mean_loss):
-            raise DivergedError(
-                f"the loss of epoch {epoch} is {mean_loss}: lower training.learning_rate "
-                f"({settings.learning_rate:g}) or raise temperature ({config.resolved_temperature:g})"
-            )
-        seconds = time.perf_counter() - started
+    for epoch in range(progress.epoch + 1 if settings.epochs else 0, settings.epochs + 1):
+        told: dict[str, float] = {}
+        if epoch:
+            torch.manual_seed(hash_seed(config.seed, epoch, workers.rank))  # dropout
+            encoder.train()
+            steps = range(sum(counts[1:epoch]), sum(counts[1 : epoch + 1]))
+            batches = prepared(_drawn(data, lengths, config, epoch), config, data, device)
+
+            def update(number: int, batch: Batch, steps: range = steps) -> tuple[Tensor, Tensor]:
+                rate = learning_rate(steps[number], sum(counts[1:]), settings)
+                return _step(trained, optimisers, rate, batch, config, data, device, workers, chunk_size)
+
+            told = _train_epoch(epoch, batches, counts[epoch], update, config)
 
         valid = _evaluate_all(encoder, data, "valid", workers)
         measured = _metrics(valid, "valid")
@@ -173,11 +173,8 @@ def train(
             {
                 "epoch": epoch,
                 "at": round(time.time() * 1000),
-                "train_loss": mean_loss,
-                "train_seconds": seconds,
-                "pairs_per_second": batches * settings.batch_size / seconds,
+                **told,
                 **measured,
-                **{name: float(torch.stack([each[name] for each in observed]).mean()) for name in observed[0]},
                 **_mean([space_diagnostics(found.queries, found.codes) for found in valid.values()]),
                 "best_valid_mrr": progress.best_valid_mrr,
                 "best_epoch": progress.best_epoch,
@@ -200,8 +197,42 @@ def train(
             if (values := found[language].graded) is not None:
                 graded[place(split, several)] = values
             result[place(f"{split}_codebase", several)] = sum(map(len, texts.codebase))
-    counted = _distributions(encoder, config, data, device)
+    counted = _distributions(encoder, config, data, lengths, counts[0], device)
     return TrainResult(Model(encoder.cpu().eval(), data.tokenizer, config), result, reciprocal_ranks, graded, counted)
+
+
+def _train_epoch(
+    epoch: int,
+    batches: Iterator[Batch],
+    count: int,
+    update: Callable[[int, Batch], tuple[Tensor, Tensor]],
+    config: TrialConfig,
+) -> dict[str, float]:
+    """Update on `count` batches; returns what is told of them. `update` takes a step's number and its batch, and
+    returns their loss and scores."""
+    started = time.perf_counter()
+    losses: list[Tensor] = []
+    observed: list[dict[str, Tensor]] = []
+    seen = 0
+    for number, batch in enumerate(batches):
+        loss, scores = update(number, batch)
+        losses.append(loss)
+        seen += len(batch.rows)
+        if number % max(_APART, count // _OBSERVED) == 0:
+            observed.append(observe(scores, batch, config))
+    mean_loss = float(sum(losses)) / count
+    if not math.isfinite(mean_loss):
+        raise DivergedError(
+            f"the loss of epoch {epoch} is {mean_loss}: lower training.learning_rate "
+            f"({config.training.learning_rate:g}) or raise temperature ({config.resolved_temperature:g})"
+        )
+    seconds = time.perf_counter() - started
+    return {
+        "train_loss": mean_loss,
+        "train_seconds": seconds,
+        "pairs_per_second": seen / seconds,
+        **{name: float(torch.stack([each[name] for each in observed]).mean()) for name in observed[0]},
+    }
 
 
 def _step(
@@ -215,26 +246,32 @@ def _step(
     workers: Workers,
     chunk_size: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """One update on the pairs of a batch, of which this worker encodes its share; returns their loss and (B, B)
+    """One update on the pairs of a batch, of which this worker encodes its share; returns their loss and (B, C)
     scores."""
-    total = len(batch.rows)
-    rows = batch.rows[workers.share(total)]
-    texts = concatenate([data.train.queries.take(rows), data.train.codes.take(rows)])
-    pairs, precision = len(rows), config.training.precision
+    all_queries, all_codes = len(batch.rows), len(batch.columns)
+    rows, columns = batch.rows[workers.share(all_queries)], batch.columns[workers.share(all_codes)]
+    texts = concatenate([data.train.queries.take(rows), data.train.codes.take(columns)])
+    precision = config.training.precision
 
     def encode_part(numbers: np.ndarray) -> Tensor:
-        part = texts if len(numbers) == 2 * pairs else texts.take(numbers)
+        part = texts if len(numbers) == len(texts) else texts.take(numbers)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
             return encoder(*tensors_of(part, device))
 
     def loss_of(vectors: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        queries, codes = (workers.gather(each, total) for each in (vectors[:pairs], vectors[pairs:]))
+        queries = workers.gather(vectors[: len(rows)], all_queries)
+        codes = workers.gather(vectors[len(rows) :], all_codes)
         scores = queries @ codes.T / config.resolved_temperature
         loss = batch_loss(scores, batch, config)
         return workers.scaled(loss), (loss.detach(), scores.detach())
 
     loss, scores = backward(
-        encode_part, pairs, loss_of, chunk_size=chunk_size, unsynced=lambda: workers.unsynced(encoder)
+        encode_part,
+        len(rows),
+        len(columns),
+        loss_of,
+        chunk_size=chunk_size,
+        unsynced=lambda: workers.unsynced(encoder),
     )
     clip_gradients(encoder.parameters(), config.training.max_gradient_norm)
     for optimiser in optimisers:
@@ -245,15 +282,16 @@ def _step(
     return loss, scores
 
 
-def _distributions(encoder: DualEncoder, config: TrialConfig, data: TrainingData, device: str) -> Distributions:
+def _distributions(
+    encoder: DualEncoder, config: TrialConfig, data: TrainingData, lengths: np.ndarray, batches: int, device: str
+) -> Distributions:
     """Distributions of an encoder on batches of its training pairs, in an order that no epoch has."""
-    pairs, size = len(data.train.queries), config.training.batch_size
-    count = min(_COUNTED, max(1, config.training.epochs * (pairs // size) // _STEPS_EACH))
-    order = islice(epoch_batches(pairs, size, config.seed, epoch=0), count)
+    count = min(_COUNTED, max(1, config.training.epochs * batches // _STEPS_EACH))
+    order = islice(_drawn(data, lengths, config, epoch=0), count)
     return together(
         distribute(
             encode(encoder, data.train.queries.take(batch.rows)),
-            encode(encoder, data.train.codes.take(batch.rows)),
+            encode(encoder, data.train.codes.take(batch.columns)),
             batch,
             config,
         )
@@ -261,11 +299,15 @@ def _distributions(encoder: DualEncoder, config: TrialConfig, data: TrainingData
     )
 
 
-def epoch_batches(pairs: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Rows of each batch of an epoch: a random order of all pairs, a last short batch left out."""
-    order = np.random.default_rng([seed, epoch]).permutation(pairs)
-    for start in range(0, pairs - batch_size + 1, batch_size):
-        yield order[start : start + batch_size]
+def _drawn(
+    data: TrainingData, lengths: np.ndarray, config: TrialConfig, epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of each batch of an epoch."""
+    batches = epoch_batches(lengths, config.training, config.seed, epoch)
+    if config.hard_negatives is None:
+        return ((rows, rows) for rows in batches)
+    assert data.hard_negatives is not None
+    return draw(batches, data.hard_negatives, config.hard_negatives.count, config.seed, epoch)
 
 
 def hash_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -53,6 +53,7 @@ class TrainingData:
     is evaluated on.
 
     `groups` is (2, n): equal numbers in row 0 mean equal normalised queries of training pairs, in row 1 codes.
+    `hard_negatives` is (n, depth), where the arm asks for them: rows of training pairs, see `hard_negatives.mine`.
     """
 
     train: PairTexts
@@ -60,8 +61,15 @@ class TrainingData:
     tokenizer: Tokenizer
     groups: np.ndarray
     estimator: Estimator | None = None
+    hard_negatives: np.ndarray | None = None
 
-    def same(self, rows: np.ndarray) -> np.ndarray:
-        """(B, B) bool: which training pairs share their normalised query or code; True on the diagonal."""
-        groups = self.groups[:, rows]
-        return (groups[:, :, None] == groups[:, None, :]).any(axis=0)
+    def same(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(B, C) bool: which of the training pairs `rows` and `columns` share their normalised query or code."""
+        return (self.groups[:, rows, None] == self.groups[:, None, columns]).any(axis=0)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) places that each training pair's query and code take in a network: tokens, and nodes of graphs."""
+        lengths = np.diff(self.train.queries.offsets) + np.diff(self.train.codes.offsets)
+        graphs = self.train.codes.graphs
+        return lengths if graphs is None else lengths + np.diff(graphs.node_offsets)

@@ -285,6 +285,20 @@ def test_similarity_of_two_rows_does_not_depend_on_the_others(name, estimator_of
 
 
 @every_estimator
+def test_further_columns_follow_those_of_the_batch(name, estimator_of):
+    estimator = estimator_of(name)
+    rows, more = np.array([6, 0, 30]), np.array([1, 8, 2, 44])
+    columns = np.concatenate([rows, more])
+    wide = estimator.similarity(rows, columns)
+    assert (wide.shape, wide.dtype) == ((3, 7), np.float32)
+    if name != "mix":  # whose p is one over all columns
+        np.testing.assert_allclose(wide, estimator.similarity(columns)[:3], rtol=1e-5, atol=1e-6)
+    p = negative_distribution(torch.from_numpy(wide), temperature=1.0)
+    torch.testing.assert_close(p.sum(dim=1), torch.ones(3))
+    assert p.diagonal().tolist() == [0, 0, 0]
+
+
+@every_estimator
 def test_it_opens_a_second_time_with_the_same_answers(name, estimator_of):
     rows = np.arange(5)
     np.testing.assert_array_equal(estimator_of(name).similarity(rows), estimator_of(name).similarity(rows))

@@ -65,12 +65,14 @@ def _encoder(config: TrialConfig, data: TrainingData) -> DualEncoder:
 
 
 def _gradients(
-    config: TrialConfig, data: TrainingData, encoder: DualEncoder, chunk_size: int | None
+    config: TrialConfig, data: TrainingData, encoder: DualEncoder, chunk_size: int | None, extra: int = 0
 ) -> tuple[dict[str, Tensor], Tensor, list[int]]:
-    """Gradients of a batch by parameter, its loss, and how many texts were encoded at a time."""
+    """Gradients of a batch by parameter, its loss, and how many texts were encoded at a time; `extra` codes are hard
+    negatives."""
     rows = np.arange(5, 5 + PAIRS)
-    (batch,) = prepared(iter([rows]), config, data)
-    texts = concatenate([data.train.queries.take(rows), data.train.codes.take(rows)])
+    columns = np.concatenate([rows, np.arange(60, 60 + extra)])
+    (batch,) = prepared(iter([(rows, columns)]), config, data)
+    texts = concatenate([data.train.queries.take(rows), data.train.codes.take(columns)])
     encoder.zero_grad(set_to_none=True)
     torch.manual_seed(2)  # a loss may draw negatives
     sizes: list[int] = []
@@ -84,7 +86,7 @@ def _gradients(
         loss = batch_loss(scores, batch, config)
         return loss, loss.detach()
 
-    loss = backward(encode, PAIRS, loss_of, chunk_size=chunk_size)
+    loss = backward(encode, PAIRS, len(columns), loss_of, chunk_size=chunk_size)
     return {name: each.grad for name, each in encoder.named_parameters() if each.grad is not None}, loss, sizes
 
 
@@ -103,6 +105,22 @@ def test_gradients_of_chunks_are_those_of_one_pass(arm: str, tiny_corpus: Path, 
         assert parts.keys() == whole.keys()
         for name, expected in whole.items():
             torch.testing.assert_close(parts[name], expected, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_gradients_of_chunks_are_those_of_one_pass_with_hard_negatives_too(
+    arm: str, tiny_corpus: Path, root: Path
+) -> None:
+    config = _config(**ARMS[arm])
+    data = _data(config, tiny_corpus, root)
+    encoder = _encoder(config, data)
+    whole, loss, sizes = _gradients(config, data, encoder, None, extra=7)
+    assert sizes == [2 * PAIRS + 7]
+    parts, same, sizes = _gradients(config, data, encoder, 4, extra=7)
+    assert sizes[: len(sizes) // 2] == [8, 8, 6, 4, 1]  # the last have no queries left
+    assert torch.equal(same, loss) or abs(float(same - loss)) < 1e-12
+    for name, expected in whole.items():
+        torch.testing.assert_close(parts[name], expected, rtol=1e-9, atol=1e-13)
 
 
 def test_a_chunk_that_is_no_smaller_than_the_batch_is_one_pass(tiny_corpus: Path, root: Path) -> None:
@@ -126,7 +144,7 @@ def test_dropout_is_the_same_in_both_passes(tiny_corpus: Path, root: Path) -> No
         return vectors
 
     torch.manual_seed(1)
-    backward(encode, PAIRS, lambda vectors: (vectors.square().sum(), vectors), chunk_size=4)
+    backward(encode, PAIRS, PAIRS, lambda vectors: (vectors.square().sum(), vectors), chunk_size=4)
     first, second = seen[:3], seen[3:]
     for before, after in zip(first, second, strict=True):
         assert torch.equal(before, after)
@@ -153,7 +171,7 @@ def test_all_chunks_but_the_last_are_added_up_unsynced() -> None:
             inside.append(bool(open_now))
         return torch.ones(len(numbers), 2) @ weight
 
-    backward(encode, 7, lambda vectors: (vectors.sum(), vectors), chunk_size=3, unsynced=unsynced)
+    backward(encode, 7, 7, lambda vectors: (vectors.sum(), vectors), chunk_size=3, unsynced=unsynced)
     assert inside == [True, True, False]
     assert weight.grad is not None
     assert weight.grad.tolist() == [[14.0] * 3] * 2

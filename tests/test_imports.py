@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"simcse"},
     {"training"},
     {"objective"},
-    {"training_data", "judgements"},
+    {"training_data", "judgements", "batching"},
     {
         "model",
         "checkpoint",
@@ -35,6 +35,7 @@ FLOORS: list[set[str]] = [
         "diagnostics",
         "workers",
         "gradients",
+        "hard_negatives",
     },
     {"corpus", "results", "store"},
     {"config", "folders", "storage", "ranks_file", "distributions", "progress", "named"},

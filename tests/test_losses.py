@@ -591,20 +591,20 @@ def test_what_a_loss_needs_in_another_shape_than_the_scores_is_an_error(name):
 @every_loss
 def test_one_pair_has_no_negatives_and_is_an_error(name):
     needs = {need: each[:1, :1] if isinstance(each, Tensor) else each for need, each in batch(5)[1].items()}
-    with pytest.raises(ValueError, match="expected at least 2 pairs in a batch, got 1"):
+    with pytest.raises(ValueError, match="expected at least 2 codes in a batch, got 1"):
         loss_of(name, torch.zeros(1, 1), needs)
 
 
 @every_loss
-@pytest.mark.parametrize("shape", [(3, 4), (4,), (2, 2, 2), ()])
-def test_scores_that_are_not_square_are_an_error(name, shape):
+@pytest.mark.parametrize("shape", [(4, 3), (0, 3), (4,), (2, 2, 2), ()])
+def test_scores_of_fewer_codes_than_queries_or_of_no_matrix_are_an_error(name, shape):
     needs = {
         "negatives": torch.zeros(shape),
         "similarity": torch.zeros(shape),
         "positives": torch.ones(shape, dtype=torch.bool),
         "temperature": 1.0,
     }
-    with pytest.raises(ValueError, match=r"expected a \(B, B\) matrix"):
+    with pytest.raises(ValueError, match=r"expected a \(B, N\) matrix"):
         loss_of(name, torch.zeros(shape), needs)
 
 
@@ -643,6 +643,30 @@ def test_the_order_of_the_pairs_does_not_matter_to_a_loss(name, order):
     torch.testing.assert_close(
         loss_of(name, scores[there][:, there], turned, **changes), loss_of(name, scores, needs, **changes)
     )
+
+
+def parts(name: str, size: int, rows: list[int], hidden: Tensor | None) -> Tensor:
+    """The loss of some queries of a batch, whose other codes nobody asks for; the chosen ones' codes stand first."""
+    scores, needs = batch(size)
+    columns = torch.tensor([*rows, *(row for row in range(size) if row not in rows)])
+    own = torch.tensor(rows)
+    taken = {need: each[own][:, columns] if isinstance(each, Tensor) else each for need, each in needs.items()}
+    changes: dict[str, Any] = {"k": size - 1} if name in DRAWN else {}
+    shown = None if hidden is None else hidden[own][:, columns]
+    return loss_of(name, scores[own][:, columns], taken, hidden=shown, **changes)
+
+
+@every_loss
+@pytest.mark.parametrize("shape", ["plain", "hidden"])
+def test_codes_that_nobody_asks_for_are_negatives_as_any_other(name, shape):
+    # The loss of a batch is the mean of those of its queries, each against all codes.
+    size = 9
+    hidden = some_hidden(size) if shape == "hidden" else None
+    if name == "bce" and hidden is not None:  # a mean over entries, of which not every query has as many
+        hidden = torch.eye(size, dtype=torch.bool).roll(1, dims=1)
+    whole = parts(name, size, list(range(size)), hidden)
+    some = [(parts(name, size, rows, hidden), len(rows)) for rows in ([4], [0, 7, 2], [8, 1, 3, 5, 6])]
+    torch.testing.assert_close(sum(loss * count for loss, count in some) / size, whole)
 
 
 @every_loss

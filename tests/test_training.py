@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from softnce_ray import objective, training
+from softnce_ray.batching import random_batches
 from softnce_ray.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Corpus, Pair, build_corpus
@@ -35,7 +36,7 @@ from softnce_ray.model import encode
 from softnce_ray.objective import Batch, batch_loss, loss_options
 from softnce_ray.objective import prepared as batches_of
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.training import TrainingError, TrainResult, epoch_batches, hash_seed, train
+from softnce_ray.training import TrainingError, TrainResult, hash_seed, train
 from softnce_ray.training_data import TrainingData
 
 BAG: dict[str, Any] = {
@@ -152,15 +153,15 @@ def test_resuming_leaves_the_checkpoint_as_it_was(prepared, tmp_path):
 
 
 def test_a_batch_is_what_its_seed_and_epoch_say():
-    first = [rows.tolist() for rows in epoch_batches(103, 10, seed=1, epoch=1)]
+    first = [rows.tolist() for rows in random_batches(103, 10, seed=1, epoch=1)]
     assert [len(rows) for rows in first] == [10] * 10  # the last three are left out
     seen = [row for rows in first for row in rows]
     assert len(set(seen)) == 100
     assert set(seen) <= set(range(103))
-    assert first == [rows.tolist() for rows in epoch_batches(103, 10, seed=1, epoch=1)]
-    assert first != [rows.tolist() for rows in epoch_batches(103, 10, seed=1, epoch=2)]
-    assert first != [rows.tolist() for rows in epoch_batches(103, 10, seed=2, epoch=1)]
-    whole = [row for rows in epoch_batches(100, 10, seed=1, epoch=1) for row in rows.tolist()]
+    assert first == [rows.tolist() for rows in random_batches(103, 10, seed=1, epoch=1)]
+    assert first != [rows.tolist() for rows in random_batches(103, 10, seed=1, epoch=2)]
+    assert first != [rows.tolist() for rows in random_batches(103, 10, seed=2, epoch=1)]
+    whole = [row for rows in random_batches(100, 10, seed=1, epoch=1) for row in rows.tolist()]
     assert sorted(whole) == list(range(100))
 
 
@@ -400,7 +401,7 @@ def test_a_step_gives_the_loss_the_scores_and_negatives_of_its_batch(prepared, m
     train(config, data)
     scores, negatives, options = seen[0]
 
-    rows = next(epoch_batches(len(data.train.queries), 32, config.seed, 1))
+    rows = next(random_batches(len(data.train.queries), 32, config.seed, 1))
     torch.manual_seed(config.seed)
     encoder = build_encoder(config, data.tokenizer.get_vocab_size())
     queries, codes = (encode(encoder, side.take(rows)) for side in (data.train.queries, data.train.codes))
@@ -447,7 +448,7 @@ class Fixed:
 
     matrix = np.array([[9, 1, 2, 0], [3, 8, 0, 1], [0, 2, 7, 4], [5, 0, 1, 9]], np.float32)
 
-    def similarity(self, rows: np.ndarray) -> np.ndarray:
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         return self.matrix[rows][:, rows]
 
 
@@ -458,7 +459,7 @@ ROWS = np.arange(4)
 
 
 def loss_of(scores: torch.Tensor, rows: np.ndarray, config: TrialConfig, data: TrainingData) -> torch.Tensor:
-    return batch_loss(scores, next(batches_of(iter([rows]), config, data)), config)
+    return batch_loss(scores, next(batches_of(iter([(rows, rows)]), config, data)), config)
 
 
 @pytest.fixture
@@ -525,8 +526,8 @@ def test_masking_hides_the_pairs_that_share_query_or_code_with_the_right_answer_
 
 def test_the_rows_of_a_batch_say_which_pairs_it_holds(four):
     order = np.array([3, 0, 2, 1])
-    np.testing.assert_array_equal(four.same(ROWS), TWINS.numpy() | np.eye(4, dtype=bool))
-    np.testing.assert_array_equal(four.same(order), four.same(ROWS)[order][:, order])
+    np.testing.assert_array_equal(four.same(ROWS, ROWS), TWINS.numpy() | np.eye(4, dtype=bool))
+    np.testing.assert_array_equal(four.same(order, order), four.same(ROWS, ROWS)[order][:, order])
     arm = {**arm_of("soft_infonce", mask_duplicates=True), "training": {**BAG["training"], "batch_size": 4}}
     config = trial({**arm, "loss": {"name": "soft_infonce", "alpha": 0.6}})
     there = torch.from_numpy(order)
@@ -569,7 +570,7 @@ def test_pairs_are_the_same_where_a_normalised_query_or_code_is(repeating, tmp_p
     codes = [normalise_code(text) for text in table.column("code").to_pylist()]
     rows = np.random.default_rng(0).permutation(len(queries))
     expected = [[queries[i] == queries[j] or codes[i] == codes[j] for j in rows] for i in rows]
-    np.testing.assert_array_equal(data.same(rows), expected)
+    np.testing.assert_array_equal(data.same(rows, rows), expected)
     assert 0 < len(set(queries)) < len(queries)
     assert 0 < len(set(codes)) < len(codes)
 
@@ -707,7 +708,7 @@ def test_diagnostics_read_the_batches_and_change_nothing(prepared, monkeypatch):
     seen.clear()
     train(config, prepared(config))
     pairs = len(prepared(config).train.queries)
-    assert [batch.rows.tolist() for _, batch in seen] == [rows.tolist() for rows in epoch_batches(pairs, 32, 1, 1)]
+    assert [batch.rows.tolist() for _, batch in seen] == [rows.tolist() for rows in random_batches(pairs, 32, 1, 1)]
 
 
 @pytest.mark.parametrize(("arm", "estimator"), [(BAG, False), (SOFT, True), ({**SOFT, "similarity": "dot"}, True)])
@@ -719,7 +720,7 @@ def test_the_end_has_the_distributions_of_the_best_weights(arm, estimator, prepa
     assert (found.batch_size, found.batches) == (32, 1)  # a short run: of one batch
     assert (found.negatives.total, found.positives.total) == (32 * 31, 32)
     assert (found.relative is not None) == estimator
-    rows = next(epoch_batches(len(data.train.queries), 32, config.seed, 0))
+    rows = next(random_batches(len(data.train.queries), 32, config.seed, 0))
     q, c = (encode(result.model.encoder, side.take(rows)).double() for side in (data.train.queries, data.train.codes))
     cosines = (q @ c.T / q.norm(dim=1)[:, None] / c.norm(dim=1)).numpy()
     expected = np.histogram(np.diag(cosines).clip(-1, 1), found.positives.edges)[0]
@@ -740,14 +741,15 @@ def test_distributions_change_no_number_and_are_the_same_after_an_interrupt(prep
         again = train(config, prepared(config), resume=log.checkpoint(epoch), read_test=True)
         assert again.distributions == whole.distributions
     before = torch.get_rng_state()
-    training._distributions(whole.model.encoder, config, prepared(config), "cpu")
+    data = prepared(config)
+    training._distributions(whole.model.encoder, config, data, data.lengths, 5, "cpu")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("batches", [0, 1, 15, 16, 17, 40])
 def test_what_is_known_of_a_batch_is_of_the_batch_that_it_comes_with(batches, four):
     class Rows:
-        def similarity(self, rows: np.ndarray) -> np.ndarray:
+        def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
             return np.subtract.outer(rows, 2 * rows).astype(np.float32)
 
     data = replace(four, estimator=Rows())
@@ -755,7 +757,7 @@ def test_what_is_known_of_a_batch_is_of_the_batch_that_it_comes_with(batches, fo
     chosen = [chance.permutation(4)[:3] for _ in range(batches)]
     arm = {**arm_of("soft_infonce", symmetric=True), "training": {**BAG["training"], "batch_size": 3}}
     config = trial({**arm, "loss": {"name": "soft_infonce", "alpha": 0.6}})
-    found = list(batches_of(iter(chosen), config, data))
+    found = list(batches_of(iter([(each, each) for each in chosen]), config, data))
     assert [batch.rows.tolist() for batch in found] == [rows.tolist() for rows in chosen]
     for batch in found:
         similarity = torch.from_numpy(np.subtract.outer(batch.rows, 2 * batch.rows).astype(np.float32))
@@ -764,9 +766,9 @@ def test_what_is_known_of_a_batch_is_of_the_batch_that_it_comes_with(batches, fo
         torch.testing.assert_close(batch.turned, negative_distribution(similarity.T, temperature=1.0))
         assert batch.same is None
     masked = trial({**BAG, "mask_duplicates": True})
-    for batch in batches_of(iter(chosen), masked, data):
+    for batch in batches_of(iter([(each, each) for each in chosen]), masked, data):
         assert batch.same is not None
-        np.testing.assert_array_equal(batch.same.numpy(), data.same(batch.rows))
+        np.testing.assert_array_equal(batch.same.numpy(), data.same(batch.rows, batch.rows))
         assert batch.similarity is None
         assert batch.negatives is None
 

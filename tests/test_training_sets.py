@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from softnce_ray import training
+from softnce_ray.batching import random_batches
 from softnce_ray.config import TrainingSet, TrialConfig, identity, trial_languages
 from softnce_ray.corpus import Corpus
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
@@ -22,7 +23,7 @@ from softnce_ray.evaluation import ranks, reciprocal
 from softnce_ray.model import encode
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks, write_ranks
-from softnce_ray.training import TrainingError, TrainResult, epoch_batches, train
+from softnce_ray.training import TrainingError, TrainResult, train
 from softnce_ray.training_data import TrainingData
 
 BAG: dict[str, Any] = {
@@ -117,7 +118,7 @@ def test_training_pairs_are_those_of_each_language_one_after_another(data_of, tw
     for row in (0, 100, len(texts) - 1):
         assert data.train.queries.take(np.array([row])).ids.tolist() == data.tokenizer.encode(texts[row]).ids
     python = len(column(two_languages, "train", "query", ("python",)))
-    batches = list(epoch_batches(len(texts), 32, seed=1, epoch=1))
+    batches = list(random_batches(len(texts), 32, seed=1, epoch=1))
     assert all((rows < python).any() and (rows >= python).any() for rows in batches)
 
 
@@ -136,7 +137,7 @@ def test_the_same_query_or_code_in_two_languages_is_the_same(data_of, two_langua
     codes = [normalise_code(text) for text in column(two_languages, "train", "code")]
     rows = np.random.default_rng(0).permutation(len(queries))
     expected = [[queries[i] == queries[j] or codes[i] == codes[j] for j in rows] for i in rows]
-    np.testing.assert_array_equal(data.same(rows), expected)
+    np.testing.assert_array_equal(data.same(rows, rows), expected)
     assert 0 < len(set(queries)) < len(queries)  # each language alone has no duplicate
 
 

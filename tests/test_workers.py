@@ -34,13 +34,19 @@ ARMS: dict[str, dict[str, Any]] = {
         "symmetric": True,
         "mask_duplicates": True,
     },
+    "hard negatives of batches of a budget": {
+        "loss": {"name": "soft_infonce"},
+        "estimator": {"name": "bm25"},
+        "hard_negatives": {"name": "bm25_code", "count": 2, "depth": 5},
+        "training": {**SETTINGS["training"], "batch_tokens": 400, "length_buckets": 2},
+    },
     "kl": {"loss": {"name": "kl_regularised"}, "estimator": {"name": "bm25_code"}, "similarity": "dot"},
 }
 
 
 def config(arm: str, **training: Any) -> TrialConfig:
     settings = {**SETTINGS, **ARMS[arm]}
-    return TrialConfig.model_validate({**settings, "training": {**SETTINGS["training"], **training}})
+    return TrialConfig.model_validate({**settings, "training": {**settings["training"], **training}})
 
 
 def run(arm: str, corpus: Path, root: Path, workers: Workers) -> tuple[list[dict[str, float]], TrainResult]:

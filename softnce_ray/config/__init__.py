@@ -20,6 +20,7 @@ from softnce_ray.config.encoders import (
     Encoder,
     GraphCodeBERTEncoder,
     Inputs,
+    MiniLMEncoder,
     NetworkEncoder,
     TransformerEncoder,
     UniXcoderEncoder,
@@ -34,6 +35,7 @@ from softnce_ray.config.estimators import (
     TrainedEstimator,
     UniformEstimator,
 )
+from softnce_ray.config.hard_negatives import HardNegatives
 from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.losses import InfoNCE, Loss, SoftInfoNCE
 from softnce_ray.config.settings import Name, Settings, flatten, with_values
@@ -64,9 +66,11 @@ __all__ = [
     "Estimator",
     "Failures",
     "GraphCodeBERTEncoder",
+    "HardNegatives",
     "InfoNCE",
     "Inputs",
     "Loss",
+    "MiniLMEncoder",
     "MixEstimator",
     "Name",
     "NetworkEncoder",

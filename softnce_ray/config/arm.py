@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from softnce_ray.config.encoders import PUBLISHED_KINDS, PUBLISHED_LENGTHS, BagEncoder, Encoder
 from softnce_ray.config.estimators import BM25Estimator, Estimator, MixEstimator
+from softnce_ray.config.hard_negatives import HardNegatives
 from softnce_ray.config.languages import TrainingSet
 from softnce_ray.config.losses import (
     UNIT_VECTORS,
@@ -51,7 +52,7 @@ class TokenSettings(Settings):
 class TrainingSettings(Settings):
     """Optimisation. The learning rate rises linearly over `warmup` and falls linearly to zero."""
 
-    epochs: int = Field(3, ge=1, le=10_000)
+    epochs: int = Field(3, ge=0, le=10_000, description="0: the encoder is evaluated as it is")
     batch_size: int = Field(128, ge=2, le=1_000_000, description="pairs; a last short batch is left out")
     learning_rate: float = Field(0.01, gt=0, le=10)
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps")
@@ -60,6 +61,21 @@ class TrainingSettings(Settings):
     )
     max_gradient_norm: float = Field(1.0, gt=0)
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: autocast, float32 weights")
+
+    # Left out where they do nothing: identities are those that there were before there was anything of it.
+    batch_tokens: int | None = Field(
+        None,
+        ge=8,
+        exclude_if=lambda tokens: tokens is None,
+        description="tokens of queries and codes that a batch has at most, beside batch_size pairs; null: any number",
+    )
+    length_buckets: int = Field(
+        1,
+        ge=1,
+        le=100,
+        exclude_if=lambda buckets: buckets == 1,
+        description="groups of pairs of like length, each of which makes batches of its own",
+    )
 
 
 class ArmConfig(Settings):
@@ -74,6 +90,7 @@ class ArmConfig(Settings):
     loss: Loss = InfoNCE()
     estimator: Estimator | None = None
     training: TrainingSettings = TrainingSettings()
+    hard_negatives: HardNegatives | None = Field(None, exclude_if=lambda settings: settings is None)
 
     symmetric: bool = Field(False, description="also from code to query, the mean of both")
     mask_duplicates: bool = Field(
@@ -101,7 +118,15 @@ class ArmConfig(Settings):
         return self
 
     def _broken_laws(self) -> Iterator[tuple[str, str]]:
-        loss, size = self.loss, self.training.batch_size
+        loss, size = self.loss, self.smallest_batch
+        if size < 2:
+            yield (
+                "training.batch_tokens",
+                f"expected room for two of the longest pairs, {2 * self.longest_pair} tokens, got "
+                f"{self.training.batch_tokens}: raise it, or lower tokens.query_length or tokens.code_length",
+            )
+            return
+        which = "batch_size" if size == self.training.batch_size else "the smallest batch"
         if isinstance(loss, USES_ESTIMATOR) and self.estimator is None:
             yield (
                 "estimator",
@@ -116,7 +141,7 @@ class ArmConfig(Settings):
         if isinstance(loss, SoftInfoNCE) and not loss.resolved_beta > (even := loss.alpha / (size - 1)):
             yield (
                 "loss.alpha",
-                f"expected beta > alpha / (batch_size - 1), got beta {loss.resolved_beta:g} and "
+                f"expected beta > alpha / ({which} - 1), got beta {loss.resolved_beta:g} and "
                 f"{loss.alpha:g} / {size - 1} = {even:g}: likelier negatives would weigh "
                 "more; lower alpha, raise beta or the batch size",
             )
@@ -124,7 +149,7 @@ class ArmConfig(Settings):
         if most is not None and loss.k > most:  # type: ignore[union-attr]
             yield (
                 "loss.k",
-                f"expected k <= {most} with batch_size {size}, got {loss.k}: "  # type: ignore[union-attr]
+                f"expected k <= {most} with {which} {size}, got {loss.k}: "  # type: ignore[union-attr]
                 "lower k or raise the batch size",
             )
         if isinstance(loss, UNIT_VECTORS) and self.similarity != "cosine":
@@ -141,6 +166,17 @@ class ArmConfig(Settings):
                 "encoder bag has sparse updates and takes no weight decay: "
                 f"expected 0, got {self.training.weight_decay:g}",
             )
+
+    @property
+    def longest_pair(self) -> int:
+        """Places that a pair takes in the network at most."""
+        return self.tokens.query_length + self.tokens.code_length + (self.encoder.inputs.flow_length or 0)
+
+    @property
+    def smallest_batch(self) -> int:
+        """Pairs that a batch has at least."""
+        size, tokens = self.training.batch_size, self.training.batch_tokens
+        return size if tokens is None else min(size, tokens // self.longest_pair)
 
     @property
     def resolved_temperature(self) -> float:

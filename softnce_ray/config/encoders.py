@@ -111,10 +111,24 @@ class GraphCodeBERTEncoder(Settings):
         return Inputs(self.model, flow_length=self.flow_length)
 
 
+class MiniLMEncoder(Settings):
+    """all-MiniLM-L6-v2 (6 layers, width 384), a sentence encoder whose weights a Python package brings: no network is
+    needed. `[CLS] … [SEP]`, and the mean over all of these as the text's vector."""
+
+    pooling: ClassVar[Literal["mean"]] = "mean"
+    model: ClassVar[str] = "minilm"
+
+    kind: Literal["minilm"] = "minilm"
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.model)
+
+
 PublishedEncoder = CodeBERTEncoder | UniXcoderEncoder | GraphCodeBERTEncoder
 """Kinds with weights and inputs of their authors; another pooling is `kind: transformer` with their model."""
 
-NetworkEncoder = TransformerEncoder | PublishedEncoder
+NetworkEncoder = TransformerEncoder | MiniLMEncoder | PublishedEncoder
 """Kinds whose network is one of transformers."""
 
 Encoder = Annotated[BagEncoder | NetworkEncoder, Field(discriminator="kind")]

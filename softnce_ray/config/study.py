@@ -256,10 +256,10 @@ class StudyConfig(Settings):
                     f"expected 1 with a bag of embeddings (arm {name}), got {workers}: it trains in seconds, and its "
                     "gradients are larger than its work",
                 )
-            if arm.training.batch_size < workers:
+            if arm.smallest_batch < workers:
                 raise wrong(
                     "resources.workers",
-                    f"expected at most the batch size {arm.training.batch_size} of arm {name}, got {workers}",
+                    f"expected at most the batch size {arm.smallest_batch} of arm {name}, got {workers}",
                 )
         return self
 

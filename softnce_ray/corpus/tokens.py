@@ -27,6 +27,7 @@ from softnce_ray.corpus.graph_tokens import GRAPHS_VERSION, check_languages, gra
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.ragged import Graphs, Ragged
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.named import located
 from softnce_ray.storage import Location, shared_once
 
 TOKENS_VERSION = 3
@@ -75,7 +76,7 @@ class TokenStore:
 
 def token_key(corpus: Corpus, settings: TokenSettings, inputs: Inputs) -> str:
     """Name of the folder for this corpus and these settings; equal keys mean equal tokens."""
-    tokenizer = inputs.tokenizer
+    tokenizer = located(inputs.tokenizer) if inputs.tokenizer else None
     named = _folder_digest(Path(tokenizer)) if tokenizer and Path(tokenizer).is_dir() else tokenizer
     content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), named, inputs.special]
     # Without these, names are those that there were before there was a prefix or a graph.
@@ -284,7 +285,7 @@ def _named_tokenizer(name: str, prefix: str | None) -> Tokenizer:
 
     tokenizer, reason = None, ""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(located(name)).backend_tokenizer
     except (OSError, ValueError, ImportError, AttributeError) as error:  # AttributeError: it has none in Rust
         reason = (str(error).splitlines() or [""])[0]
     if tokenizer is None:  # raised here, for whoever tells of it looks at the causes first, which say less

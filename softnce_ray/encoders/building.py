@@ -12,6 +12,7 @@ from softnce_ray.config import (
     ArmConfig,
     BagEncoder,
     GraphCodeBERTEncoder,
+    MiniLMEncoder,
     TransformerEncoder,
     how_to_get,
 )
@@ -19,6 +20,7 @@ from softnce_ray.encoders.bag import Bag
 from softnce_ray.encoders.dual import DualEncoder
 from softnce_ray.encoders.transformer import PAD_ID, GraphTransformer, Transformer
 from softnce_ray.errors import UserError
+from softnce_ray.named import located
 
 
 class EncoderError(UserError, ValueError):
@@ -52,7 +54,7 @@ def build_encoder(config: ArmConfig, vocabulary: int, *, network: dict[str, Any]
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise EncoderError(f"encoder.pooling: {settings.model!r} has no pooler; possible: mean, first")
     pad_id = PAD_ID if model.config.pad_token_id is None else model.config.pad_token_id
-    if isinstance(settings, TransformerEncoder):
+    if isinstance(settings, TransformerEncoder | MiniLMEncoder):
         return DualEncoder(Transformer(model, settings.pooling, pad_id), config.similarity)
     if model.config.model_type != "roberta" or pad_id != PAD_ID:
         raise EncoderError(
@@ -83,7 +85,7 @@ def _named_model(config: ArmConfig, name: str, vocabulary: int) -> nn.Module:
 
     model, reason = None, ""
     try:
-        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+        model = AutoModel.from_pretrained(located(name), dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
     if model is None:  # raised here, for whoever tells of it looks at the causes first, which say less

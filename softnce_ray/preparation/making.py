@@ -1,4 +1,4 @@
-"""Makes what trials share: token ids, duplicates among several languages, and estimators."""
+"""Makes what trials share: token ids, duplicates among several languages, estimators and hard negatives."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from softnce_ray.config import (
     BM25CodeEstimator,
     BM25Estimator,
     Estimator,
+    HardNegatives,
     MixEstimator,
     SimCSEEstimator,
     TrainedEstimator,
@@ -27,14 +28,16 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, count_words, save_sparse, words
-from softnce_ray.named import model_content, sentence_model_problem
+from softnce_ray.hard_negatives import mine
+from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
-from softnce_ray.preparation.opening import Prepared
+from softnce_ray.preparation.opening import MINED_FILE, Prepared, open_estimator, training_groups
 from softnce_ray.preparation.vectors import Sources
 from softnce_ray.storage import Location, shared_once
 
 _ESTIMATORS_VERSION = 3
 _GROUPS_VERSION = 1
+_HARD_NEGATIVES_VERSION = 1
 
 
 def prepare(
@@ -46,7 +49,8 @@ def prepare(
     *,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Tokenise the corpus and prepare the estimators of an arm, unless `root`, a folder or URI, holds them already.
+    """Tokenise the corpus, prepare the estimators of an arm and mine its hard negatives, unless `root`, a folder or
+    URI, holds them already.
 
     Safe to call from several processes at once: one makes a folder, the others wait for it. Machines that share only an
     object store do not wait for one another: what two of them make at once is made twice.
@@ -69,7 +73,7 @@ def prepare(
     """
     corpus, languages, place = Corpus.open(corpus_folder), TrainingSet.of(language), Location.at(root)
     parts = _parts(config.estimator)
-    for key, part in parts:
+    for key, part in [*parts, *_miner(config)]:
         if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
             raise UserError(f"{key}.model: {problem}")
     tokens = prepare_tokens(corpus, config.tokens, place, config.encoder.inputs, progress=progress)
@@ -78,12 +82,17 @@ def prepare(
     shared = Prepared(str(place), f"tokens/{tokens.folder.name}", {}, groups)
     sources = Sources(config, corpus, languages, shared, device)
     made: dict[str, str] = {part.name: _prepare_estimator(key, part, sources) for key, part in parts}
-    return replace(shared, estimators=made)
+    mined = None
+    if config.hard_negatives is not None:
+        mined = _prepare_hard_negatives(config.hard_negatives, sources)
+    return replace(shared, estimators=made, hard_negatives=mined)
 
 
 def learns(config: ArmConfig) -> bool:
     """Whether preparing an arm runs a network, and not only counts words."""
-    return any(isinstance(part, SimCSEEstimator | TrainedEstimator) for _, part in _parts(config.estimator))
+    return any(
+        isinstance(part, SimCSEEstimator | TrainedEstimator) for _, part in [*_parts(config.estimator), *_miner(config)]
+    )
 
 
 def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> str:
@@ -108,8 +117,38 @@ def _parts(settings: Estimator | None) -> list[tuple[str, Estimator]]:
     return [("estimator", settings)]
 
 
+def _miner(config: ArmConfig) -> list[tuple[str, Estimator]]:
+    """What an arm's hard negatives are mined with."""
+    return [] if config.hard_negatives is None else [("hard_negatives", config.hard_negatives.ranking)]
+
+
+def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> str:
+    """The name of the folder of the pairs that were mined."""
+    ranking = settings.ranking
+    ranked_by = _prepare_estimator("hard_negatives", ranking, sources)
+    content = [_HARD_NEGATIVES_VERSION, ranked_by, settings.depth, settings.skip]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def make(folder: Path) -> None:
+        counts_words = isinstance(ranking, BM25CodeEstimator)
+        mined = mine(
+            open_estimator(ranking, sources.shared.folder(ranked_by)),
+            training_groups(sources.shared, sources.languages),
+            depth=settings.depth,
+            skip=settings.skip,
+            least=0.0 if counts_words else None,  # 0: not one word in common
+        )
+        np.save(folder / MINED_FILE, mined)
+
+    name = f"hard_negatives/{digest}"
+    shared_once(Location(sources.shared.root), name, make)
+    return name
+
+
 def _named_model(settings: Estimator) -> str | None:
-    return settings.model if isinstance(settings, SimCSEEstimator | TrainedEstimator) else None
+    """Where the model lies that an estimator names."""
+    model = settings.model if isinstance(settings, SimCSEEstimator | TrainedEstimator) else None
+    return located(model) if model else None
 
 
 def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
@@ -161,11 +200,11 @@ def _make_estimator(key: str, settings: Estimator, sources: Sources, folder: Pat
             codes = map(words, sources.texts("code"))
             _fit(asked(), codes, settings.k1, settings.b, settings.epsilon).save(folder)
         case SimCSEEstimator(model=str(model)):
-            vectors.write_named_sentences(f"{key}.model", model, sources, folder)
+            vectors.write_named_sentences(f"{key}.model", located(model), sources, folder)
         case SimCSEEstimator():
             vectors.write_sentences(settings, sources, folder)
         case TrainedEstimator(model=str(model)):
-            vectors.write_named_encoder(f"{key}.model", model, sources, folder)
+            vectors.write_named_encoder(f"{key}.model", located(model), sources, folder)
         case TrainedEstimator():
             vectors.write_trained(settings, sources, folder)
         case _:

@@ -25,17 +25,21 @@ from softnce_ray.estimators import Estimator as Estimates
 from softnce_ray.storage import Location, shared_once
 from softnce_ray.training_data import EvaluationData, PairTexts, TrainingData
 
+MINED_FILE = "rows.npy"
+"""In the folder of hard negatives: rows of training pairs, see `hard_negatives.mine`."""
+
 
 @dataclass(frozen=True)
 class Prepared:
     """What an arm needs in a language or training set: names of folders below `root`, a path or URI that all machines
     have in common. They are the token ids, what each estimator that its loss needs has stored, and where it is trained
-    on several languages, which pairs are duplicates among all of them."""
+    on several languages, which pairs are duplicates among all of them, and the hard negatives, where there are any."""
 
     root: str
     tokens: str
     estimators: dict[str, str]
     groups: str | None = None
+    hard_negatives: str | None = None
 
     def folder(self, name: str) -> Path:
         """One of them on this machine, which fetches it when it first asks.
@@ -60,8 +64,9 @@ def open_data(prepared: Prepared, config: ArmConfig, language: str | TrainingSet
             for each in languages.test
         },
         tokenizer=tokens.tokenizer,
-        groups=_groups(prepared, tokens, languages),
+        groups=training_groups(prepared, languages),
         estimator=_open_estimator(config.estimator, prepared),
+        hard_negatives=_hard_negatives(prepared),
     )
 
 
@@ -71,10 +76,16 @@ def training_tokens(tokens: TokenStore, languages: TrainingSet, side: str) -> Ra
     return parts[0] if len(parts) == 1 else concatenate(parts)
 
 
-def _groups(prepared: Prepared, tokens: TokenStore, languages: TrainingSet) -> np.ndarray:
-    """See `TrainingData`."""
+def _hard_negatives(prepared: Prepared) -> np.ndarray | None:
+    if prepared.hard_negatives is None:
+        return None
+    return np.load(prepared.folder(prepared.hard_negatives) / MINED_FILE, mmap_mode="r")
+
+
+def training_groups(prepared: Prepared, languages: TrainingSet) -> np.ndarray:
+    """See `TrainingData.groups`."""
     if len(languages.train) == 1:
-        return tokens.groups(languages.train[0])
+        return TokenStore(prepared.folder(prepared.tokens)).groups(languages.train[0])
     if prepared.groups is None:
         raise ValueError(f"expected what was prepared for {', '.join(languages.train)} together, got one language's")
     return np.load(prepared.folder(prepared.groups) / "groups.npy", mmap_mode="r")
@@ -109,7 +120,7 @@ def partners(corpus: Corpus, language: str) -> dict[str, tuple[np.ndarray, ...]]
 
 def _open_estimator(settings: Estimator | None, prepared: Prepared) -> Estimates | None:
     def opened(part: Estimator) -> Estimates:
-        return _open(part, prepared.folder(prepared.estimators[part.name]))
+        return open_estimator(part, prepared.folder(prepared.estimators[part.name]))
 
     match settings:
         case None:
@@ -121,7 +132,8 @@ def _open_estimator(settings: Estimator | None, prepared: Prepared) -> Estimates
             return opened(settings)
 
 
-def _open(settings: Estimator, folder: Path) -> Estimates:
+def open_estimator(settings: Estimator, folder: Path) -> Estimates:
+    """An estimator, of no several parts, from what was stored for it."""
     match settings:
         case UniformEstimator():
             return Uniform()

@@ -68,10 +68,17 @@ class Sources:
 
 
 def infonce_trial(settings: TrainedEstimator, arm: ArmConfig, languages: TrainingSet) -> TrialConfig:
-    """The run that trains a `trained` estimator: the arm's own settings with InfoNCE."""
+    """The run that trains a `trained` estimator: the arm's own settings with InfoNCE, without hard negatives."""
     plain = arm.model_dump(include=set(ArmConfig.model_fields))
     return TrialConfig.model_validate(
-        {**plain, "loss": InfoNCE(), "estimator": None, **trial_languages(languages), "seed": settings.seed}
+        {
+            **plain,
+            "loss": InfoNCE(),
+            "estimator": None,
+            "hard_negatives": None,
+            **trial_languages(languages),
+            "seed": settings.seed,
+        }
     )
 
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, load_export
-from softnce_ray.named import EXPORT_SETTINGS, model_content, sentence_model_problem
+from softnce_ray.named import EXPORT_SETTINGS, located, model_content, sentence_model_problem
 
 CHUNK = 2_000
 """Texts that are encoded between two steps of a progress display."""
@@ -54,7 +54,7 @@ class Embedder:
 
 
 def open_embedder(model: str | Path) -> Embedder:
-    """The model in a folder.
+    """The model in a folder, or one that a package brings: `minilm`.
 
     An export of this system cuts queries and functions where its training cut them. Any other folder is read by
     sentence-transformers, with the model's own length and prompts and, unless it says `dot`, the cosine; of a folder
@@ -62,8 +62,9 @@ def open_embedder(model: str | Path) -> Embedder:
 
     Raises:
       ExportError: there is no such folder, or what is in it cannot be loaded.
+      UserError: the package of a named model is not installed.
     """
-    folder = Path(model)
+    folder = Path(model) if Path(model).is_dir() else Path(located(str(model)))
     if not folder.is_dir():
         for each in (folder.parent, folder):  # a process may have died while it replaced it
             recover(each)

@@ -335,6 +335,8 @@ def _batch_problems(study: StudyConfig, arm: str, pairs: dict[str, int]) -> Iter
     The arm is not named: its key says it, and what several have from `defaults` is then said once.
     """
     path = "training.batch_size"
+    if study.arms[arm].training.batch_tokens is not None:  # then it is only the most that a batch may have
+        return
     space = study.space(arm).get(path)
     places: list[tuple[float, Key]] = []
     if space is not None:

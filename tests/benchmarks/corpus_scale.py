@@ -104,8 +104,8 @@ def step(name: str, source: str, folder: Path, number: int) -> float:
         prepare_tokens(Corpus.open(corpus), TokenSettings(), folder / "tokens")
         return time.perf_counter() - started
 
+    from softnce_ray.batching import random_batches
     from softnce_ray.preparation import open_data, prepare
-    from softnce_ray.training import epoch_batches
 
     estimators = {"bm25 queries": BM25Estimator(), "bm25 codes": BM25CodeEstimator(), "epoch start": BM25Estimator()}
     arm = ArmConfig.model_validate({"loss": {"name": "soft_infonce"}, "estimator": estimators[name].model_dump()})
@@ -114,10 +114,10 @@ def step(name: str, source: str, folder: Path, number: int) -> float:
     if name != "epoch start":
         return time.perf_counter() - started
     data = open_data(prepared, arm, "python")
-    for rows in islice(epoch_batches(len(data.train.queries), 64, 0, 1), 500):
+    for rows in islice(random_batches(len(data.train.queries), 64, 0, 1), 500):
         data.train.queries.take(rows)
         data.train.codes.take(rows)
-        data.same(rows)
+        data.same(rows, rows)
         assert data.estimator is not None
         data.estimator.similarity(rows)
     return time.perf_counter() - started

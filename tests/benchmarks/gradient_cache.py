@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from softnce_ray.batching import random_batches
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder
 from softnce_ray.objective import prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.training import _step, epoch_batches
+from softnce_ray.training import _step
 from softnce_ray.workers import ALONE
 
 ROWS: tuple[tuple[int, int | None], ...] = ((32, None), (128, None), (1024, 128), (1024, 32), (1024, None))
@@ -54,9 +55,9 @@ def measure(corpus: str, root: str, batch_size: int, chunk_size: int | None) -> 
     data = open_data(prepare(settings, corpus, "python", root), settings, "python")
     encoder = build_encoder(settings, data.tokenizer.get_vocab_size())
     optimisers = build_optimisers(encoder, settings.training)
-    batches = islice(cycle(epoch_batches(len(data.train.queries), batch_size, 0, 1)), STEPS)
+    batches = islice(cycle(random_batches(len(data.train.queries), batch_size, 0, 1)), STEPS)
     before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
-    for batch in prepared(batches, settings, data):
+    for batch in prepared(((rows, rows) for rows in batches), settings, data):
         started = time.perf_counter()
         _step(encoder, optimisers, 1e-3, batch, settings, data, "cpu", ALONE, chunk_size)
         seconds.append(time.perf_counter() - started)

@@ -21,12 +21,13 @@ from typing import Any
 
 import torch
 
+from softnce_ray.batching import random_batches
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder
 from softnce_ray.objective import prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.training import _step, epoch_batches
+from softnce_ray.training import _step
 from softnce_ray.workers import ALONE
 
 TURNS = 25
@@ -59,10 +60,11 @@ def block(config: TrialConfig, corpus: str, root: Path, steps: int) -> Callable[
     torch.manual_seed(0)
     encoder = build_encoder(config, data.tokenizer.get_vocab_size())
     optimisers = build_optimisers(encoder, config.training)
-    batches = list(epoch_batches(len(data.train.queries), config.training.batch_size, 0, 1))
+    batches = list(random_batches(len(data.train.queries), config.training.batch_size, 0, 1))
 
     def run(turn: int) -> float:
-        chosen = (batches[number % len(batches)] for number in range(turn * steps, (turn + 1) * steps))
+        rows = (batches[number % len(batches)] for number in range(turn * steps, (turn + 1) * steps))
+        chosen = ((each, each) for each in rows)
         started = time.process_time()
         for batch in prepared(chosen, config, data):
             _step(encoder, optimisers, 1e-3, batch, config, data, "cpu", ALONE, None)

@@ -18,6 +18,7 @@ from softnce_ray.config import (
     TransformerEncoder,
 )
 from softnce_ray.corpus.store import Manifest
+from softnce_ray.named import located
 
 WORKER = 600_000_000
 """Bytes of a worker's process with its libraries, before any model."""
@@ -111,8 +112,8 @@ def stored_parameters(model: str) -> int | None:
 
 
 def _model_folder(model: str) -> Path | None:
-    if Path(model).is_dir():
-        return Path(model)
+    if (folder := Path(located(model))).is_dir():
+        return folder
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -150,7 +151,8 @@ def _arrays(study: StudyConfig, arm: ArmConfig, width: int, manifest: Manifest) 
         ),
         default=0,
     )
-    return _FLOAT * (2 * texts * width + 8 * arm.training.batch_size**2)
+    codes = arm.training.batch_size * (1 + (arm.hard_negatives.count if arm.hard_negatives else 0))
+    return _FLOAT * (2 * texts * width + 8 * arm.training.batch_size * codes)
 
 
 def _tokens(study: StudyConfig, manifest: Manifest) -> int:
