@@ -112,6 +112,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_is_a_line_and_the_study_goes_on_when_there_is_room(
     plain_study, small_disk, empty_store
 ) -> None:

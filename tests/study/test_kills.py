@@ -21,6 +21,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_study_whose_server_worker_and_driver_are_killed_ends_with_the_same_runs_and_numbers(made: Bench) -> None:
     # The driver dies while MLflow is away: what it had not sent yet must be on disk.

@@ -363,6 +363,7 @@ def test_a_session_of_our_own_starts_also_where_ray_was_imported_before(tmp_path
     assert done.stdout == "True 5\n", done.stderr
 
 
+@pytest.mark.long
 def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_path) -> None:
     """Ray takes SIGTERM for itself when it starts; clusters and schedulers send it."""
     study = plain_study(arms={"infonce": {"training": {"epochs": 500, "batch_size": 16}}}, seeds=[1])
