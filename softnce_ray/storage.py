@@ -129,6 +129,7 @@ def local(place: str | Path, option: str, otherwise: str) -> Path:
     if not text:
         raise StorageError(f"{option}: expected a path, got an empty text: give one")
     if is_uri(text) or _HALF_URI.match(text):
+        text = _HALF_URI.sub(r"\1://", text)  # as it was given, before it was a `Path`
         raise StorageError(f"{option}: expected a path on this machine, got {text}: {otherwise}")
     path = Path(text)
     if not (above := nearest(path)).is_dir():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softnce_ray.errors import UserError
-from softnce_ray.storage import Location
+from softnce_ray.storage import Location, local
 
 DEFAULT_FOLDER = "softnce_runs"
 
@@ -50,11 +50,13 @@ class Store:
         SQLite database in the folder; the environment's `SOFTNCE_STORAGE` or the folder.
 
         Raises:
-          StorageError: a storage with a password in its address.
+          StorageError: a folder that is an address or lies below a file, or a storage with a password in its address.
         """
         if isinstance(folder, Store):
             return folder
-        root = Path(folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER).absolute()
+        place = folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER
+        root = local(place, "--store", "give a folder; what machines share without a common disk goes to --storage")
+        root = root.absolute()
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
         shared = storage or os.environ.get("SOFTNCE_STORAGE")
         return Store(root, uri, str(Location.at(shared)) if shared else None)

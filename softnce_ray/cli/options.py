@@ -15,18 +15,10 @@ if TYPE_CHECKING:
     from softnce_ray.store import Store
 
 
-def _store_folder(text: str) -> Path:
-    from softnce_ray.storage import local
-
-    return local(text, "--store", "give a folder; what machines share without a common disk goes to --storage")
-
-
 StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        parser=_store_folder,
-        metavar="DIR",
         help="Folder of runs, searches and checkpoints (default: $SOFTNCE_STORE or softnce_runs)",
     ),
 ]
@@ -70,11 +62,9 @@ StudyName = Annotated[
 
 
 def store_at(folder: Path | None, tracking_uri: str | None, storage: str | None = None) -> Store:
-    """The store that the options, or else the environment, name."""
+    """The store that the options name."""
     from softnce_ray.store import Store
 
-    if folder is None and (named := os.environ.get("SOFTNCE_STORE")):
-        folder = _store_folder(named)
     return Store.at(folder, tracking_uri, storage)
 
 

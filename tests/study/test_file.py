@@ -61,7 +61,7 @@ MISTAKES = [
     ("arms:\n  infonce:\n    trainin: {}\n", "f.yaml:7: arms.infonce.trainin: unknown key; did you mean 'training'?"),
     (
         "arms:\n  infonce:\n    training:\n      epoch: 3\n",
-        "f.yaml:8: arms.infonce.training.epoch: unknown key; did you mean 'epochs'? possible: batch_size, epochs,",
+        "f.yaml:8: arms.infonce.training.epoch: unknown key; did you mean 'epochs'? possible: batch_size, batch_tokens, epochs,",
     ),
     (
         "arms:\n  infonce:\n    encoder: {kind: bag, widht: 3}\n",
@@ -104,7 +104,7 @@ MISTAKES = [
         "arms:\n  infonce: {training: {epochs: many}}\n",
         "f.yaml:6: arms.infonce.training.epochs: input should be a valid",
     ),
-    ("arms:\n  infonce: {training: {epochs: 0}}\n", "f.yaml:6: arms.infonce.training.epochs: input should be greater"),
+    ("arms:\n  infonce: {training: {epochs: -1}}\n", "f.yaml:6: arms.infonce.training.epochs: input should be greater"),
     ("arms:\n  infonce: {temperature: .nan}\n", "f.yaml:6: arms.infonce.temperature: input should be a finite number"),
     (
         "arms:\n  infonce: {}\n  soft:\n    loss: {name: soft_infonce}\n",
