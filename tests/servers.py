@@ -466,6 +466,70 @@ class FaultyProxy:
             request.reply(answer.status, list(_kept(answer.getheaders()).items()), content)
 
 
+class Wire:
+    """Connections to a server on loopback, byte by byte, which can be cut; a context manager. For clients whose
+    requests a proxy of HTTP would change, such as those of object stores.
+
+    Attributes:
+      uri: its address, the same all the time.
+    """
+
+    def __init__(self, target_uri: str) -> None:
+        self._target = urlsplit(target_uri).port
+        self._open: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+        self._port = free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.mend()
+
+    def cut(self) -> None:
+        """Cut all connections, and refuse new ones."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # or the thread that accepts would take one more
+            listener.close()
+        self._end()
+
+    def mend(self) -> None:
+        """Take connections again."""
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self._port), backlog=64)
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+    def _end(self) -> None:
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+                if self._listener is not listener:
+                    self._end()
+
+    @staticmethod
+    def _pass(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
 class _Server(ThreadingHTTPServer):
     proxy: FaultyProxy
     daemon_threads = False  # so that closing waits for them

@@ -188,11 +188,11 @@ def test_every_trial_without_a_result_is_named():
     ]
     report = build(study(*trials))
     row = row_of(report, "soft")
-    assert (row.seeds_done, row.failures, row.spread) == (1, 2, None)
+    assert (row.seeds_done, row.failures, row.stopped, row.spread) == (1, 1, 1, None)
     assert row.mean and row.mean.seeds == 1
     for text in (to_markdown(report), terminal(report)):
         assert "soft, python: failed, seed 2 (run soft-python-2): CUDA out of memory" in text
-        assert "soft, python: killed, seed 3 (run soft-python-3): no reason recorded" in text
+        assert "soft, python: stopped, seed 3 (run soft-python-3): the next launch goes on with it" in text
         assert "soft, python: unusable, seed 9 (run odd): the study does not ask for this seed" in text
         assert "same, python: missing, seed 3: never started" in text
         assert "infonce, python: search trial failed, seed 7 (run probe): nan loss" in text
@@ -217,6 +217,13 @@ def test_a_failure_that_was_repeated_is_still_counted():
     assert "node lost; finished in run infonce-python-1" in to_markdown(report)
 
 
+def test_a_trial_that_was_stopped_and_run_again_is_named_with_the_run_that_finished():
+    stopped = trial("infonce", 1, run_id="first", status="KILLED", reciprocal_ranks={})
+    report = build(study(stopped, *complete()))
+    assert [(row.failures, row.stopped) for row in report.rows if row.arm == "infonce"] == [(0, 1)]
+    assert "infonce, python: stopped, seed 1 (run first): finished in run infonce-python-1" in to_markdown(report)
+
+
 def test_finished_without_ranks_is_unusable():
     report = build(study(*complete()), split="valid")
     assert all(row.mean is None for row in report.rows)
@@ -238,7 +245,7 @@ def test_running_study_says_so():
     text = to_markdown(report)
     assert "infonce, python: running, seed 2 (run infonce-python-2)\n" in text
     assert "missing, seed 3: not started yet" in text
-    assert build(study(*complete(), status="KILLED")).title.startswith("quickstart (killed: 9 of 9")
+    assert build(study(*complete(), status="KILLED")).title.startswith("quickstart (stopped: 9 of 9")
 
 
 def test_no_finished_trial_is_a_report():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import datetime
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from softnce_ray.cli.options import MaxConcurrentOption
+from softnce_ray.cli.telling import tell
 
 if TYPE_CHECKING:
     from softnce_ray.study.jobs import Job, Jobs, Progress, Submission
@@ -25,7 +29,6 @@ AddressOption = Annotated[
 ]
 JobName = Annotated[str, typer.Argument(metavar="JOB|STUDY", help="A job's id, or a study: its latest job.")]
 
-_INTERRUPTED = 130
 _NOT_FOUND = 127
 
 
@@ -54,10 +57,7 @@ def submit(
             "there)",
         ),
     ] = None,
-    max_concurrent: Annotated[
-        int | None,
-        typer.Option("--max-concurrent", min=1, help="Trials at once, so that studies share the cluster."),
-    ] = None,
+    max_concurrent: MaxConcurrentOption = None,
     with_package: Annotated[
         bool, typer.Option("--with-package", help="Send this version of softnce-ray too, for a cluster with another.")
     ] = False,
@@ -82,14 +82,14 @@ def submit(
         with_package=with_package,
     )
     jobs = Jobs(where)
-    _tell([*made.notes, *jobs.notes])
+    tell([*made.notes, *jobs.notes])
     if dry_run:
         refuse_second(jobs, jobs.all(), made.study)
         _print_submission(made)
         return
     name = send(jobs, made)
     option = "" if address is None else f" --address {shlex.quote(jobs.shown)}"
-    _tell([f"{made.study} was sent as job {name}; it goes on when this terminal is closed"])
+    tell([f"{made.study} was sent as job {name}; it goes on when this terminal is closed"])
     begun: list[str] = []
 
     def each(line: str) -> bool:
@@ -101,12 +101,12 @@ def submit(
 
     job = _followed(jobs, name, each, option)
     if not begun and not job.active and job.state != "SUCCEEDED":
-        _tell(_why(job))
+        tell(_why(job))
         raise typer.Exit(job.status)
     if not begun:  # nothing was left to do
         _sent(name, option)
     if follow:
-        _tell([f"{name}: {job.state}"])
+        tell([f"{name}: {job.state}"])
         raise typer.Exit(job.status)
 
 
@@ -129,7 +129,7 @@ def status(
         jobs.job(job)  # or there is none
         found = [each for each in found if job in (each.id, each.study)]
     if not found:
-        _tell([f"no study was submitted to {jobs.shown} yet"])
+        tell([f"no study was submitted to {jobs.shown} yet"])
         return
     latest = {each.study: each.id for each in found}
     with ThreadPoolExecutor(8) as pool:
@@ -162,7 +162,7 @@ def logs(
         return False
 
     ended = _followed(jobs, found.id, each, "" if address is None else f" --address {shlex.quote(jobs.shown)}")
-    _tell([f"{ended.id}: {ended.state}", *(_why(ended) if ended.state == "FAILED" else ())])
+    tell([f"{ended.id}: {ended.state}", *(_why(ended) if ended.state == "FAILED" else ())])
     raise typer.Exit(ended.status)
 
 
@@ -173,28 +173,29 @@ def stop(job: JobName, address: AddressOption = None) -> None:
     jobs = Jobs(address)
     found = jobs.job(job)
     if not found.active:
-        _tell([f"{found.id} has ended already: {found.state}"])
+        tell([f"{found.id} has ended already: {found.state}"])
         return
     jobs.stop(found.id)
-    _tell([f"{found.id}: stopping after the last checkpoints"])
+    tell([f"{found.id}: stopping after the last checkpoints"])
     ended = _followed(jobs, found.id, lambda line: False, "", doing="is stopping")
-    _tell([f"{ended.id}: {ended.state}; go on with  softnce-ray submit  and the same study file"])
+    tell([f"{ended.id}: {ended.state}; go on with  softnce-ray submit  and the same study file"])
 
 
 def _followed(jobs: Jobs, name: str, each: Callable[[str], bool], option: str, doing: str = "goes on") -> Job:
     """Follow a job; a connection that is lost for good, or Ctrl-C, does not end it."""
     from softnce_ray.study.jobs import follow
+    from softnce_ray.study.signals import exit_status
 
     try:
-        return follow(jobs, name, each, trouble=lambda text: _tell([text]))
+        return follow(jobs, name, each, trouble=lambda text: tell([text]))
     except KeyboardInterrupt:
-        _tell([f"{name} {doing}: softnce-ray logs {name} --follow{option}"])
-        raise typer.Exit(_INTERRUPTED) from None
+        tell([f"{name} {doing}: softnce-ray logs {name} --follow{option}"])
+        raise typer.Exit(exit_status(signal.SIGINT)) from None
 
 
 def _sent(name: str, option: str) -> None:
     print(name, flush=True)
-    _tell([f"see  softnce-ray {verb}{option}" for verb in (f"logs {name} --follow", "status", f"stop {name}")])
+    tell([f"see  softnce-ray {verb}{option}" for verb in (f"logs {name} --follow", "status", f"stop {name}")])
 
 
 def _why(job: Job) -> list[str]:
@@ -204,9 +205,13 @@ def _why(job: Job) -> list[str]:
             f"{job.id}: the cluster's head has no softnce-ray on its PATH: install it there, or send it with "
             "--with-package"
         ]
-    if job.exit_code is None and job.message:  # it never started
-        return [f"{job.id}: {job.state}: {[line for line in job.message.splitlines() if line.strip()][-1].strip()}"]
-    return [f"{job.id}: {job.state}, exit status {job.status}"]
+    return [f"{job.id}: {job.state}, {_end(job)}"]
+
+
+def _end(job: Job) -> str:
+    """How a job ended, as far as Ray knows."""
+    said = [line.strip() for line in job.message.splitlines() if line.strip()]
+    return said[-1] if job.exit_code is None and said else f"exit status {job.status}"
 
 
 def _print_submission(made: Submission) -> None:
@@ -234,7 +239,8 @@ def _row(job: Job, progress: Progress) -> list[str]:
     at = job.started if job.active else job.ended
     since = "" if at is None else datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     counts = ["" if count is None else str(count) for count in (progress.done, progress.total)]
-    return [job.id, job.study, job.state, since, *counts, progress.last]
+    last = progress.last or (_end(job) if job.state == "FAILED" else "")
+    return [job.id, job.study, job.state, since, *counts, last]
 
 
 def _table(rows: list[list[str]]) -> None:
@@ -246,8 +252,3 @@ def _table(rows: list[list[str]]) -> None:
             cell.rjust(width) if cell.isdigit() else cell.ljust(width) for cell, width in zip(row, widths, strict=True)
         ]
         print("  ".join(cells)[: shutil.get_terminal_size().columns].rstrip())
-
-
-def _tell(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"softnce-ray: {line}", file=sys.stderr, flush=True)

@@ -82,3 +82,8 @@ def on_cluster(address: str | None) -> None:
             f"softnce-ray submit STUDY.yaml --address {address} sends a study there"
         )
     os.environ["RAY_ADDRESS"] = address
+
+
+MaxConcurrentOption = Annotated[
+    int | None, typer.Option("--max-concurrent", min=1, help="Trials at once, so that studies share a cluster.")
+]

@@ -13,6 +13,7 @@ import typer
 
 from softnce_ray.cli.options import (
     AddressOption,
+    MaxConcurrentOption,
     StorageOption,
     StoreOption,
     StudyName,
@@ -20,10 +21,9 @@ from softnce_ray.cli.options import (
     on_cluster,
     store_at,
 )
+from softnce_ray.cli.telling import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from softnce_ray.config import StudyConfig
     from softnce_ray.store import Store
 
@@ -35,17 +35,14 @@ def launch(
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
-    max_concurrent: Annotated[
-        int | None,
-        typer.Option("--max-concurrent", min=1, help="Trials at once, so that studies share a cluster."),
-    ] = None,
+    max_concurrent: MaxConcurrentOption = None,
 ) -> None:
     """Run what is missing of a study. Launching again after an interrupt goes on."""
     from softnce_ray.study.file import load_study
 
     on_cluster(address)
     if not dry_run and (client := os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
-        _attached(study, client, store, storage, tracking_uri, max_concurrent)
+        _launch_through_client(study, client, store, storage, tracking_uri, max_concurrent)
     config = load_study(study)
     if max_concurrent is not None:
         resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
@@ -115,9 +112,9 @@ def sync(
     from softnce_ray.study.summary import sync as run
 
     unsent = run(store_at(store, tracking_uri, storage), study)
-    _tell(unsent.problems + unsent.refused)
+    tell(unsent.problems + unsent.refused)
     if unsent:
-        _tell([f"{unsent.records} records of {study} still wait: try again when MLflow can be reached"])
+        tell([f"{unsent.records} records of {study} still wait: try again when MLflow can be reached"])
         raise typer.Exit(1)
     print(f"{study}: MLflow has everything")
 
@@ -133,18 +130,19 @@ def schema() -> None:
 
 def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: str | None) -> None:
     """Run a study, say what came of it and what can be done next."""
+    from softnce_ray.study import again
     from softnce_ray.study.run import launch as run
     from softnce_ray.study.signals import exit_status
 
     done = run(config, store=place)
     name, where = config.study, _options(store, tracking_uri)
-    again = f"softnce-ray resume {name}{where}"
-    _tell((*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)))
+    more = again.command(name, where)
+    tell((*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)))
     if done.waiting or not done.summed_up:
-        _tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
+        tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
     if done.interrupted:
         print(f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
-        print(f"interrupted: go on with  {again}", file=sys.stderr)
+        print(f"interrupted: go on with  {more}", file=sys.stderr)
         raise typer.Exit(exit_status(done.signal or signal.SIGINT))
     if done.ran == 0 and not (done.failed or done.problems):
         print(f"{name}: nothing to do: all {done.already_done} trials are there")
@@ -153,12 +151,12 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     ui = f"  and  softnce-ray ui{where}" if tracking_uri is None else ""
     print(f"see  softnce-ray report {name}{where}{ui}")
     if done.failed or done.problems:
-        print(f"softnce-ray: not all is done; try what failed again with  {again}", file=sys.stderr)
+        print(f"softnce-ray: not all is done; try what failed again with  {more}", file=sys.stderr)
     if done.failed or done.problems or done.unsent or done.waiting:
         raise typer.Exit(1)
 
 
-def _attached(
+def _launch_through_client(
     study: Path,
     address: str,
     store: Path | None,
@@ -169,14 +167,14 @@ def _attached(
     """Launch through Ray Client: the driver is the cluster's."""
     from softnce_ray.study.cluster import connected
     from softnce_ray.study.jobs import submission
-    from softnce_ray.study.jobs.attached import run_attached
     from softnce_ray.study.jobs.checking import environment_with
+    from softnce_ray.study.through_client import launch_through_client
 
     environment = environment_with(None if store is None else str(store), tracking_uri, storage)
     made = submission(study, address, environment, max_concurrent=max_concurrent)
-    _tell(made.notes)
+    tell(made.notes)
     with connected():
-        status = run_attached(made, lambda line: print(line, file=sys.stderr, flush=True))
+        status = launch_through_client(made, lambda line: print(line, file=sys.stderr, flush=True))
     raise typer.Exit(status)
 
 
@@ -197,8 +195,3 @@ def _options(store: Path | None, tracking_uri: str | None) -> str:
         for option, value in (("--store", store), ("--tracking-uri", tracking_uri))
         if value is not None
     )
-
-
-def _tell(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"softnce-ray: {line}", file=sys.stderr)

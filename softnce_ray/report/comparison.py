@@ -116,10 +116,8 @@ def build_report(
                     p_holm=compared.p_holm if compared else None,
                     is_best=compared is not None and compared.p_best is None and len(finished) > 1,
                     ties_best=compared is not None and (compared.p_best or 0.0) >= 1 - level,
-                    failures=sum(
-                        t.status in ("FAILED", "KILLED") and t.arm == each.arm and t.language in names
-                        for t in results.trials
-                    ),
+                    failures=_count(results, "FAILED", each.arm, names),
+                    stopped=_count(results, "KILLED", each.arm, names),
                     settings={} if single is None else settings.get((each.arm, names[0]), {}),
                     metrics={} if single is None else _mean_metrics(each.cells[0], single),
                 )
@@ -151,6 +149,10 @@ def build_report(
         notes=notes_on(rows, baseline, results),
     )
     return replace(report, paper=beside_paper(report)) if versus_paper else report
+
+
+def _count(results: StudyResults, status: str, arm: str, languages: Sequence[str]) -> int:
+    return sum((t.status, t.arm) == (status, arm) and t.language in languages for t in results.trials)
 
 
 def _counts(results: StudyResults) -> dict[str, dict[str, int]]:

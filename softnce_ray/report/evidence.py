@@ -59,7 +59,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Searched:
-    """A trial of a search: `state` is finished, stopped early, failed, killed or running; `value` its best validation
+    """A trial of a search: `state` is finished, stopped early, failed, stopped or running; `value` its best validation
     MRR, None before the first epoch."""
 
     run_id: str

@@ -11,7 +11,7 @@ import yaml
 
 from softnce_ray.distributions import Distributions, together
 from softnce_ray.ranks_file import place
-from softnce_ray.report.cells import Cells, finished_cells, measured_by, tables_of, values_of
+from softnce_ray.report.cells import Cells, finished_cells, measured_by, state_of, tables_of, values_of
 from softnce_ray.report.evidence import (
     DIAGNOSTICS,
     CellSearch,
@@ -226,7 +226,7 @@ def _searches(
 
 
 def _searched(trial: TrialResult, keys: Sequence[str], stopped: frozenset[str]) -> Searched:
-    state = "stopped early" if trial.run_id in stopped else trial.status.lower()
+    state = "stopped early" if trial.run_id in stopped else state_of(trial.status)
     value = trial.metrics.get("best_valid_mrr")
     settings = {key: trial.settings[key] for key in keys if key in trial.settings}
     return Searched(trial.run_id, state, value if value is not None and np.isfinite(value) else None, settings)

@@ -7,6 +7,7 @@ from html import escape
 from importlib.resources import files
 
 from softnce_ray.report import plots_arms, svg
+from softnce_ray.report.cells import state_of
 from softnce_ray.report.evidence import Evidence
 from softnce_ray.report.html_evidence import (
     costs_part,
@@ -102,7 +103,7 @@ def _state(report: Report) -> str:
     for phase in ("confirm", "search"):
         counts = report.counts.get(phase, {})
         if counts:
-            states = ", ".join(f"{n} {status.lower()}" for status, n in sorted(counts.items()))
+            states = ", ".join(f"{n} {state_of(status)}" for status, n in sorted(counts.items()))
             parts.append(f"{sum(counts.values())} {phase} trials ({states})")
     return "Trials: " + ("; ".join(parts) or "none yet") + "."
 

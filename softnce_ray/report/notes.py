@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from softnce_ray.report.cells import Cells
+from softnce_ray.report.cells import Cells, state_of
 from softnce_ray.report.values import Problem, ProblemKind, Row, row_name
 from softnce_ray.results import StudyResults, TrialResult
 
 
 def problems_of(results: StudyResults, cells: Cells, unusable: Mapping[str, str]) -> tuple[Problem, ...]:
     found: dict[tuple[str, str, ProblemKind, str, str], list[TrialResult | int]] = {}
-    kinds: dict[str, ProblemKind] = {"FAILED": "failed", "KILLED": "killed", "RUNNING": "running"}
+    kinds: dict[str, ProblemKind] = {"FAILED": "failed", "KILLED": "stopped", "RUNNING": "running"}
     for trial in results.trials:
         kind = "unusable" if trial.run_id in unusable else kinds.get(trial.status)
         if kind is None:
             continue
-        unexplained = "" if kind == "running" else "no reason recorded"
-        reason = unusable.get(trial.run_id, trial.failure or unexplained)
         done = [t.run_id for t in cells[trial.arm, trial.language] if t.seed == trial.seed]
-        if done and trial.phase == "confirm" and kind != "unusable":
+        again = bool(done) and trial.phase == "confirm" and kind != "unusable"
+        unexplained = {"running": "", "stopped": "" if again else "the next launch goes on with it"}
+        reason = unusable.get(trial.run_id, trial.failure or unexplained.get(kind, "no reason recorded"))
+        if again:
             reason = "; ".join(filter(None, [reason, f"finished in run {done[0]}"]))
         found.setdefault((trial.arm, trial.language, kind, trial.phase, reason), []).append(trial)
     started = {(t.arm, t.language, t.seed) for t in results.trials if t.phase == "confirm"}
@@ -46,7 +47,7 @@ def problems_of(results: StudyResults, cells: Cells, unusable: Mapping[str, str]
 
 
 def title_of(results: StudyResults, cells: Cells) -> str:
-    state = {"FINISHED": "", "RUNNING": "still running"}.get(results.status, results.status.lower())
+    state = {"FINISHED": "", "RUNNING": "still running"}.get(results.status, state_of(results.status))
     if not state:
         return results.study
     asked = len(cells) * len(results.seeds)

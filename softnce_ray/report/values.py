@@ -10,7 +10,7 @@ from softnce_ray.errors import UserError
 from softnce_ray.ranks_file import Measure
 from softnce_ray.statistics import Difference, Interval
 
-ProblemKind = Literal["failed", "killed", "running", "missing", "unusable"]
+ProblemKind = Literal["failed", "stopped", "running", "missing", "unusable"]
 
 OVERALL = "overall"
 """What stands in place of a language for the mean over languages."""
@@ -26,8 +26,8 @@ class Problem:
 
     Attributes:
         language: as the study has it: a language, or the name of a training set.
-        kind: ``failed``, ``killed`` or ``running`` as the run says; ``missing``: asked for, never started;
-            ``unusable``: finished, but not comparable.
+        kind: ``failed``; ``stopped`` before its end, by an interrupt or with its launch; ``running``; ``missing``:
+            asked for, never started; ``unusable``: finished, but not comparable.
         seeds, run_ids: of these trials, in the same order; ``run_ids`` is empty for missing ones.
         phase: ``search`` or ``confirm``.
         reason: one line, or "".
@@ -60,7 +60,8 @@ class Row:
         is_best: highest mean of its language, among two or more.
         ties_best: not the best, and not significantly different from it (Holm's p over the arms >= 1 -
             level).
-        failures: failed or killed runs, of both phases.
+        failures: failed runs, of both phases.
+        stopped: runs that were stopped before their end, of both phases; another launch goes on with them.
         settings: full key -> value, where it is not common to all arms; seeds that differ are joined by " |
             ".
         metrics: mean over the seeds that entered, of the metrics that all of them have; empty over languages.
@@ -80,6 +81,7 @@ class Row:
     is_best: bool
     ties_best: bool
     failures: int
+    stopped: int
     settings: Mapping[str, str]
     metrics: Mapping[str, float]
 
@@ -159,7 +161,7 @@ class Report:
         counts: phase -> status -> number of trials, those that run now among them.
         paper: published numbers beside these, where they were asked for.
         measure: what of each query is averaged; the means and differences are of it.
-        problems: failed, killed, running, missing and unusable trials.
+        problems: failed, stopped, running, missing and unusable trials.
         notes: whole sentences that a reader must know.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from softnce_ray import storage
 from softnce_ray.checkpoint import CHECKPOINT_FILE, read_progress
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location
+from softnce_ray.study.patience import Trying, at_once
 
 _BOOK = "attempts"
 _CHECKPOINT = "checkpoint_"  # Tune's
@@ -38,10 +39,16 @@ class Attempts:
 
     One process at a time writes: the driver that holds the study. Every method raises StorageError where the
     checkpoints lie in an object store that cannot be used, and OSError where on a disk.
+
+    Args:
+      trying: calls what uses the storage; one that is away for a while may be tried again.
     """
 
-    def __init__(self, root: Location | Path) -> None:
-        self._root = Location.at(root)
+    def __init__(self, root: Location | Path, trying: Trying = at_once) -> None:
+        self._root, self._trying = Location.at(root), trying
+
+    def __str__(self) -> str:
+        return str(self._root)
 
     def begin(self, identity: str, name: str, launch: str) -> Attempt:
         """Write down a new attempt of a trial, which replaces all before it.
@@ -51,6 +58,9 @@ class Attempts:
           name: of the trial, for people who look into the folder.
           launch: folder of the present launch.
         """
+        return self._trying(lambda: self._begin(identity, name, launch))
+
+    def _begin(self, identity: str, name: str, launch: str) -> Attempt:
         before = self._read(identity)
         resume, epoch = self._newest(before)
         number = before[-1].number + 1 if before else 1
@@ -67,9 +77,29 @@ class Attempts:
         """A checkpoint of an attempt, by the name that Tune gave it."""
         return self._root / attempt.folder / name
 
+    @contextlib.contextmanager
+    def files(self, attempt: Attempt, name: str, wanted: Sequence[str]) -> Iterator[Path]:
+        """A folder of this machine with those of the wanted files that a checkpoint has; see `storage.on_disk`."""
+        with self._here(self.checkpoint(attempt, name), wanted) as folder:
+            yield folder
+
     def model(self, identity: str) -> Location | None:
         """A finished trial's model, or None."""
-        return self._model_of(self._read(identity))
+        return self._trying(lambda: self._model_of(self._read(identity)))
+
+    @contextlib.contextmanager
+    def model_files(self, identity: str) -> Iterator[Path | None]:
+        """A finished trial's model as a folder of this machine, or None."""
+        if (place := self.model(identity)) is None:
+            yield None
+            return
+        with self._here(place) as folder:
+            yield folder
+
+    @contextlib.contextmanager
+    def _here(self, place: Location, wanted: Sequence[str] | None = None) -> Iterator[Path]:
+        with contextlib.ExitStack() as held:
+            yield self._trying(lambda: held.enter_context(storage.on_disk(place, wanted)))
 
     def _model_of(self, attempts: list[Attempt]) -> Location | None:
         for checkpoint in self._checkpoints(attempts[-1]) if attempts else ():

@@ -19,6 +19,7 @@ from softnce_ray.config import Resources
 from softnce_ray.corpus.mining import Batch, MapChunks, Work
 from softnce_ray.corpus.sources import Source
 from softnce_ray.errors import UserError
+from softnce_ray.study import again
 
 _OBJECT_STORE = 200_000_000
 """Bytes of Ray's object store on this machine: trials map files and pass no arrays."""
@@ -28,6 +29,10 @@ _JOINING = 30.0
 _SCALING = 900.0
 """Seconds that nodes of a remote cluster have to join before a study is refused that fits on none; the latter where
 machines are only fetched for it."""
+
+
+_SAYING = 60.0
+"""Seconds after which it is said again that nodes are waited for."""
 
 
 _RETURNING = 900.0
@@ -43,35 +48,57 @@ class LaunchError(UserError, RuntimeError):
 
 
 @contextlib.contextmanager
-def session(resources: Resources) -> Iterator[int]:
+def session(
+    resources: Resources,
+    *,
+    begun: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[int]:
     """A Ray session, the caller's or one for this launch only; yields the number of trials that run at once.
 
     Nodes of the cluster that RAY_ADDRESS names may still be joining: half a minute is waited until a trial fits, and a
     quarter of an hour where an autoscaler is to fetch them.
 
+    Args:
+      begun: called as soon as Ray runs, which takes signals for itself when it starts.
+      say: told of what is waited for.
+
     Raises:
       LaunchError: Ray cannot be started or reached, or not one trial fits on any node.
     """
     with connected():
+        begun()
         if ray.util.client.ray.is_connected():
             raise LaunchError(
                 "expected a process on the cluster, got a client of it (ray://): use softnce-ray launch STUDY.yaml "
                 "--address ray://…, which runs the driver there, or softnce-ray submit"
             )
-        _await_room(resources)
+        _await_room(resources, say)
         yield _slots(resources, nodes())
 
 
-def _await_room(resources: Resources) -> None:
+def _await_room(resources: Resources, say: Callable[[str], None]) -> None:
     patience = _SCALING if resources.autoscale else _JOINING if os.environ.get("RAY_ADDRESS") else 0
-    end, asked = time.monotonic() + patience, False
-    while not trials_on(nodes(), resources) and time.monotonic() < end:
-        if resources.autoscale and not asked:
-            request_resources(bundles=[_bundle(resources)] * resources.workers)
-            asked = True
-        time.sleep(0.5)
-    if asked:  # from here on trials that wait say what is wanted
-        request_resources(bundles=[])
+    begun = time.monotonic()
+    said, asked = -_SAYING, False
+    try:
+        while not trials_on(there := nodes(), resources) and (waited := time.monotonic() - begun) < patience:
+            if resources.autoscale and not asked:
+                request_resources(bundles=[_bundle(resources)] * resources.workers)
+                asked = True
+            if waited - said >= _SAYING:
+                said = waited
+                source = "one that the autoscaler adds" if resources.autoscale else "one that still joins"
+                left = f"waiting {_time(patience - waited)} at most for {source}; {again.giving_up()} gives up"
+                say(f"note: {no_room(resources, there)}: {left}")
+            time.sleep(0.5)
+    finally:
+        if asked:  # from here on trials that wait say what is wanted
+            request_resources(bundles=[])
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 def _bundle(resources: Resources) -> dict[str, float]:
@@ -95,6 +122,8 @@ def connected(**options: Any) -> Iterator[None]:
                 ray.init(**quiet)
             else:  # never a cluster that happens to run here
                 ray.init("local", **own, **quiet)
+        except LaunchError:
+            raise
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise LaunchError(f"Ray cannot be started or reached: {' '.join(str(error).split())[:500]}") from error
     try:
@@ -106,9 +135,17 @@ def connected(**options: Any) -> Iterator[None]:
 
 def _reach(address: str) -> None:
     """Raise ConnectionError where nobody listens at a cluster's address: Ray itself tries for more than ten minutes."""
-    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
-    if not host or not port.isdigit():  # "auto" and "local": Ray's to judge
+    if address in ("auto", "local"):
         return
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.partition("/")[0].rpartition(":")
+    if scheme not in ("", "ray") or not host or not port.isdigit():
+        missing = place and ":" not in place and scheme in ("", "ray")
+        example = f"{'ray://' if scheme else ''}{place}:{10001 if scheme else 6379}"
+        raise LaunchError(
+            f"--address (RAY_ADDRESS): expected auto, HOST:PORT or ray://HOST:PORT, got {address!r}"
+            + (f", which has no port: Ray's own would be {example}" if missing else "")
+        )
     end = time.monotonic() + _STARTING
     while True:
         try:
@@ -158,10 +195,17 @@ MAKE_ROOM = (
 
 def no_room(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> str:
     """What is said where a trial fits on no node."""
-    kinds = Counter((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes)
-    got = ", ".join(f"{count} of {cpus:g} CPUs and {gpus:g} GPUs" for (cpus, gpus), count in sorted(kinds.items()))
-    memory = f" and {resources.memory:g} GB of memory" if resources.memory else ""
-    trial = f"a trial of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs{memory}"
+
+    def size(cpus: float, gpus: float, memory: float) -> str:
+        asked = f" and {memory:.4g} GB of memory" if resources.memory else ""
+        return f"{cpus:g} CPUs and {gpus:g} GPUs{asked}"
+
+    kinds = Counter(
+        size(node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0) / 1e9)
+        for node in sorted(nodes, key=lambda node: (node.get("CPU", 0), node.get("GPU", 0), node.get("memory", 0)))
+    )
+    got = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
+    trial = f"a trial of {size(resources.cpus, resources.gpus, resources.memory)}"
     if resources.workers > 1:
         trial = f"the {resources.workers} workers of {trial} each"
     return f"expected {'nodes' if resources.workers > 1 else 'a node'} with room for {trial}, got {got or 'no node'}"
@@ -181,7 +225,7 @@ class Room:
           LaunchError: none has had for a quarter of an hour, or no node is left at all.
         """
         left = nodes()
-        kept = "what was done is kept: softnce-ray resume goes on"
+        kept = f"what was done is kept: {again.command()} goes on"
         if not left:
             raise LaunchError(f"the only node of the Ray session was lost, so nothing can go on; {kept}")
         if trials_on(left, self._resources):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from softnce_ray.config import StudyConfig, flatten, resolved
 from softnce_ray.corpus.store import Corpus
@@ -11,7 +12,6 @@ from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
-from softnce_ray.storage import on_disk
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
 from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries
@@ -55,6 +55,7 @@ class StudyRun:
         self.launch, self._attempts, self._slots = launch, attempts, slots
         self._retries = Retries(study.failures)
         self._live: dict[TrialKey, _Live] = {}
+        self._reached: dict[TrialKey, int] = {}  # epochs of trials that failed in this launch
         self._waiting: set[TrialKey] = set()  # for another attempt
         self._in_trouble = False
 
@@ -71,6 +72,7 @@ class StudyRun:
         name = f"{key.arm}-{key.language}-{key.phase}"
         attempt = self._attempts.begin(key.identity, name, self.launch)
         self._live[key] = _Live(trial, attempt, attempt.epoch)
+        self._tell_of_losses(key, attempt)
         prepared = self._prepared[Cell(key.arm, key.language)]
         resources, resume = self._study.resources, self._attempts.resumed(attempt)
         spec = TrialSpec(
@@ -87,6 +89,7 @@ class StudyRun:
             device=device_for(resources.device, resources.gpus),
             workers=resources.workers,
             chunk_size=resources.chunk_size,
+            directory=str(Path.cwd()),
         )
         return key, spec, folder_name(name, key.identity, attempt.number)
 
@@ -131,7 +134,7 @@ class StudyRun:
         if early or files is None:
             self._tracker.trial_ended(key, "FINISHED", metrics=_final(numbers), stopped_early=early)
         else:
-            with on_disk(self._attempts.checkpoint(live.attempt, files), (RANKS_FILE, DISTRIBUTIONS_FILE)) as folder:
+            with self._attempts.files(live.attempt, files, (RANKS_FILE, DISTRIBUTIONS_FILE)) as folder:
                 self._tracker.trial_ended(
                     key,
                     "FINISHED",
@@ -153,6 +156,7 @@ class StudyRun:
             return
         if self._retries.again(key, failure.kind, live.epoch):
             self._show.say(f"{title(key)}: {failure.reason}: tried again")
+            self._reached[key] = live.epoch
             del self._live[key]
             self._waiting.add(key)
             self.planner.again(live.trial)
@@ -173,9 +177,9 @@ class StudyRun:
                 else "note: MLflow takes records again"
             )
 
-    def note(self, text: str) -> None:
-        """Tell of something that is not of one trial."""
-        self._show.say(f"note: {text}")
+    def note(self, text: str, key: TrialKey | None = None) -> None:
+        """Tell of something beside what trials come to, of one trial or of none."""
+        self._show.say(f"note: {text}" if key is None else f"note: {title(key)}: {text}")
 
     def give_up(self, cell: Cell, failure: Failure) -> None:
         """Record that nothing of a cell can run."""
@@ -187,6 +191,13 @@ class StudyRun:
         """Close the runs of trials that an interrupt cut off. Their proposals stay open: the next launch goes on."""
         for key in (*self._waiting, *(key for key, live in self._live.items() if live.started)):
             self._tracker.trial_ended(key, status)
+
+    def _tell_of_losses(self, key: TrialKey, attempt: Attempt) -> None:
+        """Say that a trial had come further than its checkpoints tell: an epoch is recorded after its checkpoint."""
+        before = max(self.planner.reached(key), self._reached.get(key, 0))
+        if before > attempt.epoch:
+            since = f"goes on after epoch {attempt.epoch}" if attempt.epoch else "begins anew"
+            self.note(f"its checkpoints in {self._attempts} are gone: it had {before} epochs, and {since}", key)
 
     def _current(self, key: TrialKey, attempt: int) -> _Live | None:
         live = self._live.get(key)

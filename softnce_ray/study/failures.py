@@ -11,6 +11,7 @@ from softnce_ray.config.study import FailureKind
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError
 from softnce_ray.storage import StorageError
+from softnce_ray.study.patience import AwayError, chain_of
 
 _LONGEST = 500
 """Characters of a reason: it stands in tables."""
@@ -30,18 +31,25 @@ class Failure:
 
 
 def failure_of(error: BaseException, traceback: str) -> Failure:
-    """An exception, classified. Libraries wrap what happened, so causes are looked at before wrappers."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
-        chain.append(cause)
-    for each in chain:
-        if isinstance(each, StorageError):  # which says more than what caused it
-            return Failure("files", _line(each, "files"), traceback)
+    """An exception, classified. Libraries wrap what happened, so causes are looked at before wrappers; but what we
+    ourselves said of a cause says more than the cause, unless memory or disk were full."""
+    chain = chain_of(error)
     for each in reversed(chain):
-        kind = _kind_of(each)
-        if kind != "error":
+        if (kind := _kind_of(each)) in ("memory", "disk"):
+            return Failure(kind, _line(each, kind), traceback)
+    for each in chain:
+        if isinstance(each, UserError):
+            kind = "files" if isinstance(each, StorageError | AwayError) else _kind_of(each)
+            return Failure(kind, _line(each, kind), traceback)
+    for each in reversed(chain):
+        if (kind := _kind_of(each)) != "error":
             return Failure(kind, _line(each, kind), traceback)
     return Failure("error", _line(error, "error"), traceback)
+
+
+def user_error_in(error: BaseException) -> UserError | None:
+    """What a user is told of an error that others may have wrapped."""
+    return next((each for each in chain_of(error) if isinstance(each, UserError)), None)
 
 
 def lost_worker(reason: str) -> Failure:
@@ -70,7 +78,7 @@ def _line(error: BaseException, kind: FailureKind) -> str:
         text = f"no memory left ({text}): lower training.batch_size or the number of trials at once"
     elif kind == "disk":
         text = f"no disk space left ({text}): free some where the store is, then launch again"
-    elif kind not in ("diverged", "settings"):
+    elif not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}"
     return text[:_LONGEST]
 

@@ -97,6 +97,7 @@ class Planner:
     ) -> None:
         self._study, self._fingerprint, self._on_confirm = study, corpus_fingerprint, on_confirm
         self._done = {key: trial for key, trial in known.items() if trial.status == "FINISHED"}
+        self._reached = {key: trial.epochs for key, trial in known.items() if trial.status != "FINISHED"}
         self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
         self._again: deque[Trial] = deque()
@@ -157,6 +158,10 @@ class Planner:
             self._early.add(key)
             return True
         return False
+
+    def reached(self, key: TrialKey) -> int:
+        """How many epochs of an unfinished trial the store had before this launch."""
+        return self._reached.get(key, 0)
 
     def stopped_early(self, key: TrialKey) -> bool:
         return key in self._early

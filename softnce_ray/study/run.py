@@ -17,9 +17,10 @@ from softnce_ray import __version__
 from softnce_ray.config import StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
-from softnce_ray.preparation import learns, prepare
+from softnce_ray.preparation import Prepared, learns, prepare
 from softnce_ray.results import StudyRecord, StudyResults
 from softnce_ray.store import Store, only_launch
+from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.cluster import LaunchError, Outcome, run_all, session
 from softnce_ray.study.display import Display, display_for
@@ -27,14 +28,15 @@ from softnce_ray.study.doctor import check_before_launch
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import failure_of
 from softnce_ray.study.file import check_study, load_study
+from softnce_ray.study.patience import AwayError, Patience
 from softnce_ray.study.planner import Cell, Planner, cells, definition, search_name
 from softnce_ray.study.saved import save_study, saved_study, study_text
 from softnce_ray.study.search import CellSearch, open_storage
 from softnce_ray.study.signals import Interrupts, interruptible
 from softnce_ray.study.summary import PATIENCE, sum_up
-from softnce_ray.study.trainable import device_for
+from softnce_ray.study.trainable import device_for, working_in
 from softnce_ray.study.tuning import run_tune
-from softnce_ray.tracking import Tracker, Unsent
+from softnce_ray.tracking import Tracker, Unsent, load_results, studies
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def resume(name: str, *, store: Store | str | Path | None = None, display: Displ
 
 
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
-    tracker = Tracker(store, _record(study, corpus), versions=_versions())
+    """Nothing is made in MLflow before a trial can start: a study that is refused leaves nothing there."""
+    tracker = Tracker(store, _record(study, corpus), versions=_versions(), later=True)
+    trying = Patience(lambda text: show.say(f"note: {text}"), hurried=lambda: interrupts.number > 0)
     planner: Planner | None = None
     run: StudyRun | None = None
     status = "FAILED"  # unless what follows comes to an end
@@ -119,26 +123,31 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         planner = _planner(study, corpus, store, tracker)
         if (first := planner.next()) is not None:
             planner.again(first)
-            with session(study.resources) as slots:
-                interrupts.listen()
+            with session(study.resources, begun=interrupts.listen, say=show.say) as slots:
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")
-                run = _start(study, corpus, store, tracker, planner, show, slots)
+                run = _start(study, corpus, store, tracker, planner, show, slots, trying)
                 run_tune(
                     run,
                     checkpoints=store.checkpoints(study.study),
                     launch=run.launch,
                     resources=study.resources,
                 )
+        else:
+            tracker.open()
         status = "FINISHED" if planner.finished else "KILLED"
     except KeyboardInterrupt:
+        status = "KILLED"
+    except AwayError as error:
+        if not interrupts.number:  # else nobody wanted to wait for the store any more
+            raise LaunchError(f"{error}; what was done is kept: {again.command(study.study)} goes on") from error
         status = "KILLED"
     finally:
         show.close()
         interrupts.closing = True
         if run is not None:
             run.close_live("KILLED")
-        results, unsent = _close(tracker, store, study.study, status)
+        results, unsent = _close(tracker, store, study.study, status, trying)
     return Launch(
         results or _nothing_read(study, corpus),
         run.ran if run else 0,
@@ -148,28 +157,36 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         tuple(planner.problems) if planner else (),
         (*unsent.problems, *unsent.refused),
         unsent.records,
-        results is not None,
+        results is not None or not tracker.is_open,
         interrupts.number,
     )
 
 
 def _start(
-    study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker, planner: Planner, show: Display, slots: int
+    study: StudyConfig,
+    corpus: Corpus,
+    store: Store,
+    tracker: Tracker,
+    planner: Planner,
+    show: Display,
+    slots: int,
+    trying: Patience,
 ) -> StudyRun:
-    """Prepare what trials share; cells of which that fails are given up."""
+    """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
     show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
     outcome = _prepare_all(study, corpus, store, show, slots)
     failures = {cell: failure_of(error, str(error)) for cell, error in outcome.failed.items()}
     if not outcome.done:
         reasons = dict.fromkeys(failure.reason for failure in failures.values())
         raise LaunchError("nothing of the study can be prepared: " + "; ".join(reasons))
+    tracker.open()
     run = StudyRun(
         study,
         corpus,
         planner,
         tracker,
         outcome.done,
-        Attempts(store.checkpoints(study.study)),
+        Attempts(store.checkpoints(study.study), trying),
         show,
         launch=datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"),
         slots=slots,
@@ -185,14 +202,15 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display
     place, root, resources = corpus.location, store.prepared, study.resources
     device = device_for(resources.device, resources.gpus)
     calls = {
-        cell: (study.arms[cell.arm], place, study.training_set(cell.language), root, device) for cell in cells(study)
+        cell: (str(Path.cwd()), study.arms[cell.arm], place, study.training_set(cell.language), root, device)
+        for cell in cells(study)
     }
 
     def options(cell: Cell) -> dict[str, Any]:
         return {"num_gpus": resources.gpus} if resources.gpus and learns(study.arms[cell.arm]) else {}
 
     first: dict[Any, Cell] = {}
-    for cell, (arm, *_) in calls.items():
+    for cell, (_, arm, *_) in calls.items():
         first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
     done: list[Cell] = []
 
@@ -202,9 +220,15 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display
 
     whole = Outcome({}, {})
     for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
-        outcome = run_all(prepare, {cell: calls[cell] for cell in batch}, finished, at_once=slots, options=options)
+        outcome = run_all(_prepare, {cell: calls[cell] for cell in batch}, finished, at_once=slots, options=options)
         whole = Outcome(whole.done | outcome.done, whole.failed | outcome.failed)
     return whole
+
+
+def _prepare(directory: str, *arguments: Any) -> Prepared:
+    """In a task: as a trial does its work."""
+    with working_in(directory):
+        return Patience()(lambda: prepare(*arguments))
 
 
 def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker) -> Planner:
@@ -234,7 +258,9 @@ def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker)
     )
 
 
-def _close(tracker: Tracker, store: Store, study: str, status: str) -> tuple[StudyResults | None, Unsent]:
+def _close(
+    tracker: Tracker, store: Store, study: str, status: str, trying: Patience
+) -> tuple[StudyResults | None, Unsent]:
     """Close what is open in MLflow, whatever has happened; returns the results, if they can be read, and what could
     not be written.
 
@@ -242,11 +268,15 @@ def _close(tracker: Tracker, store: Store, study: str, status: str) -> tuple[Stu
     """
     results, unsaid = None, []
     try:
-        tracker.study_ended(status)
-        if tracker.wait(PATIENCE):
-            results = sum_up(tracker, store, study)
+        if not tracker.is_open:
+            if status == "KILLED" and study in studies(store):
+                results = load_results(store, study)
         else:
-            unsaid.append("the summary is not made yet: MLflow gave no answer in time")
+            tracker.study_ended(status)
+            if tracker.wait(PATIENCE):
+                results = sum_up(tracker, store, study, trying)
+            else:
+                unsaid.append("the summary is not made yet: MLflow gave no answer in time")
     except Exception as error:
         unsaid.append(f"summary: {' '.join(str(error).split()) or type(error).__name__}")
     unsent = tracker.close(PATIENCE if results is not None else 1.0)

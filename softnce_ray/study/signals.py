@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from softnce_ray.study import again
+
 # Tune would put a handler of its own in the place of ours. It understands SIGUSR1 in the same way, which is left to it.
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 
@@ -33,7 +35,7 @@ class Interrupts:
 
     def handle(self, number: int, frame: Any) -> None:
         if self.number or self.closing:
-            text = "softnce-ray: stopped at once; launching again, or softnce-ray resume, goes on"
+            text = f"softnce-ray: stopped at once; {again.command()} goes on"
             print(text, file=sys.stderr, flush=True)
             os._exit(exit_status(number))
         self.number = number

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 from softnce_ray.report import Report, arm_metrics, build_report, findings, report_files, to_markdown
 from softnce_ray.results import StudyResults, TrialKey, TrialResult
-from softnce_ray.storage import on_disk
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study.attempts import Attempts
+from softnce_ray.study.patience import Trying, at_once
 from softnce_ray.study.reporting import collect
 from softnce_ray.tracking import Tracker, TrackingError, Unsent, load_results, studies
 
@@ -18,15 +16,18 @@ PATIENCE = 30.0
 """Seconds without a record going out after which a launch no longer waits for MLflow."""
 
 
-def sum_up(tracker: Tracker, store: Store, study: str) -> StudyResults:
+def sum_up(tracker: Tracker, store: Store, study: str, trying: Trying = at_once) -> StudyResults:
     """Write means of arms, the report and the best models; returns the results that they were made of.
+
+    Args:
+      trying: calls what uses the storage of the checkpoints.
 
     Raises:
       TrackingError: the results cannot be read.
     """
     results = load_results(store, study)
     report = build_report(results)
-    attempts = Attempts(store.checkpoints(study))
+    attempts = Attempts(store.checkpoints(study), trying)
     finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
     for arm in results.arms:
         metrics = arm_metrics(report, arm)
@@ -35,18 +36,13 @@ def sum_up(tracker: Tracker, store: Store, study: str) -> StudyResults:
             metrics = {**_cell_metrics(language, of_cell), **metrics}
             if of_cell:
                 best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
-                with _model(attempts, best.identity) as folder:
+                with attempts.model_files(best.identity) as folder:
                     tracker.model(_key(best), folder)
         tracker.arm_summary(arm, metrics)
     failed = sum(trial.status == "FAILED" for trial in results.trials)
     tracker.study_summary({"trials": len(results.trials), "failed": failed}, _note(report))
     tracker.study_files(report_files(report, collect(store, results, report)))
     return results
-
-
-def _model(attempts: Attempts, identity: str) -> AbstractContextManager[Path | None]:
-    place = attempts.model(identity)
-    return nullcontext() if place is None else on_disk(place)
 
 
 def _note(report: Report) -> str:

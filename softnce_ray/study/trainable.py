@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import traceback
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location, on_disk
 from softnce_ray.study.failures import failure_of
 from softnce_ray.study.gang import WorkerError, gang
+from softnce_ray.study.patience import Patience, Trying
 from softnce_ray.training import Report, TrainResult, train
 from softnce_ray.training_data import TrainingData
 from softnce_ray.workers import Workers
@@ -32,7 +35,8 @@ from softnce_ray.workers import Workers
 @dataclass(frozen=True)
 class TrialSpec:
     """All that a worker needs for one attempt of a trial; plain data, for it travels in Ray's configuration of a trial.
-    `corpus` and `resume`, the checkpoint to go on from, are paths or URIs."""
+    `corpus` and `resume`, the checkpoint to go on from, are paths or URIs; `directory` is where relative paths of the
+    study start, to models for example, on machines that have it."""
 
     config: dict[str, Any]
     arm: str
@@ -47,6 +51,7 @@ class TrialSpec:
     device: str
     workers: int = 1
     chunk_size: int | None = None
+    directory: str = ""
 
 
 def run_trial(spec: dict[str, Any]) -> None:
@@ -54,13 +59,15 @@ def run_trial(spec: dict[str, Any]) -> None:
 
     Reports are `{"epochs": [metrics, ...]}`, of an attempt that goes on first one of all that its
     checkpoint holds, for nobody may have heard of them. The last has either `metrics` or a `failure`: whether
-    another attempt is made decides the driver.
+    another attempt is made decides the driver. Between them may be a `note`, for people.
+
+    An object store that is away for a while is waited for.
     """
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
     try:
-        with gang(trial.workers, trial.device, _help, spec) as workers:
-            _run(trial, workers)
+        with working_in(trial.directory), gang(trial.workers, trial.device, _help, spec) as workers:
+            _run(trial, workers, Patience(lambda text: tune.report({"note": text})))
     except WorkerError as error:
         tune.report({"failure": asdict(error.failure)})
     except Exception as error:
@@ -68,27 +75,32 @@ def run_trial(spec: dict[str, Any]) -> None:
         tune.report({"failure": asdict(failure)})
 
 
-def _run(trial: TrialSpec, workers: Workers) -> None:
+def _run(trial: TrialSpec, workers: Workers, trying: Trying) -> None:
+    def tell(news: dict[str, Any], folder: str) -> None:
+        # Tune puts a checkpoint into the storage before it tells of it: where that fails, nobody has heard of it.
+        trying(lambda: tune.report(news, checkpoint=tune.Checkpoint.from_directory(folder)))
+
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
         with tempfile.TemporaryDirectory() as folder:
             save_checkpoint(checkpoint, Path(folder))
-            tune.report({"epochs": [metrics]}, checkpoint=tune.Checkpoint.from_directory(folder))
+            tell({"epochs": [metrics]}, folder)
 
-    config, corpus, data, resume = _opened(trial)
+    config, corpus, data, resume = trying(lambda: _opened(trial))
     if resume is not None:
         tune.report({"epochs": resume.history})
     result = _trained(trial, config, data, resume, workers, report)
     with tempfile.TemporaryDirectory() as folder:
         _save_result(result, trial, corpus, config.training_set.test, Path(folder))
-        tune.report({"metrics": result.metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
+        tell({"metrics": result.metrics}, folder)
 
 
 def _help(spec: dict[str, Any], workers: Workers) -> None:
     """What the other workers of a trial do: all that the first does, but for telling of it."""
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
-    config, _, data, resume = _opened(trial)
-    _trained(trial, config, data, resume, workers, lambda metrics, checkpoint: None)
+    with working_in(trial.directory):
+        config, _, data, resume = Patience()(lambda: _opened(trial))
+        _trained(trial, config, data, resume, workers, lambda metrics, checkpoint: None)
 
 
 def _trained(
@@ -158,6 +170,12 @@ def _save_result(
         write_distributions(folder / DISTRIBUTIONS_FILE, result.distributions)
         (folder / MODEL_FOLDER).mkdir()
         save_model(result.model, folder / MODEL_FOLDER)
+
+
+def working_in(directory: str) -> AbstractContextManager[None]:
+    """Where a study's relative paths mean what they mean where it was launched: Ray's workers start elsewhere, and Tune
+    gives each trial a folder of its own. A machine without that directory stays where it is."""
+    return contextlib.chdir(directory) if directory and Path(directory).is_dir() else contextlib.nullcontext()
 
 
 def device_for(device: str, gpus: float) -> str:

@@ -20,7 +20,8 @@ from softnce_ray.config import Resources
 from softnce_ray.results import TrialKey
 from softnce_ray.storage import Location
 from softnce_ray.study.cluster import Room
-from softnce_ray.study.failures import Failure, failure_of, lost_worker
+from softnce_ray.study.failures import Failure, failure_of, lost_worker, user_error_in
+from softnce_ray.study.patience import AwayError, is_away, reason
 from softnce_ray.study.trainable import TrialSpec, run_trial
 
 # What goes wrong with a trial is told by the driver, in a line; Tune would print tracebacks, and errors of files that
@@ -49,7 +50,7 @@ class Driver(Protocol):
 
     def look_around(self) -> None: ...
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str, key: TrialKey | None = None) -> None: ...
 
 
 class _NotPickled:
@@ -92,6 +93,8 @@ class PlanScheduler(_NotPickled, FIFOScheduler):
         self._driver = driver
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        if "note" in result:
+            self._driver.note(result["note"], _key(trial))
         if "epochs" not in result:
             return TrialScheduler.CONTINUE
         stop = self._driver.reported(_key(trial), _attempt(trial), result["epochs"])
@@ -135,6 +138,10 @@ def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: R
     """Run the driver's trials to the end, or until an interrupt. Checkpoints go below `checkpoints`/`launch`.
 
     Each attempt of a trial is a trial of Tune's: whether there is another is the driver's to say.
+
+    Raises:
+      UserError: what the driver raised, as it raised it.
+      AwayError: the object store cannot be used when Tune begins.
     """
     worker = {name: count for name, count in resources.asked.items() if count}
     trainable = tune.with_resources(
@@ -163,7 +170,14 @@ def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: R
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception as error:
+        if told := user_error_in(error):  # Tune wraps what it did not expect
+            raise told from None
+        if is_away(error):
+            raise AwayError(f"the object store gives no answer ({reason(error)})") from error
+        raise
 
 
 def _run_spec(config: dict[str, str]) -> None:

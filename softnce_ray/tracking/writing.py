@@ -3,8 +3,9 @@ be reached, so that training never waits for a store."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,30 +38,70 @@ class Tracker:
     is left; the next `Tracker` of the study, and `Tracker.to_sync`, send that first.
     """
 
-    def __init__(self, store: Store, record: StudyRecord, *, versions: Mapping[str, str]) -> None:
-        """Send what an earlier launch left, close the runs that it left open, and open the study's experiment and
-        parent run, or make them.
+    is_open: bool
+    _experiment: str | None
+    _found: list[Run]
+
+    def __init__(self, store: Store, record: StudyRecord, *, versions: Mapping[str, str], later: bool = False) -> None:
+        """Send what an earlier launch left, and `open`.
+
+        Args:
+          later: do not open yet: of a study that MLflow does not have nothing is made, and of one that it has nothing
+            is changed, until `open` is called. What is written before is kept until then.
 
         Raises:
           TrackingError: the store cannot be opened, or does not answer within some 15 seconds.
           JournalError: another process writes this study's runs, or what is left is of another version.
         """
         self._begin(store, record.study, record, versions)
-        try:
+        with self._or_abandoned():
             self._client = connect(store)
-            self._experiment = experiment_of(self._client, store, record.study)
-            for run in self._open():
+            waiting = self._journal is not None and self._journal.unsent
+            if waiting or not later or self._client.get_experiment_by_name(record.study) is not None:
+                self._find()
+            if not later:
+                self.open()
+
+    def open(self) -> None:
+        """Close the runs that an earlier launch left open, and open the study's experiment and parent run, or make
+        them.
+
+        Raises:
+          TrackingError: the store refuses that, or does not answer.
+        """
+        if self.is_open:
+            return
+        assert self._record is not None
+        with self._or_abandoned():
+            if self._sender is None:
+                self._find()
+            for run in self._found:
                 if run.info.status == "RUNNING" and run.data.tags["role"] != "study":  # of a driver that was killed
                     self._client.set_terminated(run.info.run_id, "KILLED")
-            tags = {**_record_tags(record), **self._versions}
-            self._parent = self._runs.open_parent(record.study, tags, record.text)
+            tags = {**_record_tags(self._record), **self._versions}
+            self._parent = self._runs.open_parent(self._study, tags, self._record.text)
             if self._journal is not None:
                 self._journal.begin_anew()
+        self.is_open = True
+        for kind, payload in self._early:
+            self._write(kind, **payload)
+        self._early.clear()
+
+    def _find(self) -> None:
+        """Find the study's experiment and runs, or make the experiment, and send what the journal has."""
+        self._experiment = experiment_of(self._client, self._store, self._study)
+        self._found = self._load()
+
+    @contextlib.contextmanager
+    def _or_abandoned(self) -> Iterator[None]:
+        """Let go of everything when MLflow refuses something, and say so in a line."""
+        try:
+            yield
         except BaseException as error:
             self._abandon()
             if isinstance(error, MlflowException | OSError):
-                why = masked(reason(error), store)
-                raise TrackingError(f"the MLflow store refuses study {record.study}: {why}") from error
+                why = masked(reason(error), self._store)
+                raise TrackingError(f"the MLflow store refuses study {self._study}: {why}") from error
             raise
 
     @classmethod
@@ -74,24 +115,22 @@ class Tracker:
         tracker = cls.__new__(cls)
         client = connect(store, must_exist=True)
         tracker._begin(store, study, None, {})
-        try:
+        with tracker._or_abandoned():
             tracker._client = client
             tracker._experiment = existing_experiment(client, store, study)
-            parents = [run.info.run_id for run in tracker._open() if run.data.tags["role"] == "study"]
+            parents = [run.info.run_id for run in tracker._load() if run.data.tags["role"] == "study"]
             if not parents:
                 raise TrackingError(f"the run of study {study} is gone from MLflow: launch the study again")
             (tracker._parent,) = parents
-        except BaseException as error:
-            tracker._abandon()
-            if isinstance(error, MlflowException | OSError):
-                why = masked(reason(error), store)
-                raise TrackingError(f"the MLflow store refuses study {study}: {why}") from error
-            raise
+        tracker.is_open = True
         return tracker
 
     def _begin(self, store: Store, study: str, record: StudyRecord | None, versions: Mapping[str, str]) -> None:
         self._store, self._study = store, study
         self._record, self._versions = record, dict(versions)
+        self.is_open = False
+        self._experiment, self._found = None, []
+        self._early: list[tuple[str, dict[str, Any]]] = []
         self._arms: dict[str, str] = {}
         self._problems: list[str] = []
         self._closed: Unsent | None = None
@@ -102,8 +141,9 @@ class Tracker:
         except OSError as error:
             self._tell(f"records are kept in memory only, {store.spool(study)} cannot be written: {reason(error)}")
 
-    def _open(self) -> list[Run]:
+    def _load(self) -> list[Run]:
         """Send what the journal has; returns the runs that there are then."""
+        assert self._experiment is not None
         journal = self._journal
         self._runs = Runs(self._client, self._experiment, self._store.spool(self._study) / "files")
         runs = self._runs.load()
@@ -128,6 +168,7 @@ class Tracker:
             self._sender.stop()
         if self._journal is not None:
             self._journal.close(done=False)
+        self._closed = Unsent()
 
     @property
     def parent_run_id(self) -> str:
@@ -140,6 +181,8 @@ class Tracker:
         Raises:
           TrackingError: the store does not answer.
         """
+        if self._experiment is None:
+            return {}
         try:
             runs = best_of_each(search_runs(self._client, self._experiment, "tags.role = 'trial'"))
             compared = [run for run in runs if run.info.status == "FINISHED" and _is_compared(run)]
@@ -265,7 +308,11 @@ class Tracker:
         """Send what is queued, as long as something goes out every `patience` seconds, and stop."""
         if self._closed is not None:
             return self._closed
-        assert self._sender is not None
+        if self._sender is None:  # nothing was opened, so there is nothing to send
+            self._closed = Unsent(problems=tuple(self._problems))
+            if self._journal is not None:
+                self._journal.close(done=True)
+            return self._closed
         self._sender.wait(patience)
         left = self._sender.stop()
         lost = sum(entry.end is None for entry in left)
@@ -289,8 +336,12 @@ class Tracker:
     ) -> None:
         """Keep a record, with a file or folder that belongs to it and one beside it if that is there, and hand it to
         the sender."""
-        if self._closed is not None or self._sender is None:
+        if self._closed is not None:
             raise RuntimeError(f"the tracker of {self._study} is closed")
+        if not self.is_open or self._sender is None:
+            assert files is None and not durable, f"{kind} before the runs were opened"
+            self._early.append((kind, payload))
+            return
         kept = None
         more = () if beside is None or not beside.is_file() else (beside,)
         if files is not None and self._journal is not None:

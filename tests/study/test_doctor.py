@@ -176,6 +176,13 @@ def test_workers_of_a_trial_may_lie_on_several_nodes() -> None:
     assert "nodes with room for the 2 workers of a trial of 1 CPUs and 2 GPUs each" in refused.text
 
 
+def test_memory_that_no_node_has_is_told_with_what_they_have() -> None:
+    nodes = [replace(node(), memory=8e9), replace(node("b"), memory=4e9)]
+    found = only(judging.room(Resources(memory=16), nodes, {"CPU": 8}))
+    assert "a trial of 1 CPUs and 0 GPUs and 16 GB of memory, got " in found.text
+    assert found.text.endswith("1 of 4 CPUs and 0 GPUs and 4 GB of memory, 1 of 4 CPUs and 0 GPUs and 8 GB of memory")
+
+
 def test_where_nodes_are_added_no_room_yet_is_no_error() -> None:
     growing = Resources(cpus=16, autoscale=True, max_concurrent=3)
     assert only(judging.room(growing, [node()], {"CPU": 4})).level == "ok"
@@ -522,6 +529,21 @@ def test_a_cluster_where_nobody_listens_is_told(tmp_path: Path, monkeypatch: pyt
     found = examine(None, tmp_path / "store")
     assert levels(found) == [("ray", "error"), ("mlflow", "ok")]
     assert "Connection refused" in found[0].text and "correct RAY_ADDRESS" in found[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("address", "example"),
+    [("nohost", "which has no port: Ray's own would be nohost:6379"), ("ray://head", "would be ray://head:10001")],
+)
+def test_an_address_without_a_port_is_told_with_one(
+    address: str, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    found = examine(None, tmp_path / "store")[0]
+    assert found.level == "error"
+    assert f"expected auto, HOST:PORT or ray://HOST:PORT, got '{address}', " in f"{found.text}: {found.remedy}"
+    assert example in f"{found.text}: {found.remedy}"
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from softnce_ray.config import Failures
 from softnce_ray.corpus.store import CorpusError
 from softnce_ray.evaluation import DivergedError
+from softnce_ray.storage import StorageError
 from softnce_ray.study.failures import Retries, failure_of
 
 
@@ -41,6 +42,28 @@ def test_an_error_has_a_kind_and_a_reason_of_one_line(error: BaseException, kind
         assert failure.traceback == "trace"
         if each is error or kind != "error":
             assert reason in failure.reason
+
+
+def test_what_we_said_of_a_cause_is_told_and_not_the_cause() -> None:
+    missing = FileNotFoundError(errno.ENOENT, "No such file", "config.json")
+    for told in (CorpusError("expected a model, got none"), wrapped(CorpusError("expected a model, got none"))):
+        (told if isinstance(told, CorpusError) else told.__cause__).__cause__ = missing  # type: ignore[union-attr]
+        failure = failure_of(told, "")
+        assert (failure.kind, failure.reason) == ("settings", "expected a model, got none")
+
+
+def test_a_full_disk_is_told_whatever_was_said_of_it() -> None:
+    told = CorpusError("expected a folder that can be written")
+    told.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert failure_of(told, "").kind == "disk"
+
+
+def test_a_storage_that_cannot_be_used_may_be_usable_later() -> None:
+    told = StorageError("expected a storage that can be read at s3://b")
+    told.__cause__ = OSError("AWS Error NETWORK_CONNECTION during HeadObject operation")
+    failure = failure_of(told, "")
+    assert (failure.kind, failure.reason) == ("files", "expected a storage that can be read at s3://b")
+    assert failure.kind in Failures().retry
 
 
 def test_memory_that_torch_really_does_not_get_is_known(one_thread) -> None:

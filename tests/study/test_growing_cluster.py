@@ -129,6 +129,7 @@ def test_a_study_that_nothing_has_room_for_waits_for_the_nodes_that_an_autoscale
 ) -> None:
     driver = growing.launch(plain_study(resources={"autoscale": True, "max_concurrent": 2}), store)
     assert driver.wait(_PATIENCE) == 0, driver.said
+    assert "waiting 2 minutes at most for one that the autoscaler adds; Ctrl-C gives up" in driver.said
     assert "on 2 slots" in driver.said
     assert growing.nodes() == 3, driver.said
     here = go(plain_study(), Store.at(tmp_path / "here"))

@@ -31,7 +31,9 @@ from hypothesis import strategies as st
 from servers import free_port, kill_tree
 
 import softnce_ray
+from softnce_ray.cli.jobs import _row
 from softnce_ray.store import Store
+from softnce_ray.study import again
 from softnce_ray.study.jobs import Job, JobError, Jobs, follow, following, past_checks, progress_of, submission
 from softnce_ray.study.jobs import client as jobs_client
 from softnce_ray.study.jobs.client import address_of
@@ -69,6 +71,17 @@ def test_a_job_has_the_study_file_its_command_and_what_says_where_it_comes_from(
     assert made.metadata["study"] == "tiny"
     assert made.metadata["softnce_ray"] == softnce_ray.__version__
     assert made.environment["SOFTNCE_STORE"] == "/cluster/store"
+
+
+@pytest.mark.parametrize(("address", "verb"), [(HEAD, "submit"), ("ray://head:10001", "launch")])
+def test_a_launch_that_was_sent_says_what_its_sender_types_to_go_on(
+    address: str, verb: str, written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert again.command("tiny", " --store x") == "softnce-ray resume tiny --store x"
+    for name, value in submission(written(), address, ON_CLUSTER).environment.items():
+        monkeypatch.setenv(name, value)
+    assert again.command("tiny", " --store x") == f"softnce-ray {verb} study.yaml with the same options"
+    assert again.giving_up() == ("softnce-ray stop" if verb == "submit" else "Ctrl-C")
 
 
 def test_the_fingerprint_is_that_of_the_file_and_no_other(written: Callable[..., Path]) -> None:
@@ -157,7 +170,7 @@ def test_secrets_of_this_environment_are_never_sent(written: Callable[..., Path]
     }
     made = submission(written(), HEAD, environment)
     assert "hunter2" not in repr(made)
-    assert set(made.environment) == {"SOFTNCE_STORE", "RAY_JOB_STOP_WAIT_TIME_S"}
+    assert set(made.environment) == {"SOFTNCE_AGAIN", "SOFTNCE_STORE", "RAY_JOB_STOP_WAIT_TIME_S"}
     told = "\n".join(made.notes)
     for name in ("MLFLOW_TRACKING_URI", "SOFTNCE_STORAGE", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY"):
         assert name in told
@@ -365,6 +378,22 @@ def test_how_far_a_study_is_stands_in_its_lines() -> None:
     whole = progress_of("tiny: nothing to do: all 4 trials are there\nsee  softnce-ray report tiny\n")
     assert (whole.done, whole.total, whole.last) == (4, 4, "tiny: nothing to do: all 4 trials are there")
     assert progress_of("").last == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "message", "said"),
+    [
+        ("FAILED", 2, "Job entrypoint command failed with exit code 2", "exit status 2"),
+        ("FAILED", None, "runtime_env setup failed:\n no such file\n", "no such file"),
+        ("SUCCEEDED", 0, "", ""),
+    ],
+)
+def test_a_failed_job_says_why_where_its_log_is_not_read(
+    state: str, exit_code: int | None, message: str, said: str
+) -> None:
+    job = Job("tiny-1", "tiny", state, 0.0, 60.0, exit_code, message, {})
+    assert _row(job, progress_of("")) == ["tiny-1", "tiny", state, "1970-01-01T00:01:00Z", "", "", said]
+    assert _row(job, progress_of("softnce-ray: no room\n"))[-1] == "softnce-ray: no room"
 
 
 def test_a_launch_has_done_its_checks_when_it_shows_more_than_notes() -> None:
@@ -678,6 +707,7 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
     two_nodes.until_said(right, ": epoch 20/150")
     two_nodes.run("stop", "right")
     assert two_nodes.states()[right][1] == "STOPPED"
+    assert "go on with  softnce-ray submit right.yaml" in two_nodes.run("logs", right).stdout
     store = Store(tmp_path / "store", f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
     assert {run.info.status for run in runs(store, "study", "right")} == {"KILLED"}
     assert "RUNNING" not in {run.info.status for role in ("arm", "trial") for run in runs(store, role, "right")}

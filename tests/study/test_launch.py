@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from encoder_kinds import write_model
 from mlflow import MlflowClient
 
 from softnce_ray.corpus import LANGUAGES, mine_corpus, source_folder
@@ -23,7 +24,7 @@ from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
 from softnce_ray.study.cluster import LaunchError, chunk_mapper, run_all
 from softnce_ray.study.run import Launch
-from softnce_ray.tracking import load_results
+from softnce_ray.tracking import load_results, studies
 
 from .launching import SEARCH, Said, go, runs, scores, statuses
 
@@ -195,7 +196,36 @@ def test_a_corpus_that_vanishes_is_one_line_and_leaves_nothing_running(
     ) as caught:
         go(plain_study(corpus=str(corpus)), store, Vanishing())
     assert "\n" not in str(caught.value)
-    assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": set()}
+    assert studies(store) == []
+
+
+def test_what_is_refused_leaves_nothing_in_mlflow_and_what_was_there_as_it_was(undisturbed, plain_study, store) -> None:
+    with pytest.raises(LaunchError, match="room for a trial of 64 CPUs"):
+        go(plain_study(resources={"cpus": 64}), store)
+    assert studies(store) == []
+    _, whole, _, _ = undisturbed
+
+    def ends() -> list[tuple[Any, ...]]:
+        found = (run.info for run in runs(whole, "study") + runs(whole, "arm"))
+        return [(info.run_id, info.status, info.end_time) for info in found]
+
+    before = ends()
+    with pytest.raises(LaunchError, match="room for a trial of 64 CPUs"):
+        go(plain_study(seeds=[1, 2, 8], resources={"cpus": 64}), whole)
+    assert ends() == before
+
+
+def test_a_model_in_a_folder_is_found_from_where_the_study_was_launched(
+    plain_study, store, tiny_pairs, tmp_path, monkeypatch
+) -> None:
+    write_model(tmp_path / "models" / "mini", "codebert", (pair.code for pair in tiny_pairs), layers=1)
+    monkeypatch.chdir(tmp_path)
+    arms = {"infonce": {"encoder": {"kind": "codebert", "model": "models/mini"}}}
+    defaults = {"tokens": {"query_length": 12, "code_length": 24}, "training": {"epochs": 1, "batch_size": 64}}
+    done = go(plain_study(arms=arms, seeds=[1], defaults=defaults), store)
+    assert (done.ran, done.failed, done.problems) == (1, 0, ())
+    (run,) = runs(store, "trial")
+    assert run.data.params["encoder.model"] == "models/mini"
 
 
 def test_an_arm_whose_model_is_not_there_fails_and_the_others_go_on(plain_study, store, tmp_path) -> None:
@@ -217,8 +247,8 @@ def test_an_interrupt_while_preparing_ends_the_launch_as_interrupted(plain_study
                 os.kill(os.getpid(), signal.SIGTERM)
 
     done = go(plain_study(), store, Interrupting())
-    assert (done.ran, done.interrupted, done.results.trials) == (0, True, ())
-    assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": set()}
+    assert (done.ran, done.interrupted, done.summed_up, done.results.trials) == (0, True, True, ())
+    assert studies(store) == []
 
 
 def test_an_error_of_the_run_itself_is_raised_after_all_is_closed(plain_study, store, monkeypatch) -> None:
@@ -384,3 +414,24 @@ def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_pa
     assert "go on with  softnce-ray resume tiny" in error
     assert "Traceback" not in error
     assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": {"KILLED"}}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_waits_for_nodes_is_told_so_and_can_give_up_with_a_signal(plain_study, store, tmp_path, number) -> None:
+    study = plain_study(resources={"cpus": 64, "autoscale": True, "max_concurrent": 2})
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    command = [sys.executable, "-m", "softnce_ray", "launch", str(tmp_path / "study.yaml"), "--store", str(store.root)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        note = process.stderr.readline()
+        process.send_signal(number)
+        _, error = process.communicate()
+    assert "note: expected a node with room for a trial of 64 CPUs" in note
+    assert "waiting 15 minutes at most for one that the autoscaler adds; Ctrl-C gives up" in note
+    assert process.returncode == 128 + number, error
+    assert error.splitlines()[-1].startswith("interrupted: go on with  softnce-ray resume tiny")
+    assert len(error.splitlines()) == 2, error
+    assert studies(store) == []

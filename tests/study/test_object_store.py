@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import ray
-from servers import S3
+from servers import S3, Wire
 
 from softnce_ray import storage
 from softnce_ray.corpus import copy_corpus
@@ -24,7 +25,7 @@ from softnce_ray.study.cluster import LaunchError
 from softnce_ray.study.doctor import examine
 from softnce_ray.study.run import Launch
 
-from .launching import Meddling, actors, go, runs, scores
+from .launching import Meddling, Said, actors, go, runs, scores
 
 pytestmark = pytest.mark.slow
 
@@ -132,6 +133,94 @@ def test_a_trial_goes_on_from_its_checkpoint_in_the_object_store(
     (book,) = storage.names(books)
     lines = (storage.read(books / book) or b"").decode().splitlines()
     assert [json.loads(line)["epoch"] >= least for line, least in zip(lines, (0, 4), strict=True)] == [True, True]
+
+
+ONE: dict[str, Any] = {"seeds": [1], "arms": {"infonce": {"training": {"epochs": 8, "batch_size": 16}}}}
+
+
+@pytest.fixture
+def wire(s3_server: S3) -> Iterator[Wire]:
+    with Wire(s3_server.endpoint) as wire:
+        yield wire
+
+
+def _behind(wire: Wire, store: Store) -> Store:
+    """The same store, which all processes reach through the wire."""
+    return Store(store.root, store.tracking_uri, f"{store.storage}?endpoint_override={wire.uri}")
+
+
+class Away(Meddling):
+    """A display that cuts the wire after some epochs, and mends it when it hears that the store is missed."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__("epoch infonce 3", wire.cut)
+        self._mend = wire.mend
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if "gives no answer" in text:
+            self._mend()
+
+
+def test_an_object_store_that_is_gone_for_a_while_costs_nothing(
+    remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]], wire: Wire
+) -> None:
+    there, said = remote(), Away(wire)
+    done = go(plain_study(**ONE), _behind(wire, there), said)
+    assert (done.ran, done.failed, done.unsent, done.problems) == (1, 0, (), ())
+    assert scores(done.results.trials) == scores(go(plain_study(**ONE), remote()).results.trials)
+    (run,) = runs(there, "trial")
+    assert run.data.tags["attempts"] == "1"
+    notes = [line for line in said.said if line.startswith("note: infonce/python confirm seed 1: the object store ")]
+    assert [note.rpartition("the object store ")[2].split()[0] for note in notes] == ["gives", "answers"]
+
+
+class AtTheEnd(Said):
+    """A display that does something when the first trial has ended."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def ended(self, key: Any, outcome: str, metrics: Any) -> None:
+        super().ended(key, outcome, metrics)
+        self._act()
+
+
+def test_an_object_store_that_stays_away_ends_the_launch_in_a_line_and_it_goes_on_later(
+    remote: Callable[[], Store],
+    plain_study: Callable[..., dict[str, Any]],
+    wire: Wire,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("softnce_ray.study.patience.SECONDS", 1.0)
+    study = plain_study(**ONE | {"seeds": [1, 2]}, resources={"max_concurrent": 1})
+    store, said = _behind(wire, remote()), AtTheEnd(wire.cut)
+    with pytest.raises(LaunchError, match=r"no answer for .*; what was done is kept: softnce-ray resume tiny goes on$"):
+        go(study, store, said)
+    assert any(line.startswith("note: the object store gives no answer (") for line in said.said)
+    assert [run.info.status for run in runs(store, "trial")] == ["FINISHED"]
+    wire.mend()
+    done = go(study, store)
+    assert (done.ran, done.already_done, done.failed) == (1, 1, 0)
+
+
+def test_checkpoints_that_were_deleted_are_told_of_when_a_study_goes_on(
+    remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]]
+) -> None:
+    store = remote()
+    interrupt = Meddling("epoch infonce 4", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert go(plain_study(**ONE), store, interrupt).interrupted
+    (run,) = runs(store, "trial")
+    storage.remove(store.checkpoints("tiny"))
+    said = Said()
+    done = go(plain_study(**ONE), store, said)
+    assert (done.ran, done.failed) == (1, 0)
+    (told,) = [line for line in said.said if "are gone" in line]
+    assert told == (
+        f"note: infonce/python confirm seed 1: its checkpoints in {store.checkpoints('tiny')} are gone: it had "
+        f"{run.data.metrics['epoch']:.0f} epochs, and begins anew"
+    )
 
 
 def test_an_object_store_that_cannot_be_used_is_told_before_anything_starts(

@@ -311,4 +311,7 @@ def test_a_trial_whose_workers_have_no_room_any_more_ends_the_launch_in_a_line_a
     cluster.heal()
     eventually(lambda: not cluster.trials(cluster.node), 60, "a node that was given up ends when it is back")
     cluster.join()
-    _as_undisturbed(store, cluster.launch(gang_study, store), undisturbed_gang, ["3"])
+    # Whether an attempt was begun that nobody had room for depends on what is noticed first: the loss, or no room.
+    again = str(len(_books(store)) + 1)
+    assert again in ("2", "3")
+    _as_undisturbed(store, cluster.launch(gang_study, store), undisturbed_gang, [again])

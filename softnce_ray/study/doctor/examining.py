@@ -169,4 +169,4 @@ def _model_folders(study: StudyConfig) -> tuple[str, ...]:
         if isinstance(arm.estimator, MixEstimator):
             parts = [arm.estimator.settings(part) for part in arm.estimator.mix]
         named |= {part.model for part in parts if isinstance(part, SimCSEEstimator | TrainedEstimator)}
-    return tuple(sorted(name for name in named if name and Path(name).is_dir()))
+    return tuple(sorted(str(Path(name).absolute()) for name in named if name and Path(name).is_dir()))

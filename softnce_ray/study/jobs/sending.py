@@ -16,6 +16,7 @@ import yaml
 
 import softnce_ray
 from softnce_ray import __version__
+from softnce_ray.study import again
 from softnce_ray.study.jobs.checking import StudyText, checked_environment, checked_study
 from softnce_ray.study.jobs.client import OURS, Job, JobError, Jobs
 from softnce_ray.study.problems import StudyError
@@ -87,7 +88,7 @@ def submission(
         file=file.name,
         text=study.text if max_concurrent is None else _limited(study, max_concurrent),
         entrypoint=" ".join([*guards, f'cd / && exec {command} launch "$OLDPWD"/{shlex.quote(file.name)}']),
-        environment={**found.sent, "RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)},
+        environment={**found.sent, again.VARIABLE: _again(file, address), "RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)},
         metadata={
             OURS: __version__,
             "study": study.name,
@@ -126,6 +127,12 @@ def refuse_second(jobs: Jobs, known: list[Job], study: str) -> None:
                 f"{study} runs at {jobs.shown} as job {job.id} ({job.state}): wait for it, or end it with  "
                 f"softnce-ray stop {job.id}"
             )
+
+
+def _again(file: Path, address: str) -> str:
+    """What the sender types to go on. All who reach the dashboard can read it."""
+    verb = "launch" if address.startswith("ray://") else "submit"
+    return f"softnce-ray {verb} {shlex.quote(file.name)} with the same options"
 
 
 def _limited(study: StudyText, max_concurrent: int) -> str:

@@ -123,7 +123,7 @@ def test_ctrl_c_here_stops_it_there_at_its_last_checkpoint(terminal, store) -> N
         process.send_signal(signal.SIGINT)
         _, error = process.communicate()
     assert process.returncode == 130, error
-    assert "go on with  softnce-ray resume tiny" in error
+    assert "go on with  softnce-ray launch study.yaml with the same options" in error
     assert "Traceback" not in error
     assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": {"KILLED"}}
 

@@ -24,7 +24,7 @@ _LOOK = 0.5
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
-def run_attached(made: Submission, each: Callable[[str], None]) -> int:
+def launch_through_client(made: Submission, each: Callable[[str], None]) -> int:
     """Run a launch on the cluster that this process is connected to as a client; returns its exit status.
 
     Ctrl-C is passed on; the launch then stops at its last checkpoints. When the connection is lost, Ray ends it half a
