@@ -2,8 +2,10 @@
 
     python tests/benchmarks/gradient_cache.py corpora/python
 
-Each row is a process of its own: its greatest memory, less what the process had before the first step, and the median
-seconds of a step. A small transformer (2 layers, width 128), 160 tokens of code, float32, one thread.
+Each row is a process of its own that trains on as many pairs as the others: its greatest memory, less what the process
+had before the first step, and the median seconds of a step. A process' memory grows with the number of different shapes
+that its allocator has seen: after a few steps a large batch in chunks has seen more of them than a small one.
+A small transformer (2 layers, width 128), 160 tokens of code, float32, one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from softnce_ray.training import _step
 from softnce_ray.workers import ALONE
 
 ROWS: tuple[tuple[int, int | None], ...] = ((32, None), (128, None), (1024, 128), (1024, 32), (1024, None))
-STEPS = 3
+PAIRS = 4096
 
 
 def config(batch_size: int) -> TrialConfig:
@@ -55,7 +57,7 @@ def measure(corpus: str, root: str, batch_size: int, chunk_size: int | None) -> 
     data = open_data(prepare(settings, corpus, "python", root), settings, "python")
     encoder = build_encoder(settings, data.tokenizer.get_vocab_size())
     optimisers = build_optimisers(encoder, settings.training)
-    batches = islice(cycle(random_batches(len(data.train.queries), batch_size, 0, 1)), STEPS)
+    batches = islice(cycle(random_batches(len(data.train.queries), batch_size, 0, 1)), PAIRS // batch_size)
     before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for batch in prepared(((rows, rows) for rows in batches), settings, data):
         started = time.perf_counter()

@@ -61,7 +61,7 @@ MISTAKES = [
     ("arms:\n  infonce:\n    trainin: {}\n", "f.yaml:7: arms.infonce.trainin: unknown key; did you mean 'training'?"),
     (
         "arms:\n  infonce:\n    training:\n      epoch: 3\n",
-        "f.yaml:8: arms.infonce.training.epoch: unknown key; did you mean 'epochs'? possible: batch_size, batch_tokens,",
+        "f.yaml:8: arms.infonce.training.epoch: unknown key; did you mean 'epochs'? possible: batch_size,",
     ),
     (
         "arms:\n  infonce:\n    encoder: {kind: bag, widht: 3}\n",
