@@ -32,14 +32,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after an epoch. `encoder` and `best` are state dicts, `optimisers` those of each optimiser; `history` has
-    the metrics of every epoch so far, so that whoever goes on can tell again what nobody may have heard."""
+    """State after an epoch. `encoder` and `best` are state dicts of what is trained, `optimisers` those of each
+    optimiser; `history` has the metrics of every epoch so far, so that whoever goes on can tell again what nobody may
+    have heard. What is frozen is built anew by whoever goes on, and must then have the digest `frozen`."""
 
     progress: Progress
     encoder: dict[str, Tensor]
     best: dict[str, Tensor]
     optimisers: list[dict[str, dict[str, Tensor]]]
     history: list[dict[str, float]] = field(default_factory=list)
+    frozen: str | None = None
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
@@ -75,6 +77,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         metadata={
             "progress": json.dumps(asdict(checkpoint.progress)),
             "history": json.dumps(checkpoint.history),
+            **({} if checkpoint.frozen is None else {"frozen": checkpoint.frozen}),
         },
     )
     os.replace(partial, folder / CHECKPOINT_FILE)
@@ -106,7 +109,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 optimisers[int(number)].setdefault(parameter, {})[name] = file.get_tensor(key)
             else:
                 (encoder if kind == "encoder" else best)[rest] = file.get_tensor(key)
-    return Checkpoint(progress, encoder, best or encoder, optimisers, history)
+    return Checkpoint(progress, encoder, best or encoder, optimisers, history, metadata.get("frozen"))
 
 
 def read_progress(place: Location) -> Progress | None:

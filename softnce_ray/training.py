@@ -18,7 +18,16 @@ from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.diagnostics import space_diagnostics
 from softnce_ray.distributions import Distributions, together
-from softnce_ray.encoders import DualEncoder, build_encoder, tensors_of
+from softnce_ray.encoders import (
+    DualEncoder,
+    build_encoder,
+    frozen_digest,
+    load_trained,
+    merged,
+    recompute,
+    tensors_of,
+    trained_state,
+)
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, ranks, reciprocal
 from softnce_ray.gradients import backward
@@ -74,6 +83,7 @@ def train(
     read_test: bool = False,
     workers: Workers = ALONE,
     chunk_size: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> TrainResult:
     """Train one encoder and keep the weights of its best epoch by validation MRR, with several languages by the mean of
     theirs. Each batch is drawn from the pairs of all training languages. With no epochs the encoder is evaluated as it
@@ -97,6 +107,7 @@ def train(
         reports.
       chunk_size: pairs that each of them encodes with gradient at one time, see `gradients`; None: its share of a
         batch.
+      gradient_checkpointing: compute the inside of each layer twice and keep it not, see `recompute`.
 
     Raises:
       TrainingError: fewer pairs than make a batch, nothing to evaluate on, or a foreign checkpoint.
@@ -132,13 +143,21 @@ def train(
 
     torch.manual_seed(config.seed)
     encoder = build_encoder(config, data.tokenizer.get_vocab_size()).to(device)
+    if gradient_checkpointing:
+        recompute(encoder)
     optimisers = build_optimisers(encoder, settings)
+    frozen = frozen_digest(encoder)
     progress = Progress(identity, epoch=0, best_epoch=0, best_valid_mrr=-math.inf)
     best: dict[str, Tensor] = {}
     history: list[dict[str, float]] = []
     if resume is not None:
+        if resume.frozen != frozen:
+            raise TrainingError(
+                f"expected the frozen weights that trial {identity} began with, got others: put the model of "
+                "encoder.model back as it was, or remove the trial's checkpoints and train it anew"
+            )
         progress, best, history = resume.progress, resume.best, list(resume.history)
-        encoder.load_state_dict(resume.encoder)
+        load_trained(encoder, resume.encoder)
         for optimiser, state in zip(optimisers, resume.optimisers, strict=True):
             restore_optimiser(optimiser, state)
     trained = workers.together(encoder)
@@ -162,7 +181,7 @@ def train(
         mrr = measured["valid_mrr"]
         improved = mrr > progress.best_valid_mrr
         if improved:
-            best = {name: tensor.detach().cpu().clone() for name, tensor in encoder.state_dict().items()}
+            best = {name: tensor.detach().cpu().clone() for name, tensor in trained_state(encoder).items()}
         progress = Progress(
             identity,
             epoch,
@@ -182,10 +201,11 @@ def train(
         )
         states = [optimiser_state(optimiser) for optimiser in optimisers]
         if workers.first:
-            report(history[-1], Checkpoint(progress, dict(encoder.state_dict()), best, states, list(history)))
+            report(history[-1], Checkpoint(progress, trained_state(encoder), best, states, list(history), frozen))
 
-    encoder.load_state_dict(best)
-    workers.send(encoder.state_dict().values())  # another's best epoch may be another, by rounding
+    load_trained(encoder, best)
+    workers.send(trained_state(encoder).values())  # another's best epoch may be another, by rounding
+    encoder = merged(encoder)
     result = {"epoch": settings.epochs, "best_epoch": progress.best_epoch, "best_valid_mrr": progress.best_valid_mrr}
     reciprocal_ranks, graded = {}, {}
     for split in splits:

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from tokenizers import ByteLevelBPETokenizer
 
+from softnce_ray.config import ArmConfig
+from softnce_ray.encoders import DualEncoder, build_encoder, merged
+
 
 class Published(NamedTuple):
     """The parts of a published model's config.json on the hub that decide shapes of inputs; beside them all three have
@@ -27,7 +30,18 @@ PUBLISHED = {
 }
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 MODES = ["<encoder-only>", "<decoder-only>", "<encoder-decoder>"]
-KINDS = ("bag", "transformer", *PUBLISHED)
+ADAPTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("codebert", {"lora": {"rank": 4, "dropout": 0.1}, "freeze": {"layers": 1}}),
+}
+"""Published kinds with adapters; those of which parts are frozen are like others once they are trained."""
+
+KINDS = ("bag", "transformer", *PUBLISHED, *ADAPTED)
+
+
+def published_kind(kind: str) -> str | None:
+    """The published model whose folder a kind needs."""
+    kind = ADAPTED[kind][0] if kind in ADAPTED else kind
+    return kind if kind in PUBLISHED else None
 
 
 def published_config(kind: str, **changes: Any) -> Any:
@@ -53,9 +67,12 @@ def published_config(kind: str, **changes: Any) -> Any:
     return RobertaConfig(**{**settings, **changes})
 
 
-def write_model(folder: Path, kind: str, texts: Iterable[str], *, layers: int = 2, width: int = 24) -> Path:
+def write_model(
+    folder: Path, kind: str, texts: Iterable[str], *, layers: int = 2, width: int = 24, seed: int = 1, **changes: Any
+) -> Path:
     """A folder as the hub has it for a published model: vocabulary and merges of a byte-level tokenizer, trained on
-    `texts`, and a network of the published configuration, but narrow, of few layers and with random weights."""
+    `texts`, and a network of the published configuration with `changes`, but narrow, of few layers and with random
+    weights."""
     from transformers import RobertaModel
 
     folder.mkdir(parents=True)
@@ -68,16 +85,29 @@ def write_model(folder: Path, kind: str, texts: Iterable[str], *, layers: int = 
     about = {**named, **extra, "cls_token": "<s>", "sep_token": "</s>"}
     (folder / "special_tokens_map.json").write_text(json.dumps(about))
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 512}))
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     small = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 48}
     # Random weights of the usual size make all texts nearly alike, and tests of what they hear blind.
-    network = RobertaModel(published_config(kind, **small, initializer_range=0.2))
+    network = RobertaModel(published_config(kind, **{**small, "initializer_range": 0.2, **changes}))
     network.save_pretrained(folder)
     return folder
 
 
+def fresh_encoder(config: ArmConfig, vocabulary: int) -> DualEncoder:
+    """An encoder as models have it: adapters, which begin as nothing, have random weights and are merged."""
+    encoder = build_encoder(config, vocabulary)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.2)
+    return merged(encoder).eval()
+
+
 def encoder_of(kind: str, folder: Path | None) -> dict[str, Any]:
-    """Settings of a small encoder; `folder` is where `write_model` wrote that of a published kind."""
+    """Settings of a small encoder; `folder` is where `write_model` wrote that of `published_kind`."""
+    if kind in ADAPTED:
+        base, settings = ADAPTED[kind]
+        return {**encoder_of(base, folder), **settings}
     if kind == "bag":
         return {"kind": kind, "width": 12}
     if kind == "transformer":

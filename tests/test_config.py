@@ -28,6 +28,9 @@ from softnce_ray.losses import LOSSES
 
 SOFT: dict[str, Any] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}}
 TRANSFORMER: dict[str, Any] = {"encoder": {"kind": "transformer"}}
+ADAPTED: dict[str, Any] = {
+    "encoder": {"kind": "transformer", "model": "some/model", "freeze": {"embeddings": True, "layers": 2}, "lora": {}}
+}
 
 
 def arm_of(loss: str, **settings: Any) -> dict[str, Any]:
@@ -74,6 +77,13 @@ OTHERS: list[tuple[dict[str, Any], str, Any]] = [
     (TRANSFORMER, "encoder.heads", 4),
     (TRANSFORMER, "encoder.dropout", 0.2),
     (TRANSFORMER, "encoder.pooling", "first"),
+    (TRANSFORMER, "encoder.freeze.embeddings", True),
+    (TRANSFORMER, "encoder.freeze.layers", 1),
+    (ADAPTED, "encoder.lora", None),
+    (ADAPTED, "encoder.lora.rank", 4),
+    (ADAPTED, "encoder.lora.alpha", 8),
+    (ADAPTED, "encoder.lora.dropout", 0.1),
+    (ADAPTED, "encoder.lora.targets", ["dense"]),
     (SOFT, "loss.alpha", 1.0),
     (SOFT, "loss.beta", 1.0),
     (SOFT, "loss.floor", 0.2),
@@ -102,10 +112,77 @@ def test_every_setting_changes_the_identity(arm: dict[str, Any], path: str, valu
 def test_no_setting_is_missing_from_the_list_of_those_that_change_the_identity() -> None:
     tried = {path for _, path, _ in OTHERS}
     whole = set()
-    for arm in ({}, TRANSFORMER, *map(arm_of, LOSSES)):
+    for arm in ({}, TRANSFORMER, ADAPTED, *map(arm_of, LOSSES)):
         whole |= set(flatten(trial(**arm).model_dump()))
-    # kind and name choose the model; an absent estimator is `estimator` itself
-    assert {path for path in whole if path.rpartition(".")[2] not in ("kind", "name")} - {"estimator"} == tried
+    # kind and name choose the model; an absent estimator is `estimator` itself, and so are absent adapters
+    named = {path for path in whole if path.rpartition(".")[2] not in ("kind", "name")}
+    assert named - {"estimator"} == tried - {"encoder.lora"}
+
+
+PUBLISHED_BEFORE = {
+    "codebert": "85e81355e1e6f575",
+    "unixcoder": "1a5351c8bd832e6a",
+    "graphcodebert": "85d06474db16209a",
+}
+"""Identities of before any part of a network could be frozen or adapted."""
+
+
+@pytest.mark.parametrize(
+    ("encoder", "before"),
+    [
+        ({"kind": "bag"}, "edcdd95c3530bd4a"),
+        ({"kind": "transformer"}, "20171f89e33a9582"),
+        ({"kind": "transformer", "model": "some/model", "pooling": "first"}, "e7253fc5606aea3a"),
+        *(({"kind": kind}, before) for kind, before in PUBLISHED_BEFORE.items()),
+    ],
+)
+def test_a_network_that_is_trained_whole_is_the_trial_that_it_was_before_parts_could_be_left_out(
+    encoder: dict[str, Any], before: str
+) -> None:
+    nothing = {} if encoder["kind"] == "bag" else {"freeze": {"embeddings": False, "layers": 0}, "lora": None}
+    for settings in (encoder, {**encoder, **nothing}):
+        assert identity(trial(encoder=settings), "c0ffee") == before
+        assert not {"freeze", "lora"} & trial(encoder=settings).model_dump()["encoder"].keys()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"freeze": {"layers": 1}}, {"freeze": {"embeddings": True}}, {"lora": {"rank": 2}}]
+)
+def test_what_is_trained_of_a_network_comes_back_from_its_plain_settings(settings: dict[str, Any]) -> None:
+    config = trial(encoder={"kind": "codebert", **settings})
+    assert trial(**config.model_dump(mode="json")) == config
+    assert not same({"encoder": {"kind": "codebert"}}, {"encoder": {"kind": "codebert", **settings}})
+
+
+def test_parts_of_a_network_that_does_not_have_them_are_refused() -> None:
+    for key, value in (("lora", {}), ("freeze", {"layers": 1})):
+        assert blamed(encoder={"kind": "bag", key: value}) == (
+            f"encoder.bag.{key}",
+            f"encoder bag has no network: expected no {key} here, or another kind of encoder",
+        )
+    key, message = blamed(encoder={"kind": "transformer", "layers": 3, "freeze": {"layers": 4}})
+    assert (key, message) == ("encoder.transformer.freeze.layers", "expected at most layers 3, got 4")
+    assert trial(encoder={"kind": "transformer", "layers": 3, "freeze": {"layers": 3}})
+    key, message = blamed(encoder={"kind": "transformer", "lora": {}})
+    assert key == "encoder.transformer.lora" and "expected a model, got a network from scratch" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("lora.rank", [0, 1.5, None]),
+        ("lora.alpha", [0, -1]),
+        ("lora.dropout", [-0.1, 1]),
+        ("lora.targets", [[], [""], "query"]),
+        ("freeze.layers", [-1, 0.5]),
+        ("freeze.embeddings", ["perhaps"]),
+    ],
+)
+def test_a_setting_of_what_is_trained_outside_its_range_is_refused(key: str, bad: list[Any]) -> None:
+    group, name = key.split(".")
+    for value in bad:
+        with pytest.raises(ValidationError):
+            trial(encoder={"kind": "codebert", group: {name: value}})
 
 
 def test_another_kind_of_part_changes_the_identity() -> None:

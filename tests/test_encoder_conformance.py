@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoder_kinds import KINDS, PUBLISHED, encoder_of, write_model
+from encoder_kinds import ADAPTED, KINDS, PUBLISHED, encoder_of, fresh_encoder, published_kind, write_model
 
 from softnce_ray.checkpoint import load_checkpoint, save_checkpoint
 from softnce_ray.config import ArmConfig, TrialConfig
@@ -49,7 +49,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 def folder(kind: str, tiny_pairs: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     """That of a published kind's model."""
     texts = [text for pair in tiny_pairs for text in (pair.query, pair.code)]
-    return write_model(tmp_path_factory.mktemp("models") / kind, kind, texts) if kind in PUBLISHED else None
+    published = published_kind(kind)
+    return None if published is None else write_model(tmp_path_factory.mktemp("models") / kind, published, texts)
 
 
 Configure = Callable[..., TrialConfig]
@@ -85,10 +86,10 @@ def data(configure: Configure, tiny_corpus: Path, root: Path) -> TrainingData:
 
 @pytest.fixture(scope="module")
 def model(configure: Configure, data: TrainingData) -> Model:
-    """With fresh weights: random, or those of the model's folder."""
+    """With fresh weights: random, or those of the model's folder; adapters, if any, are random."""
     torch.manual_seed(0)
-    encoder = build_encoder(configure(), data.tokenizer.get_vocab_size())
-    return Model(encoder.eval(), data.tokenizer, configure())
+    encoder = fresh_encoder(configure(), data.tokenizer.get_vocab_size())
+    return Model(encoder, data.tokenizer, configure())
 
 
 @pytest.fixture(scope="module")
@@ -239,19 +240,26 @@ def test_formats_that_a_kind_cannot_have_are_refused_with_what_is_possible(model
 # --- training --------------------------------------------------------------------------------------------
 
 
-def test_gradients_reach_every_parameter(configure: Configure, data: TrainingData) -> None:
+def test_gradients_reach_every_parameter(kind: str, configure: Configure, data: TrainingData) -> None:
+    """Of those that are trained, and no other."""
     torch.manual_seed(0)
     encoder = build_encoder(configure(), data.tokenizer.get_vocab_size()).train()
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if ".lora_B." in name:  # as long as it is zero, A has no gradient
+                parameter.normal_()
     vectors = encoder(*tensors_of(some_texts(data), "cpu"))
     (vectors * torch.randn(vectors.shape)).sum().backward()
     without = []
     for name, parameter in encoder.named_parameters():
         gradient = parameter.grad
-        if gradient is None or not gradient.to_dense().abs().max() > 0:
+        if not parameter.requires_grad:
+            assert gradient is None and kind in ADAPTED
+        elif gradient is None or not gradient.to_dense().abs().max() > 0:
             without.append(name)
     # A softmax does not hear what is added to all keys: their bias has a gradient of rounding, or of zero.
-    assert [name for name in without if not name.endswith("key.bias")] == []
-    assert all(parameter.requires_grad for parameter in encoder.parameters())
+    assert [name for name in without if not name.endswith(("key.bias", "key.base_layer.bias"))] == []
+    assert (kind in ADAPTED) == any(not parameter.requires_grad for parameter in encoder.parameters())
 
 
 def run(config: TrialConfig, data: TrainingData, **options: Any) -> TrainResult:

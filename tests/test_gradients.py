@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoder_kinds import write_model
 from torch import Tensor
 
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.ragged import concatenate
-from softnce_ray.encoders import DualEncoder, build_encoder, tensors_of
+from softnce_ray.encoders import DualEncoder, build_encoder, recompute, tensors_of
 from softnce_ray.gradients import backward
 from softnce_ray.losses import LOSSES
 from softnce_ray.objective import batch_loss, prepared
@@ -121,6 +122,34 @@ def test_gradients_of_chunks_are_those_of_one_pass_with_hard_negatives_too(
     assert torch.equal(same, loss) or abs(float(same - loss)) < 1e-12
     for name, expected in whole.items():
         torch.testing.assert_close(parts[name], expected, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("part", ["frozen", "lora"])
+def test_gradients_of_chunks_and_of_layers_computed_twice_are_those_of_one_pass_where_a_part_is_trained(
+    part: str, tiny_pairs: list[Any], tiny_corpus: Path, root: Path, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS["encoder"], "layers": 2, "freeze": {"embeddings": True, "layers": 1}}
+    if part == "lora":
+        calm: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        model = write_model(tmp_path / "model", "codebert", [pair.code for pair in tiny_pairs], **calm)
+        settings = {"kind": "codebert", "model": str(model), "lora": {"rank": 2}}
+    config = _config(encoder=settings)
+    data = _data(config, tiny_corpus, root)
+    encoder = _encoder(config, data)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if ".lora_B." in name:  # as long as it is zero, A has no gradient
+                parameter.normal_()
+    whole, loss, _ = _gradients(config, data, encoder, None)
+    assert whole.keys() == {name for name, each in encoder.named_parameters() if each.requires_grad}
+    assert len(whole) < len(list(encoder.parameters()))
+    recompute(encoder.train())
+    for chunk_size in (None, 4):
+        parts, same, _ = _gradients(config, data, encoder, chunk_size)
+        assert abs(float(same - loss)) < 1e-12
+        assert parts.keys() == whole.keys()
+        for name, expected in whole.items():
+            torch.testing.assert_close(parts[name], expected, rtol=1e-9, atol=1e-13)
 
 
 def test_a_chunk_that_is_no_smaller_than_the_batch_is_one_pass(tiny_corpus: Path, root: Path) -> None:

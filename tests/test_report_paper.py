@@ -88,6 +88,16 @@ def test_what_was_not_published_has_no_number() -> None:
         assert "No published number stands for a row of this table" in " ".join(text.split())
 
 
+@pytest.mark.parametrize(
+    ("key", "said"), [("encoder.lora.rank", "trains adapters alone"), ("encoder.freeze.layers", "freezes a part")]
+)
+def test_an_encoder_of_which_a_part_is_trained_is_said_to_differ(key: str, said: str) -> None:
+    for settings, expected in (({}, False), ({key: "4"}, True)):
+        report = beside(run("plain", {**INFONCE, **settings}), run("weighed", {**BM25, "estimator.temperature": "1.0"}))
+        assert report.paper is not None
+        assert any(said in line for line in report.paper.set_up) == expected
+
+
 def test_the_set_up_that_differs_is_said_in_words() -> None:
     report = beside(run("plain", INFONCE), run("weighed", {**BM25, "estimator.temperature": "3.9"}))
     assert report.paper is not None

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from encoder_kinds import KINDS, PUBLISHED, encoder_of, write_model
+from encoder_kinds import KINDS, encoder_of, fresh_encoder, published_kind, write_model
 
 from softnce_ray.config import ArmConfig
 from softnce_ray.corpus import Corpus, Pair
 from softnce_ray.corpus.tokens import prepare_tokens
-from softnce_ray.encoders import build_encoder
 from softnce_ray.export.checking import expect
 from softnce_ray.export.fresh import in_this_process
 from softnce_ray.export.writing import write_formats
@@ -27,13 +26,14 @@ def test_an_export_of_every_kind_indexes_searches_and_is_evaluated(
     kind: str, tiny_pairs: list[Pair], two_languages: Path, tmp_path: Path
 ) -> None:
     texts = [text for pair in tiny_pairs for text in (pair.query, pair.code)]
-    folder = write_model(tmp_path / "model", kind, texts) if kind in PUBLISHED else None
+    published = published_kind(kind)
+    folder = None if published is None else write_model(tmp_path / "model", published, texts)
     settings: dict[str, Any] = {"encoder": encoder_of(kind, folder), "tokens": {"vocabulary": 400, "code_length": 40}}
     config = ArmConfig.model_validate(settings)
     corpus = Corpus.open(two_languages)
     tokenizer = prepare_tokens(corpus, config.tokens, tmp_path, config.encoder.inputs).tokenizer
     torch.manual_seed(0)
-    model = Model(build_encoder(config, tokenizer.get_vocab_size()).eval(), tokenizer, config)
+    model = Model(fresh_encoder(config, tokenizer.get_vocab_size()), tokenizer, config)
     write_formats(model, tmp_path / "best", ("hf",), expect(model), lambda *args: "card", read=in_this_process)
 
     done = build_index(two_languages, tmp_path / "best", tmp_path / "index")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,18 +32,64 @@ class Inputs:
     flow_length: int | None = None
 
 
+class Freeze(Settings):
+    """What keeps its weights as they are. Dropout stays on there."""
+
+    embeddings: bool = Field(False, description="all that comes before the first layer")
+    layers: int = Field(
+        0, ge=0, le=1000, description="the lowest layers; with lora, those that get no adapters of their own"
+    )
+
+
+class LoRA(Settings):
+    """Low-rank adapters (Hu et al. 2022, arXiv 2106.09685): W + alpha / rank · B A in the place of each chosen matrix
+    W, where only A and B are trained. Trained models have them merged into W."""
+
+    rank: int = Field(8, ge=1, le=4096, description="rows of A")
+    alpha: float = Field(16.0, gt=0, le=100_000, description="B A is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of what A is given")
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="matrices by the ends of their names, such as dense or attention.output.dense; null: query and "
+        "value of attention",
+    )
+
+
+class FineTuned(Settings):
+    """What every kind with a network of transformers has: how much of the network is trained."""
+
+    # Left out while they say nothing: such a trial is the one that it was before there was either.
+    freeze: Freeze = Field(
+        Freeze(), exclude_if=lambda freeze: freeze == Freeze(), description="what keeps its weights as they are"
+    )
+    lora: LoRA | None = Field(
+        None,
+        exclude_if=lambda lora: lora is None,
+        description="train adapters of small rank instead of the network, which needs a model; null: no adapters",
+    )
+
+
 class BagEncoder(Settings):
     """Mean of learned subword vectors, each scaled by a learned weight of its subword."""
 
     kind: Literal["bag"] = "bag"
     width: int = Field(256, ge=1, le=8192, description="length of a vector")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_network(cls, given: Any) -> Any:
+        for key in FineTuned.model_fields:
+            if isinstance(given, Mapping) and key in given:
+                raise wrong(key, f"encoder bag has no network: expected no {key} here, or another kind of encoder")
+        return given
+
     @property
     def inputs(self) -> Inputs:
         return Inputs(special=False)
 
 
-class TransformerEncoder(Settings):
+class TransformerEncoder(FineTuned):
     """A transformers model by name or folder, or a small RoBERTa from scratch when `model` is null."""
 
     kind: Literal["transformer"] = "transformer"
@@ -57,6 +104,14 @@ class TransformerEncoder(Settings):
     def _check(self) -> TransformerEncoder:
         if self.model is None and self.width % self.heads:
             raise wrong("heads", f"expected a divisor of width {self.width}, got {self.heads}")
+        if self.model is None and self.freeze.layers > self.layers:
+            raise wrong("freeze.layers", f"expected at most layers {self.layers}, got {self.freeze.layers}")
+        if self.model is None and self.lora is not None:
+            raise wrong(
+                "lora",
+                "adapters change a little of what a network has learned: expected a model, got a network from scratch; "
+                "give encoder.model, or remove lora",
+            )
         return self
 
     @property
@@ -64,7 +119,7 @@ class TransformerEncoder(Settings):
         return Inputs(self.model)
 
 
-class CodeBERTEncoder(Settings):
+class CodeBERTEncoder(FineTuned):
     """CodeBERT (Feng et al. 2020, arXiv 2002.08155): `<s> … </s>`, and the pooler's output as the text's vector."""
 
     pooling: ClassVar[Literal["pooler"]] = "pooler"
@@ -77,7 +132,7 @@ class CodeBERTEncoder(Settings):
         return Inputs(self.model)
 
 
-class UniXcoderEncoder(Settings):
+class UniXcoderEncoder(FineTuned):
     """UniXcoder (Guo et al. 2022, arXiv 2203.03850): `<s> <encoder-only> </s> … </s>`, and the mean over all of these
     as the text's vector."""
 
@@ -91,7 +146,7 @@ class UniXcoderEncoder(Settings):
         return Inputs(self.model, prefix="<encoder-only>")
 
 
-class GraphCodeBERTEncoder(Settings):
+class GraphCodeBERTEncoder(FineTuned):
     """GraphCodeBERT (Guo et al. 2021, arXiv 2009.08366): `<s> … </s>`, of functions with the data flow of their
     variables, and the pooler's output as the text's vector. See `graph_inputs`."""
 
@@ -111,7 +166,7 @@ class GraphCodeBERTEncoder(Settings):
         return Inputs(self.model, flow_length=self.flow_length)
 
 
-class MiniLMEncoder(Settings):
+class MiniLMEncoder(FineTuned):
     """all-MiniLM-L6-v2 (6 layers, width 384), a sentence encoder whose weights a Python package brings: no network is
     needed. `[CLS] … [SEP]`, and the mean over all of these as the text's vector."""
 

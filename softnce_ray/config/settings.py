@@ -30,7 +30,7 @@ def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, A
         *parents, last = path.split(".")
         inner = result
         for key in parents:
-            inner = inner[key]
+            inner = inner.setdefault(key, {})  # a group that says nothing may have been left out
         inner[last] = value
     return result
 

@@ -164,6 +164,10 @@ class Resources(Settings):
     chunk_size: int | None = Field(
         None, ge=1, description="pairs that a worker encodes with gradient at one time; null: its share of a batch"
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep only the input of each layer of a network and compute the rest twice: less memory, more time",
+    )
     threads: int = Field(1, ge=1, le=1024, description="threads of a trial's tensor operations")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where gpus > 0, else cpu")
     max_concurrent: int | None = Field(None, ge=1, description="null: as many trials as fit")

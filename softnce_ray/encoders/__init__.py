@@ -4,8 +4,17 @@ Texts come ragged: `ids` (T,) int64 holds all texts end to end, `offsets` (B + 1
 begins and ends. No caller pads.
 """
 
+from softnce_ray.encoders.adapting import (
+    EncoderError,
+    frozen_digest,
+    load_trained,
+    merged,
+    recompute,
+    trained_numbers,
+    trained_state,
+)
 from softnce_ray.encoders.bag import Bag
-from softnce_ray.encoders.building import EncoderError, build_encoder
+from softnce_ray.encoders.building import build_encoder
 from softnce_ray.encoders.dual import DualEncoder, tensors_of
 from softnce_ray.encoders.transformer import PAD_ID, GraphTransformer, Transformer
 
@@ -17,5 +26,11 @@ __all__ = [
     "GraphTransformer",
     "Transformer",
     "build_encoder",
+    "frozen_digest",
+    "load_trained",
+    "merged",
+    "recompute",
     "tensors_of",
+    "trained_numbers",
+    "trained_state",
 ]

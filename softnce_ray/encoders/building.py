@@ -16,15 +16,11 @@ from softnce_ray.config import (
     TransformerEncoder,
     how_to_get,
 )
+from softnce_ray.encoders.adapting import EncoderError, adapt
 from softnce_ray.encoders.bag import Bag
 from softnce_ray.encoders.dual import DualEncoder
 from softnce_ray.encoders.transformer import PAD_ID, GraphTransformer, Transformer
-from softnce_ray.errors import UserError
 from softnce_ray.named import located
-
-
-class EncoderError(UserError, ValueError):
-    """An encoder that cannot be built from its settings."""
 
 
 def build_encoder(config: ArmConfig, vocabulary: int, *, network: dict[str, Any] | None = None) -> DualEncoder:
@@ -32,12 +28,13 @@ def build_encoder(config: ArmConfig, vocabulary: int, *, network: dict[str, Any]
 
     Args:
       vocabulary: number of token ids of the tokenizer in use.
-      network: a transformer's stored configuration: the network is built from it, with random weights, and
-        no pretrained weights are looked for.
+      network: a transformer's stored configuration: the network is built from it, with random weights, whole and
+        without adapters, and no pretrained weights are looked for.
 
     Raises:
       EncoderError: a named model cannot be loaded, has no pooler where one is asked, knows fewer tokens than
-        `vocabulary`, reads shorter texts than the settings say, or is of another architecture than its kind.
+        `vocabulary`, reads shorter texts than the settings say, is of another architecture than its kind, or cannot be
+        frozen or adapted as the settings say.
     """
     settings = config.encoder
     if isinstance(settings, BagEncoder):
@@ -53,6 +50,8 @@ def build_encoder(config: ArmConfig, vocabulary: int, *, network: dict[str, Any]
         model.pooler = None  # it would be trained by nothing and yet be kept
     if settings.pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise EncoderError(f"encoder.pooling: {settings.model!r} has no pooler; possible: mean, first")
+    if network is None:
+        adapt(model, settings)
     pad_id = PAD_ID if model.config.pad_token_id is None else model.config.pad_token_id
     if isinstance(settings, TransformerEncoder | MiniLMEncoder):
         return DualEncoder(Transformer(model, settings.pooling, pad_id), config.similarity)
@@ -74,6 +73,29 @@ def longest_texts(config: ArmConfig) -> dict[str, int]:
     return {"tokens.query_length": tokens.query_length, **code}
 
 
+def shape_of(config: ArmConfig, folder: str | None) -> nn.Module:
+    """The network of settings, as large as it would be and without any numbers: on torch's device `meta`.
+
+    Args:
+      folder: that of the named model, of which the configuration alone is read; None: from scratch.
+
+    Raises:
+      OSError, ValueError: there is no configuration in the folder.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    settings = config.encoder
+    assert not isinstance(settings, BagEncoder)
+    with torch.device("meta"):
+        if folder is None:
+            assert isinstance(settings, TransformerEncoder)
+            return _small_roberta(config, settings, config.tokens.vocabulary)
+        network = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    if settings.pooling != "pooler" and getattr(network, "pooler", None) is not None:
+        network.pooler = None
+    return network
+
+
 def _stored_network(network: dict[str, Any]) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
@@ -92,6 +114,11 @@ def _named_model(config: ArmConfig, name: str, vocabulary: int) -> nn.Module:
         kind = "folder" if os.path.isdir(name) else "name"
         raise EncoderError(
             f"encoder.model: no transformers model under the {kind} {name!r} ({reason}); {how_to_get(name)}"
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise EncoderError(
+            f"encoder.model: expected a whole model, got an adapter under {name!r}: merge it into its model "
+            "(merge_and_unload of peft) and give the folder of that"
         )
     if model.config.vocab_size < vocabulary:
         raise EncoderError(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from softnce_ray.config import BagEncoder
+from softnce_ray.config import BagEncoder, FineTuned
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.encoders import Bag, Transformer
 from softnce_ray.export.checking import TOLERANCE, Checked
@@ -127,11 +127,21 @@ def _encoder(model: Model) -> str:
     if settings.kind != "transformer":
         kind = f"{settings.kind}, a {kind}"
     begun = f"begun from `{settings.model}`" if settings.model else "begun from random weights"
+    begun += _trained(settings)
     prefix = settings.inputs.prefix
     reads = "" if prefix is None else f", reading `{prefix}` before each text"
     if (limits := model.graph_limits) is not None:
         reads = f", reading functions with their data flow (up to {limits.code_length + limits.flow_length} places)"
     return f"The encoder is a transformer ({kind}), {begun}{reads}, pooling `{tower.pooling}`, {length}."
+
+
+def _trained(settings: FineTuned) -> str:
+    """What of the network training changed, where that is not all."""
+    if settings.lora is not None:
+        return f", trained by adapters of rank {settings.lora.rank} (LoRA) that are merged into it"
+    freeze = settings.freeze
+    parts = ["embeddings"] * freeze.embeddings + [f"lowest {freeze.layers} layers"] * (freeze.layers > 0)
+    return f", with its {' and '.join(parts)} as they were" if parts else ""
 
 
 def _sides(model: Model) -> str:

@@ -158,6 +158,9 @@ def _set_up(report: Report, published: list[Published]) -> tuple[str, ...]:
         if any(each.get(key) == "True" for each in settings):
             verb = "leaves out" if key == "mask_duplicates" else "has"
             told.append(f"Loss: an arm here {verb} {text}; the paper's does not.")
+    for part, text in (("lora", "trains adapters alone (LoRA)"), ("freeze", "freezes a part of the encoder")):
+        if any(key.startswith(f"encoder.{part}.") for each in settings for key in each):
+            told.append(f"Encoder: an arm here {text}; the paper's train all of it.")
     return tuple(each for each in told if each)
 
 

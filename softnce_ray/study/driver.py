@@ -90,6 +90,7 @@ class StudyRun:
             workers=resources.workers,
             chunk_size=resources.chunk_size,
             directory=str(Path.cwd()),
+            gradient_checkpointing=resources.gradient_checkpointing,
         )
         return key, spec, folder_name(name, key.identity, attempt.number)
 

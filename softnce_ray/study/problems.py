@@ -36,6 +36,17 @@ class StudyFile(StudyConfig):
 
     defaults: ArmConfig = Field(ArmConfig(), description="settings of every arm that does not name its own")
 
+    @classmethod
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        """An arm that takes its encoder's kind from the defaults may fit several kinds, which `oneOf` would refuse."""
+        return _any_of(super().model_json_schema(*args, **options))
+
+
+def _any_of(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {"anyOf" if key == "oneOf" else key: _any_of(value) for key, value in schema.items()}
+    return [_any_of(each) for each in schema] if isinstance(schema, list) else schema
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -52,6 +52,7 @@ class TrialSpec:
     workers: int = 1
     chunk_size: int | None = None
     directory: str = ""
+    gradient_checkpointing: bool = False
 
 
 def run_trial(spec: dict[str, Any]) -> None:
@@ -122,6 +123,7 @@ def _trained(
         read_test=trial.phase == "confirm",
         workers=workers,
         chunk_size=trial.chunk_size,
+        gradient_checkpointing=trial.gradient_checkpointing,
     )
 
 

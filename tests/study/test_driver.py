@@ -120,6 +120,12 @@ def test_a_specification_is_plain_and_names_absolute_places(tiny_study, tmp_path
     assert folder == f"infonce-python-confirm-{key.identity}-1"
 
 
+def test_a_specification_has_what_saves_memory(tiny_study, tmp_path) -> None:
+    run, _, _ = drive(tiny_study(resources={"chunk_size": 5, "gradient_checkpointing": True}), tmp_path)
+    _, spec, _ = run.next_spec()  # type: ignore[misc]
+    assert (spec.chunk_size, spec.gradient_checkpointing) == (5, True)
+
+
 def test_all_that_an_epoch_measured_is_recorded_with_its_own_time(tiny_study, tmp_path) -> None:
     run, tracker, show = drive(tiny_study(), tmp_path)
     key, attempt = begin(run)

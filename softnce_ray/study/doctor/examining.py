@@ -24,7 +24,8 @@ from softnce_ray.study.doctor import judging
 from softnce_ray.study.doctor.asking import PATIENCE, Node, ask
 from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here, nearest_folder, probe
 from softnce_ray.study.doctor.finding import Finding
-from softnce_ray.study.doctor.needs import needs
+from softnce_ray.study.doctor.needs import folder_of, needs
+from softnce_ray.study.doctor.networks import adapters, misfits, precision
 from softnce_ray.study.doctor.tracking import tracking
 from softnce_ray.study.file import load_study
 from softnce_ray.study.problems import StudyError
@@ -117,7 +118,10 @@ def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, 
     return [
         *found,
         *judging.corpora(study.corpus, corpus.fingerprint, nodes),
+        *adapters(study, nodes),
+        *misfits(study, {name: folder_of(arm) for name, arm in study.arms.items()}),
         *judging.room(study.resources, nodes, ray.available_resources()),
+        *precision(study, nodes),
         *judging.sizes(study, needs(study, corpus.manifest), nodes, on_disk=store.storage is None),
         *judging.limits(nodes),
     ]

@@ -44,6 +44,9 @@ TRAINS_WITH = (
 RECORDS_WITH = ("mlflow", "optuna")
 """Packages that only the process uses that launches."""
 
+MAY_LACK = ("peft",)
+"""Packages that some studies need."""
+
 METHOD = "method"
 """Stands among the versions for `METHOD_VERSION`."""
 
@@ -87,6 +90,7 @@ class NodeFacts:
       corpus_problem: why it cannot be read; empty where it can, or was not asked.
       missing: those of `Questions.folders` that are not there.
       cuda: number of GPUs that torch sees; None: not asked.
+      bf16: whether the processor has units for matrices of bf16; None: unknown.
     """
 
     python: str
@@ -104,6 +108,7 @@ class NodeFacts:
     corpus_problem: str = ""
     missing: tuple[str, ...] = ()
     cuda: int | None = None
+    bf16: bool | None = None
 
 
 def facts_here(questions: Questions, answer: str = "") -> NodeFacts:
@@ -128,6 +133,7 @@ def facts_here(questions: Questions, answer: str = "") -> NodeFacts:
         corpus_problem=problem,
         missing=tuple(folder for folder in questions.folders if not Path(folder).is_dir()),
         cuda=None if questions.cuda == "no node" else _cuda(),
+        bf16=_bf16(),
     )
 
 
@@ -194,7 +200,7 @@ def nearest_folder(folder: Path) -> Path:
 
 def _versions() -> dict[str, str]:
     versions = {METHOD: str(METHOD_VERSION)}
-    for name in (*TRAINS_WITH, *RECORDS_WITH):
+    for name in (*TRAINS_WITH, *RECORDS_WITH, *MAY_LACK):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
@@ -257,3 +263,14 @@ def _cuda() -> int:
         return int(subprocess.run(command, env=shown, capture_output=True, text=True, timeout=60, check=True).stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0
+
+
+def _bf16() -> bool | None:
+    """By what Linux says of the processor: x86 calls it amx_bf16, ARM bf16. With avx512_bf16 alone bf16 was slower than
+    float32, see docs/fine_tuning.md."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    flags = [line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))]
+    return bool({"amx_bf16", "bf16"} & set(flags[0])) if flags else None

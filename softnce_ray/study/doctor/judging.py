@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from softnce_ray.config import Resources, StudyConfig
 from softnce_ray.study.cluster import MAKE_ROOM, no_room, trials_on, workers_on
 from softnce_ray.study.doctor.asking import Node
-from softnce_ray.study.doctor.facts import METHOD, RECORDS_WITH, NodeFacts
+from softnce_ray.study.doctor.facts import MAY_LACK, METHOD, RECORDS_WITH, NodeFacts
 from softnce_ray.study.doctor.finding import Finding, size
 from softnce_ray.study.doctor.needs import Needs
 
@@ -99,7 +99,7 @@ def _different(
     build: dict[str, tuple[str, str]] = {}
     for name in sorted(here.keys() | there.keys()):
         pair = (there.get(name, "none"), here.get(name, "none"))
-        if pair[0] == pair[1]:
+        if pair[0] == pair[1] or (name in MAY_LACK and "none" in pair):
             continue
         alike = pair[0].split("+")[0] == pair[1].split("+")[0]
         (build if alike or name in RECORDS_WITH else wrong)[name] = pair

@@ -19,14 +19,15 @@ from softnce_ray.config import (
 )
 from softnce_ray.corpus.store import Manifest
 from softnce_ray.named import located
+from softnce_ray.study.doctor.networks import trained_share
 
 WORKER = 600_000_000
 """Bytes of a worker's process with its libraries, before any model."""
 
 _FLOAT = 4
 _STATE = 4
-"""Arrays of a parameter's size in memory (weights, gradients, two moments of Adam) and in a checkpoint (weights, two
-moments, the best epoch's weights)."""
+"""Arrays of a trained parameter's size in memory (weights, gradients, two moments of Adam) and in a checkpoint
+(weights, two moments, the best epoch's weights). A frozen one has weights alone, and is in no checkpoint."""
 
 
 _SPAN = _EDGE = 4
@@ -70,14 +71,18 @@ def needs(study: StudyConfig, manifest: Manifest) -> Needs:
         }
     )
     known = {arm: count for arm, count in counts.items() if count is not None}
+    trained = {
+        arm: round(count * trained_share(study.arms[arm], folder_of(study.arms[arm]))) for arm, count in known.items()
+    }
     memory = [
-        _STATE * _FLOAT * count + _arrays(study, study.arms[arm], _width(study.arms[arm]), manifest)
+        _FLOAT * (max(count - trained[arm], 0) + _STATE * trained[arm])
+        + _arrays(study, study.arms[arm], _width(study.arms[arm]), manifest)
         for arm, count in known.items()
     ]
     models = sum(_FLOAT * count for count in known.values()) * len(study.language_names) * (len(study.seeds) + 1)
     return Needs(
         WORKER + max(memory, default=0),
-        _STATE * _FLOAT * max(known.values(), default=0),
+        _STATE * _FLOAT * max(trained.values(), default=0),
         models + _tokens(study, manifest) + _estimators(study, manifest),
         tuple(unknown),
     )
@@ -109,6 +114,14 @@ def stored_parameters(model: str) -> int | None:
         return found or sum(path.stat().st_size for path in folder.glob("pytorch_model*.bin")) // _FLOAT or None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a damaged file is told by the trial that loads it
+
+
+def folder_of(arm: ArmConfig) -> str | None:
+    """The folder of the model that an arm's encoder names, where it is on this machine."""
+    if isinstance(arm.encoder, BagEncoder) or arm.encoder.model is None:
+        return None
+    folder = _model_folder(arm.encoder.model)
+    return None if folder is None else str(folder)
 
 
 def _model_folder(model: str) -> Path | None:
