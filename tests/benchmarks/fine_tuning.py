@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from softnce_ray.batching import random_batches
 from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, Progress, optimiser_state, save_checkpoint
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder, recompute, trained_state
@@ -31,7 +32,7 @@ from softnce_ray.model import Model
 from softnce_ray.objective import prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.training import _step, epoch_batches
+from softnce_ray.training import _step
 from softnce_ray.workers import ALONE
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -73,7 +74,8 @@ def measure(corpus: str, root: str, model: str, name: str) -> None:
     if again:
         recompute(encoder)
     optimisers = build_optimisers(encoder, settings.training)
-    batches = islice(cycle(epoch_batches(len(data.train.queries), 32, 0, 1)), STEPS)
+    rows = islice(cycle(random_batches(len(data.train.queries), 32, 0, 1)), STEPS)
+    batches = ((each, each) for each in rows)
     before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for batch in prepared(batches, settings, data):
         started = time.process_time()

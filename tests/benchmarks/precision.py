@@ -23,13 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from softnce_ray.batching import random_batches
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder
 from softnce_ray.objective import prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.statistics import overall_difference
-from softnce_ray.training import _step, epoch_batches, train
+from softnce_ray.training import _step, train
 from softnce_ray.training_data import PairTexts, TrainingData
 from softnce_ray.workers import ALONE
 
@@ -99,7 +100,8 @@ def time_steps(options: argparse.Namespace, data: TrainingData) -> None:
         torch.manual_seed(0)
         encoder = build_encoder(config(options, name, 0), data.tokenizer.get_vocab_size())
         encoders[name] = (encoder, build_optimisers(encoder, config(options, name, 0).training))
-    order = islice(epoch_batches(len(data.train.queries), options.batch_size, 0, 1), options.steps + 1)
+    rows = islice(random_batches(len(data.train.queries), options.batch_size, 0, 1), options.steps + 1)
+    order = ((each, each) for each in rows)
     seconds: dict[str, list[float]] = {name: [] for name in PRECISIONS}
     for number, batch in enumerate(prepared(order, config(options, "float32", 0), data)):
         for name in PRECISIONS if number % 2 == 0 else PRECISIONS[::-1]:
