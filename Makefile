@@ -1,6 +1,6 @@
 # make demo   from nothing to a trained, exported, searchable model
-# make test   the tests, in some ten minutes; `make test-fast` leaves out the slow ones, `make test-all` runs the
-#             long ones as well: outages, kills, clusters
+# make test   the tests, two files at a time, in some ten minutes; `make test-fast` leaves out the slow ones,
+#             `make test-all` runs the long ones as well: outages, kills, clusters
 # make lint   ruff and mypy
 #
 # PIP_ARGS is given to pip: an index with torch's CPU build, for example, saves gigabytes.
@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 	$(RUN) search best --corpus $(CORPUS) --top 3 "parse a date string" "remove a directory and all its files" "split a list into chunks"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -m ""

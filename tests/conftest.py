@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-# No test asks the network; set before any library reads it.
+# No test asks the network, and those that run at once do not wait for one another's threads; set before any library
+# reads it.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 

@@ -187,6 +187,7 @@ class AtTheEnd(Said):
         self._act()
 
 
+@pytest.mark.long
 def test_an_object_store_that_stays_away_ends_the_launch_in_a_line_and_it_goes_on_later(
     remote: Callable[[], Store],
     plain_study: Callable[..., dict[str, Any]],
@@ -205,6 +206,7 @@ def test_an_object_store_that_stays_away_ends_the_launch_in_a_line_and_it_goes_o
     assert (done.ran, done.already_done, done.failed) == (1, 1, 0)
 
 
+@pytest.mark.long
 def test_checkpoints_that_were_deleted_are_told_of_when_a_study_goes_on(
     remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]]
 ) -> None:
