@@ -1,17 +1,14 @@
 """Folders that all machines of a study see: on a disk that they share, or in an object store (`s3://`, `gs://`, any URI
-that pyarrow knows). What a machine reads from an object store it keeps, and maps into memory, in a folder of its own.
-"""
+that pyarrow knows)."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from softnce_ray.errors import UserError
-from softnce_ray.folders import made_once, nearest
+from softnce_ray.folders import nearest
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -268,7 +265,7 @@ def upload(folder: Path, place: Location, files: Sequence[str] | None = None) ->
     from pyarrow.fs import LocalFileSystem, copy_files
 
     system, path = place.opened()
-    for name in files if files is not None else _files(folder):
+    for name in files if files is not None else files_below(folder):
         with _told(place, "written"):
             system.create_dir(f"{path}/{name}".rpartition("/")[0], recursive=True)
             copy_files(str(folder / name), f"{path}/{name}", LocalFileSystem(), system)
@@ -311,72 +308,8 @@ def on_disk(place: Location, files: Sequence[str] | None = None) -> Iterator[Pat
         yield folder
 
 
-def cache_folder() -> Path:
-    """Where this machine keeps what it has read from object stores: the environment's `SOFTNCE_CACHE`, or
-    `~/.cache/softnce_ray`. May be deleted when nothing runs."""
-    return Path(os.environ.get("SOFTNCE_CACHE") or Path.home() / ".cache" / "softnce_ray").absolute()
-
-
-def shared_once(root: Location, name: str, make: Callable[[Path], object] | None) -> Path:
-    """The folder `name` below `root` as one of this machine: what the name stands for is made by `make` unless some
-    machine has.
-
-    In an object store a folder is a list of files, written last, that names where they lie: of two machines that make
-    it at once, each uses its own, and all others that of the one which was last.
-
-    Args:
-      root: the storage.
-      name: of the folder; equal names must mean equal contents.
-      make: fills an empty folder; None: it must be there.
-
-    Raises:
-      StorageError: the storage cannot be used, or has no such folder and there is no `make`.
-    """
-    here = root.path if root.path is not None else cache_folder() / hashlib.sha256(root.text.encode()).hexdigest()[:16]
-
-    def fill(folder: Path) -> None:
-        if root.path is None and _fetched(root, name, folder):
-            return
-        if make is None:
-            raise StorageError(
-                f"expected what was prepared at {root / name}, got nothing: was it deleted? Launching the study again "
-                "makes it"
-            )
-        make(folder)
-        if root.path is None:
-            _publish(folder, root, name)
-
-    return made_once(here / name, fill)
-
-
-_LIST = "files.json"
-
-
-def _fetched(root: Location, name: str, folder: Path) -> bool:
-    """Fill a folder from the storage, if it is there."""
-    content = read(root / name / _LIST)
-    if content is None:
-        return False
-    listed = json.loads(content)
-    download(root / name / listed["folder"], folder, list(listed["sizes"]))
-    for file, size in listed["sizes"].items():
-        if (got := (folder / file).stat().st_size) != size:
-            raise StorageError(
-                f"expected {size} bytes in {root / name / listed['folder'] / file}, got {got}: delete {root / name}, "
-                "and it is made again"
-            )
-    return True
-
-
-def _publish(folder: Path, root: Location, name: str) -> None:
-    files = _files(folder)
-    place = secrets.token_hex(4)
-    upload(folder, root / name / place, files)
-    sizes = {file: (folder / file).stat().st_size for file in files}
-    write(root / name / _LIST, json.dumps({"folder": place, "sizes": sizes}).encode())
-
-
-def _files(folder: Path) -> list[str]:
+def files_below(folder: Path) -> list[str]:
+    """Names of all files below a folder, with those of the folders between, sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 

@@ -38,7 +38,7 @@ FLOORS: list[set[str]] = [
         "hard_negatives",
     },
     {"corpus", "results", "store"},
-    {"config", "folders", "storage", "ranks_file", "distributions", "progress", "named"},
+    {"config", "folders", "storage", "shared", "ranks_file", "distributions", "progress", "named"},
     {"errors"},
 ]
 
@@ -52,6 +52,8 @@ BESIDE = {
     ("export", "selection"),
     ("export", "report"),
     ("storage", "folders"),
+    ("shared", "storage"),
+    ("shared", "folders"),
 }
 
 DOORS = {

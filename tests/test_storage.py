@@ -13,11 +13,12 @@ import pytest
 from servers import free_port
 from typer.testing import CliRunner, Result
 
-from softnce_ray import storage
+from softnce_ray import shared, storage
 from softnce_ray.cli import app
 from softnce_ray.corpus import Corpus, CorpusError, copy_corpus, store
 from softnce_ray.errors import UserError
-from softnce_ray.storage import Location, StorageError, cache_folder, on_disk, shared_once
+from softnce_ray.shared import cache_folder, shared_once
+from softnce_ray.storage import Location, StorageError, on_disk
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -185,10 +186,10 @@ def test_a_folder_that_was_cut_off_while_it_was_sent_is_not_there(bucket, tmp_pa
     def crash(place: Location, content: bytes) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, "write", crash)
+    monkeypatch.setattr(shared, "write", crash)
     with pytest.raises(KeyboardInterrupt):
         shared_once(root, "key", lambda folder: (folder / "file").write_bytes(b"first"))
-    monkeypatch.setattr(storage, "write", send)
+    monkeypatch.setattr(shared, "write", send)
     other_machine(monkeypatch, tmp_path / "other")
     made = shared_once(root, "key", lambda folder: (folder / "file").write_bytes(b"second"))
     other_machine(monkeypatch, tmp_path / "third")
@@ -201,7 +202,8 @@ def test_two_machines_that_make_the_same_at_once_are_never_mixed(bucket, tmp_pat
     program = """
 import sys
 from pathlib import Path
-from softnce_ray.storage import Location, shared_once
+from softnce_ray.shared import shared_once
+from softnce_ray.storage import Location
 
 def make(folder: Path) -> None:
     for number in range(20):
@@ -243,7 +245,7 @@ def test_processes_of_one_machine_fetch_once(bucket, tmp_path, monkeypatch) -> N
         fetched.append(folder)
         really(place, folder, files)
 
-    monkeypatch.setattr(storage, "download", counted)
+    monkeypatch.setattr(shared, "download", counted)
     threads = [threading.Thread(target=shared_once, args=(root, "key", None)) for _ in range(4)]
     for thread in threads:
         thread.start()

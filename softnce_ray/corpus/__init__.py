@@ -20,6 +20,7 @@ from softnce_ray.corpus.formats import (
 )
 from softnce_ray.corpus.languages import LANGUAGES, Language
 from softnce_ray.corpus.making import import_corpus, mine_corpus
+from softnce_ray.corpus.manifest import Findings, Manifest
 from softnce_ray.corpus.mining import Batch, Example, merge_batches, mine_sources
 from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError, Pair
 from softnce_ray.corpus.planting import plant
@@ -35,7 +36,7 @@ from softnce_ray.corpus.sources import (
     source_sets,
 )
 from softnce_ray.corpus.spool import Spool
-from softnce_ray.corpus.store import Corpus, Findings, Manifest
+from softnce_ray.corpus.store import Corpus
 
 __all__ = [
     "FORMATS",

@@ -14,20 +14,18 @@ from softnce_ray.corpus import cleaning
 from softnce_ray.corpus.checking import Contents, examine
 from softnce_ray.corpus.choosing import Options, Splits, choose
 from softnce_ray.corpus.duplicates import NEAR_DUPLICATE, SHINGLE_TOKENS
-from softnce_ray.corpus.mining import Example
-from softnce_ray.corpus.pairs import CorpusError, Pair
-from softnce_ray.corpus.spool import Part, Spool, take_rows
-from softnce_ray.corpus.store import (
+from softnce_ray.corpus.manifest import (
     MANIFEST_NAME,
-    MEANINGS,
     UNKNOWN_LICENCE,
     DroppedExample,
     LanguageCounts,
     Manifest,
-    fingerprint,
     read_manifest,
-    tables,
 )
+from softnce_ray.corpus.mining import Example
+from softnce_ray.corpus.pairs import CorpusError, Pair
+from softnce_ray.corpus.spool import Part, Spool, take_rows
+from softnce_ray.corpus.store import MEANINGS, fingerprint, tables
 from softnce_ray.corpus.writing import write_language, write_meanings
 from softnce_ray.folders import appearing, others
 from softnce_ray.storage import local

@@ -17,7 +17,8 @@ from softnce_ray.corpus.duplicates import (
     occur_in,
     text_hash,
 )
-from softnce_ray.corpus.store import Corpus, Findings, Manifest
+from softnce_ray.corpus.manifest import Findings, Manifest
+from softnce_ray.corpus.store import Corpus
 
 FINDINGS_VERSION = 1
 _EVALUATION = ("valid", "test")

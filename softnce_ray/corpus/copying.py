@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from softnce_ray.corpus.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from softnce_ray.corpus.pairs import CorpusError
-from softnce_ray.corpus.store import MANIFEST_NAME, Corpus, Manifest, parse_manifest, tables
+from softnce_ray.corpus.store import Corpus, tables
 from softnce_ray.folders import appearing
 from softnce_ray.storage import Location, local, read, upload
 

@@ -10,10 +10,10 @@ from typing import Any
 from softnce_ray.corpus.build import build_corpus, check_output
 from softnce_ray.corpus.formats import open_pairs
 from softnce_ray.corpus.languages import LANGUAGES
+from softnce_ray.corpus.manifest import Manifest
 from softnce_ray.corpus.mining import MapChunks, Progress, Tally, mine_sources
 from softnce_ray.corpus.sources import SourceSet
 from softnce_ray.corpus.spool import Spool
-from softnce_ray.corpus.store import Manifest
 
 
 def mine_corpus(

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from softnce_ray.corpus.build import build_corpus, check_output
 from softnce_ray.corpus.duplicates import normalise_code
+from softnce_ray.corpus.manifest import Manifest
 from softnce_ray.corpus.pairs import CorpusError, Pair
 from softnce_ray.corpus.renaming import bound_names, renamable_names, renamed
 from softnce_ray.corpus.rephrasing import paraphrase
-from softnce_ray.corpus.store import Corpus, Manifest
+from softnce_ray.corpus.store import Corpus
 
 SHARES = (0.0, 0.1, 0.3)
 _RENAMED_LANGUAGES = ("python",)

@@ -28,7 +28,8 @@ from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.ragged import Graphs, Ragged
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.named import located
-from softnce_ray.storage import Location, shared_once
+from softnce_ray.shared import shared_once
+from softnce_ray.storage import Location
 
 TOKENS_VERSION = 3
 SIDES = ("query", "code")

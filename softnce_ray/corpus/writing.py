@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 
 from softnce_ray.corpus.choosing import EVALUATION, Chosen, Splits
 from softnce_ray.corpus.duplicates import first_equal, occur_in
+from softnce_ray.corpus.manifest import LanguageCounts
 from softnce_ray.corpus.pairs import PAIR_SCHEMA
 from softnce_ray.corpus.spool import take_rows
-from softnce_ray.corpus.store import MEANINGS, LanguageCounts, RowsDigest, meanings_digest, meanings_to_table
+from softnce_ray.corpus.store import MEANINGS, RowsDigest, meanings_digest, meanings_to_table
 
 _GROUP_ROWS = 16_384
 

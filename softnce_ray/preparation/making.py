@@ -33,7 +33,8 @@ from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
 from softnce_ray.preparation.opening import MINED_FILE, Prepared, open_estimator, training_groups
 from softnce_ray.preparation.vectors import Sources
-from softnce_ray.storage import Location, shared_once
+from softnce_ray.shared import shared_once
+from softnce_ray.storage import Location
 
 _ESTIMATORS_VERSION = 3
 _GROUPS_VERSION = 1

@@ -22,7 +22,8 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import TokenStore
 from softnce_ray.estimators import BM25, BatchBM25, Embedded, Mixture, Uniform, load_sparse
 from softnce_ray.estimators import Estimator as Estimates
-from softnce_ray.storage import Location, shared_once
+from softnce_ray.shared import shared_once
+from softnce_ray.storage import Location
 from softnce_ray.training_data import EvaluationData, PairTexts, TrainingData
 
 MINED_FILE = "rows.npy"

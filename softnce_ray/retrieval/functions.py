@@ -17,10 +17,11 @@ from tree_sitter import Node
 from softnce_ray.corpus.archives import is_archive, unpack_archive
 from softnce_ray.corpus.cleaning import first_paragraph, strip_markup
 from softnce_ray.corpus.languages import LANGUAGES, Language, function_nodes
+from softnce_ray.corpus.manifest import MANIFEST_NAME
 from softnce_ray.corpus.mining import Batch, Example, process_pool, read_source
 from softnce_ray.corpus.pairs import SPLITS, CorpusError, Pair
 from softnce_ray.corpus.sources import Source, path_exclusion
-from softnce_ray.corpus.store import MANIFEST_NAME, Corpus
+from softnce_ray.corpus.store import Corpus
 from softnce_ray.storage import Location
 
 _CHUNK_FILES = 32

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from softnce_ray.cli import app
 from softnce_ray.corpus import Corpus, CorpusError, Pair, build_corpus, check_corpus, examine_corpus
+from softnce_ray.corpus.manifest import MANIFEST_NAME
 from softnce_ray.corpus.pairs import pairs_to_table
-from softnce_ray.corpus.store import MANIFEST_NAME, RowsDigest
+from softnce_ray.corpus.store import RowsDigest
 
 
 def pair(number: int, package: str = "p", **changes: Any) -> Pair:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from softnce_ray.config import BagEncoder, StudyConfig, TransformerEncoder, flatten, resolved
 from softnce_ray.corpus.build import build_corpus
-from softnce_ray.corpus.store import read_manifest
+from softnce_ray.corpus.manifest import read_manifest
 from softnce_ray.study.file import check_study, load_study, parse_study
 from softnce_ray.study.problems import StudyError, StudyFile
 
@@ -608,7 +608,7 @@ def test_a_preset_without_published_settings_is_refused_where_it_stands(plain_st
 
 def test_a_corpus_that_trains_on_what_it_tests_is_refused(tmp_path, tiny_pairs) -> None:
     from softnce_ray.corpus import build_corpus
-    from softnce_ray.corpus.store import read_manifest
+    from softnce_ray.corpus.manifest import read_manifest
 
     corpus = tmp_path / "leaky"
     build_corpus({"train": tiny_pairs[:200], "valid": tiny_pairs[200:220], "test": tiny_pairs[220:240]}, corpus)

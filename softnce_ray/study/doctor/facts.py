@@ -25,7 +25,8 @@ from softnce_ray import storage
 from softnce_ray.config import METHOD_VERSION
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
-from softnce_ray.storage import Location, StorageError, cache_folder
+from softnce_ray.shared import cache_folder
+from softnce_ray.storage import Location, StorageError
 
 TRAINS_WITH = (
     "softnce-ray",

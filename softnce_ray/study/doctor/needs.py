@@ -17,7 +17,7 @@ from softnce_ray.config import (
     TrainedEstimator,
     TransformerEncoder,
 )
-from softnce_ray.corpus.store import Manifest
+from softnce_ray.corpus.manifest import Manifest
 from softnce_ray.named import located
 from softnce_ray.study.doctor.networks import trained_share
 
