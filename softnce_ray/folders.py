@@ -52,15 +52,16 @@ def made_once(final: Path, make: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def appearing(
-    final: Path, *, replace: bool = False, then: Callable[[Path], None] = lambda folder: None
+    final: Path, *, may_go: Callable[[Path], None] | None = None, then: Callable[[Path], None] = lambda folder: None
 ) -> Iterator[Path]:
     """A temporary folder that becomes `final` when all in it is written, and vanishes when that fails.
 
     A process that is killed meanwhile leaves `final` as it was or as it was to be; see `recover` for the rest.
 
     Args:
-      replace: what is at `final` gives way, in one step where the system can exchange two names. Without it something
-        that is there by then is left alone.
+      may_go: what is at `final` gives way, in one step where the system can exchange two names, unless this raises. It
+        is asked twice, with the very path that is taken away: before that, and when nobody can reach it by its name any
+        more. Without it something that is there by then is left alone.
       then: called with `final` when it is in place; when it fails all is as it was before.
 
     Raises:
@@ -71,8 +72,10 @@ def appearing(
         work = _work(inner.parent, final)
         work.mkdir()
         yield work
-        take_back = _put(work, final, inner.parent / _OLD, replace=replace)
+        gone, take_back = _put(work, final, inner.parent / _OLD, may_go)
         try:
+            if gone is not None and may_go is not None:
+                may_go(gone)
             then(final)
         except BaseException:
             take_back()
@@ -94,7 +97,8 @@ def beside(final: Path) -> Iterator[Path]:
 
 def nearest(path: Path) -> Path:
     """The nearest to a path, of all that lie above it, that is there: a folder, or a file in its way."""
-    return next(each for each in _absolute(path).parents if os.path.lexists(each))
+    absolute = _absolute(path)
+    return next((each for each in absolute.parents if os.path.lexists(each)), absolute)  # nothing lies above the root
 
 
 def contents(folder: Path) -> list[str]:
@@ -232,15 +236,18 @@ def _settle(holder: Path, final: Path) -> bool:
     return back
 
 
-def _put(work: Path, final: Path, old: Path, *, replace: bool) -> Callable[[], None]:
-    """`work` as `final`; returns what takes that back."""
+def _put(
+    work: Path, final: Path, old: Path, may_go: Callable[[Path], None] | None
+) -> tuple[Path | None, Callable[[], None]]:
+    """`work` as `final`; returns where what was there is now, if there was anything, and what takes all that back."""
     if not os.path.lexists(final):
         os.rename(work, final)
-        return lambda: os.rename(final, work)
-    if not replace:
+        return None, lambda: os.rename(final, work)
+    if may_go is None:
         raise FileExistsError(errno.EEXIST, "something is there already", str(final))
+    may_go(final)
     if _exchanged(work, final):
-        return lambda: _swap(work, final)
+        return work, lambda: _swap(work, final)
     # Whatever happens between these two, `_settle` puts the old one back.
     os.rename(final, old)
     os.rename(work, final)
@@ -249,7 +256,7 @@ def _put(work: Path, final: Path, old: Path, *, replace: bool) -> Callable[[], N
         os.rename(final, work)
         os.rename(old, final)
 
-    return take_back
+    return old, take_back
 
 
 def _swap(a: Path, b: Path) -> None:

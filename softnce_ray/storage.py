@@ -113,7 +113,8 @@ class Location:
 
 
 def local(place: str | Path, option: str, otherwise: str) -> Path:
-    """A path that must be on this machine, as it was given; it need not be there.
+    """A path that must be on this machine; it need not be there. It is as it was given, but for steps back: of
+    `a/../b` the system would say that it is not there as long as there is no `a`, and who makes it makes `b`.
 
     Args:
       option: of the command line, which gave it.
@@ -128,7 +129,7 @@ def local(place: str | Path, option: str, otherwise: str) -> Path:
     if is_uri(text) or _HALF_URI.match(text):
         text = _HALF_URI.sub(r"\1://", text)  # as it was given, before it was a `Path`
         raise StorageError(f"{option}: expected a path on this machine, got {text}: {otherwise}")
-    path = Path(text)
+    path = Path(os.path.normpath(text))
     if not (above := nearest(path)).is_dir():
         raise StorageError(
             f"{option}: expected a path that can be made, got {text}, and {above} is no folder: give another"

@@ -47,12 +47,13 @@ def work(final):
         folders.write_text(final, "new")
     elif what.startswith("then"):
         try:
-            with folders.appearing(final, replace=True, then=lambda folder: next(os.scandir(folder)) / 0) as folder:
+            fails = lambda folder: next(os.scandir(folder)) / 0
+            with folders.appearing(final, may_go=lambda there: None, then=fails) as folder:
                 fill(folder, json.loads(sys.argv[3]))
         except TypeError:
             pass
     else:
-        with folders.appearing(final, replace=True) as folder:
+        with folders.appearing(final, may_go=lambda there: None) as folder:
             fill(folder, json.loads(sys.argv[3]))
 
 
@@ -155,7 +156,7 @@ def test_a_text_that_is_killed_at_any_moment_is_the_old_or_the_new_one(tmp_path:
 
 def test_the_next_work_on_a_target_cleans_up(tmp_path: Path) -> None:
     for final, _ in killed_everywhere("replacing apart", tmp_path):
-        with appearing(final, replace=True) as folder:
+        with appearing(final, may_go=lambda there: None) as folder:
             (folder / "a").write_text("next")
         assert content(final) == {"a": "next"}
         assert beside(final) == []
@@ -165,7 +166,7 @@ _HOLD = """
 import sys
 from pathlib import Path
 from softnce_ray.folders import appearing
-with appearing(Path(sys.argv[1]), replace=True) as folder:
+with appearing(Path(sys.argv[1]), may_go=lambda there: None) as folder:
     (folder / "a").write_text("slow")
     print("writing", flush=True)
     sys.stdin.read()
@@ -244,10 +245,53 @@ def test_what_fails_after_the_folder_is_in_place_is_taken_back(
         if name != "new":
             (tmp_path / name).mkdir()
             (tmp_path / name / "a").write_text("old")
-        with pytest.raises(KeyboardInterrupt), appearing(tmp_path / name, replace=True, then=fails) as folder:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            appearing(tmp_path / name, may_go=lambda there: None, then=fails) as folder,
+        ):
             (folder / "a").write_text("new")
     assert {path.name for path in tmp_path.iterdir()} == {"there", "replaced", "old"}
     assert all((path / "a").read_text() == "old" for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_what_may_not_go_stays_however_it_is_named(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(folders, "_exchanged", lambda a, b: False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a").write_text("mine")
+    asked: list[Path] = []
+
+    def never(there: Path) -> None:
+        asked.append(there)
+        raise PermissionError("mine")
+
+    for name in ("mine", "missing/../mine", "x/y/../../mine"):
+        with pytest.raises(PermissionError, match="mine"), appearing(tmp_path / name, may_go=never) as folder:
+            (folder / "a").write_text("new")
+    assert asked == [tmp_path / "mine"] * 3
+    assert content(tmp_path / "mine") == {"a": "mine"} and beside(tmp_path / "mine") == []
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_what_comes_into_a_folder_at_the_last_moment_is_not_lost(
+    exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(folders, "_exchanged", lambda a, b: False)
+    final = tmp_path / "final"
+    final.mkdir()
+
+    def only_ours(there: Path) -> None:
+        if (there / "late").exists():
+            raise FileExistsError("late")
+        (final / "late").write_text("somebody's")  # between this look and the next
+
+    with pytest.raises(FileExistsError, match="late"), appearing(final, may_go=only_ours) as folder:
+        (folder / "a").write_text("new")
+    assert content(final) == {"late": "somebody's"} and beside(final) == []
 
 
 def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

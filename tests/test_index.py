@@ -367,9 +367,10 @@ def test_an_index_of_another_source_or_model_is_replaced_only_when_asked(
 def test_what_is_no_index_is_never_overwritten(models: tuple[Path, Path], tree: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
-    for overwrite in (False, True):
-        with pytest.raises(RetrievalError, match="something else"):
-            build_index(tree, models[0], tmp_path / "thesis", overwrite=overwrite)
+    for out in (tmp_path / "thesis", tmp_path / "missing" / ".." / "thesis"):
+        for overwrite in (False, True):
+            with pytest.raises(RetrievalError, match="something else"):
+                build_index(tree, models[0], out, overwrite=overwrite)
     assert (tmp_path / "thesis" / "thesis.tex").read_text() == "years of work"
 
 

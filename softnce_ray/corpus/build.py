@@ -142,7 +142,7 @@ def build_corpus(
         **({"drop_repeated_queries": True} if drop_repeated_queries else {}),
     }
     by_package = frozenset() if pairs.is_split else frozenset(choice.splits) - set(choice.by_file)
-    with appearing(Path(out), replace=overwrite or os.path.lexists(out)) as folder:
+    with appearing(Path(out), may_go=lambda there: check_output(there, overwrite=overwrite)) as folder:
         languages = {
             name: write_language(folder / name, splits, pairs.packages) for name, splits in choice.splits.items()
         }
@@ -162,7 +162,6 @@ def build_corpus(
             findings=examine(_contents(choice.splits, pairs.packages), by_package=by_package),
         )
         (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        check_output(out, overwrite=overwrite)  # again: somebody may have been quicker
     return manifest
 
 

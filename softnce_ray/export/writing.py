@@ -41,12 +41,13 @@ def write_formats(
       ExportError: see `export`.
     """
     checked: dict[str, Checked] = {}
+    may_go = check_replaceable if replace else None
 
     def registered(folder: Path) -> None:
         if "mlflow" in formats:
             finish(places(folder, formats)["mlflow"])
 
-    with _meanwhile(target), appearing(target, replace=replace, then=registered) as folder:
+    with _meanwhile(target), appearing(target, may_go=may_go, then=registered) as folder:
         where = places(folder, formats)
         for name, place in where.items():
             say(f"{name}: writing")
@@ -57,8 +58,6 @@ def write_formats(
             sizes[INT8] = (where["onnx"] / onnx_graph.INT8_GRAPH).stat().st_size
             sizes["onnx"] -= sizes[INT8]
         write_record(folder, checked, sizes)
-        if replace and os.path.lexists(target):
-            check_replaceable(target)  # last of all: what is written there meanwhile is somebody's, too
     return checked, sizes
 
 

@@ -144,7 +144,7 @@ def _build(
     for digest in digests:
         vectors_of.setdefault(digest, len(vectors_of))
     codes = _first_of_each(found.functions, digests)
-    with appearing(out, replace=was_there) as folder:
+    with appearing(out, may_go=_check_alone if was_there else None) as folder:
         computed = _write_vectors(folder / VECTORS, vectors_of, codes, embedder, number, old, embedding)
         _write_functions(folder / FUNCTIONS, found.functions, digests, vectors_of)
         WordIndex.fit(document(each.name, each.query, each.code) for each in codes).save(folder)
@@ -160,8 +160,6 @@ def _build(
             "passed_over": dict(sorted(found.passed_over.items())),
         }
         (folder / INDEX_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-        if was_there:
-            _check_alone(out)  # again: this took a while
         size = sum(path.stat().st_size for path in folder.iterdir())
     return Indexed(
         folder=out,

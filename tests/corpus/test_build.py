@@ -228,8 +228,9 @@ def test_what_is_no_corpus_is_never_overwritten(tmp_path):
     precious = tmp_path / "c" / "thesis.tex"
     precious.parent.mkdir()
     precious.write_text("all my work")
-    with pytest.raises(CorpusError, match="left alone"):
-        build_corpus({"train": [pair(1)]}, precious.parent, overwrite=True)
+    for out in (precious.parent, tmp_path / "missing" / ".." / "c"):
+        with pytest.raises(CorpusError, match="left alone"):
+            build_corpus({"train": [pair(1)]}, out, overwrite=True)
     assert precious.read_text() == "all my work"
     with pytest.raises(CorpusError):
         check_output(precious, overwrite=True)

@@ -418,9 +418,10 @@ def test_a_study_whose_corpus_lies_in_an_object_store_is_exported_with_its_ranks
 def test_what_is_no_export_of_ours_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    for overwrite in (False, True):
-        with pytest.raises(ExportError, match="mine"):
-            export("any", tmp_path / "mine", store=Store.at(tmp_path / "store"), overwrite=overwrite)
+    for to in (tmp_path / "mine", tmp_path / "missing" / ".." / "mine", tmp_path / "a" / "b" / ".." / ".." / "mine"):
+        for overwrite in (False, True):
+            with pytest.raises(ExportError, match="mine"):
+                export("any", to, store=Store.at(tmp_path / "store"), overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
 
