@@ -235,6 +235,8 @@ def test_settings_that_cannot_be_are_refused_by_name(tiny_corpus: Path, root: Pa
         ArmConfig.model_validate({"hard_negatives": {"name": "bm25_code", "count": 9, "depth": 3}})
     with pytest.raises(ValueError, match="bm25_code"):
         ArmConfig.model_validate({"hard_negatives": {"name": "bm25"}})
+    with pytest.raises(UserError, match=r"hard_negatives: expected codes after the 1000 best .*: lower skip"):
+        prepare(trial(hard_negatives={**MINED, "skip": 1000}), tiny_corpus, "python", root)
     with pytest.raises(UserError, match=r"hard_negatives\.model: expected the folder of a model"):
         prepare(trial(hard_negatives={"name": "trained", "model": "./no/such"}), tiny_corpus, "python", root)
 

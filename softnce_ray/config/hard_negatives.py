@@ -12,7 +12,7 @@ from softnce_ray.config.settings import Settings, wrong
 
 class _HardNegatives(Settings):
     count: int = Field(1, ge=1, le=100, description="codes that are drawn for each query of a batch, anew each epoch")
-    depth: int = Field(20, ge=1, le=1000, description="how many of a query's ranking they are drawn from")
+    depth: int = Field(20, ge=1, le=1000, description="places of a query's ranking, after those skipped, to draw from")
     skip: int = Field(0, ge=0, le=1000, description="best-ranked codes that are passed over: they may be right")
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, count_words, save_sparse, words
-from softnce_ray.hard_negatives import mine
+from softnce_ray.hard_negatives import NONE, mine
 from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
 from softnce_ray.preparation.opening import MINED_FILE, Prepared, open_estimator, training_groups
@@ -139,6 +139,11 @@ def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> str:
             skip=settings.skip,
             least=0.0 if counts_words else None,  # 0: not one word in common
         )
+        if (mined == NONE).all():
+            raise UserError(
+                f"hard_negatives: expected codes after the {settings.skip} best of each query's ranking, got none "
+                f"among {len(mined):,} training pairs: lower skip or use a larger corpus"
+            )
         np.save(folder / MINED_FILE, mined)
 
     name = f"hard_negatives/{digest}"

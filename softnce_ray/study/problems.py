@@ -21,9 +21,11 @@ from softnce_ray.errors import UserError
 Key = tuple[str | int, ...]
 """Where something stands in a study file."""
 
+_TAGGED = ("encoder", "loss", "estimator", "hard_negatives")
+
 _UNIONS: tuple[Key, ...] = (
-    *(("arms", "*", group) for group in ("encoder", "loss", "estimator")),
-    *(("defaults", group) for group in ("encoder", "loss", "estimator")),
+    *(("arms", "*", group) for group in _TAGGED),
+    *(("defaults", group) for group in _TAGGED),
     ("arms", "*", "search", "*"),
     ("search", "space", "*"),
     ("languages", "*"),
@@ -96,6 +98,10 @@ def text_of(item: Any, loc: Key = ()) -> str:
         )
     if item["type"] == "tuple_type":
         return f"expected a list, got {got!r}"
+    if item["type"] == "too_short":
+        return f"expected at least {item['ctx']['min_length']} of a list, got {got!r}"
+    if item["type"] in ("model_type", "model_attributes_type"):
+        return f"expected settings, {{key: value}}, got {got!r}; possible: {', '.join(_fields(StudyFile, loc))}"
     message = item["msg"].removeprefix("Value error, ")
     shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
     return f"{message[0].lower()}{message[1:]}, got {shown}"

@@ -96,13 +96,32 @@ MISTAKES = [
     ("baseline: other\n" + ARMS, "f.yaml:5: baseline: expected an arm of this study, got 'other'; possible: infonce"),
     ("arms: {}\n", "f.yaml:5: arms: "),
     ("arms: 3\n", "f.yaml:5: arms: input should be a valid dictionary, got 3"),
-    ("defaults: 3\n" + ARMS, "f.yaml:5: defaults: input should be a valid dictionary or instance of ArmConfig, got 3"),
+    (
+        "defaults: 3\n" + ARMS,
+        "f.yaml:5: defaults: expected settings, {key: value}, got 3",
+    ),
     ("arms: {infonce: 3}\n", "f.yaml:5: arms.infonce: "),
     ("arms: {infonce: {}, Bad Name: {}}\n", "f.yaml:5: arms.Bad Name: string should match pattern"),
     ("arms: {infonce: {}, 1: {}}\n", "f.yaml:5: arms"),
     (
         "arms:\n  infonce: {training: {epochs: many}}\n",
         "f.yaml:6: arms.infonce.training.epochs: input should be a valid",
+    ),
+    (
+        "arms:\n  infonce: {hard_negatives: {name: bm25_code, count: 9, depth: 3}}\n",
+        "f.yaml:6: arms.infonce.hard_negatives.depth: expected at least count 9, got 3",
+    ),
+    (
+        "arms:\n  infonce: {hard_negatives: bm25_code}\n",
+        "f.yaml:6: arms.infonce.hard_negatives: expected settings, {key: value}, got 'bm25_code'",
+    ),
+    (
+        "arms:\n  infonce: {encoder: {kind: codebert, lora: true}}\n",
+        "f.yaml:6: arms.infonce.encoder.lora: expected settings, {key: value}, got True",
+    ),
+    (
+        "arms:\n  infonce: {encoder: {kind: codebert, lora: {targets: []}}}\n",
+        "f.yaml:6: arms.infonce.encoder.lora.targets: expected at least 1 of a list, got []",
     ),
     ("arms:\n  infonce: {training: {epochs: -1}}\n", "f.yaml:6: arms.infonce.training.epochs: input should be greater"),
     ("arms:\n  infonce: {temperature: .nan}\n", "f.yaml:6: arms.infonce.temperature: input should be a finite number"),
