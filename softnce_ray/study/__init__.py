@@ -4,6 +4,9 @@ import os
 import secrets
 import sys
 
+OWN_TOKEN = secrets.token_hex(32)
+"""Of the cluster that a launch starts for itself, where nobody gave one: no other cluster knows it."""
+
 # Ray reads these when it is imported, and every module that imports it lies here.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # No files and tables of Tune's own, no snapshots that nobody restores from.
@@ -15,4 +18,4 @@ if "ray" not in sys.modules and not (os.environ.get("RAY_AUTH_MODE") or os.envir
     # A local cluster of our own gets a token of its own, so that Ray writes none into the user's home. A Ray that
     # was imported before has made up its mind already, and would not know its own cluster's token.
     os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ["RAY_AUTH_TOKEN"] = OWN_TOKEN

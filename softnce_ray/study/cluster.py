@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import services
 from ray.autoscaler.sdk import request_resources
 
 from softnce_ray.config import Resources
@@ -121,7 +123,8 @@ def connected(**options: Any) -> Iterator[None]:
                 _reach(address)
                 ray.init(**quiet)
             else:  # never a cluster that happens to run here
-                ray.init("local", **own, **quiet)
+                with _out_of_reach_of_signals():
+                    ray.init("local", **own, **quiet)
         except LaunchError:
             raise
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -131,6 +134,20 @@ def connected(**options: Any) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _out_of_reach_of_signals() -> Iterator[None]:
+    """Ray's processes that start meanwhile are in groups of their own. Terminals, batch schedulers and `timeout` send
+    their signals to the whole group of a launch; Ray keeps Ctrl-C from its processes, but with SIGTERM they would end
+    before the launch, which needs them to stop in order. They still end when the launch does, however it ends."""
+    starting: Any = services
+    plain = starting.ConsolePopen
+    starting.ConsolePopen = functools.partial(plain, process_group=0)
+    try:
+        yield
+    finally:
+        starting.ConsolePopen = plain
 
 
 def _reach(address: str) -> None:

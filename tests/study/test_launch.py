@@ -395,7 +395,7 @@ def test_a_session_of_our_own_starts_also_where_ray_was_imported_before(tmp_path
 
 @pytest.mark.long
 def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_path) -> None:
-    """Ray takes SIGTERM for itself when it starts; clusters and schedulers send it."""
+    """Ray takes SIGTERM for itself when it starts; clusters and schedulers send it, and to all processes of a group."""
     study = plain_study(arms={"infonce": {"training": {"epochs": 500, "batch_size": 16}}}, seeds=[1])
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     command = [sys.executable, "-m", "softnce_ray", "launch", str(tmp_path / "study.yaml"), "--store", str(store.root)]
@@ -407,7 +407,7 @@ def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_pa
         for line in process.stderr:
             if "epoch 1/" in line:
                 break
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
         _, error = process.communicate()
     assert process.returncode == 143, error
     assert "stopping after the last checkpoints" in error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from softnce_ray.errors import UserError
+from softnce_ray.study import OWN_TOKEN
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -240,7 +241,8 @@ class Jobs:
             raise JobError(f"{self.shown} did not {what}: {_reason(error)}") from error
 
     def _refused(self, text: str) -> str:
-        got = "no token" if "Missing" in text or "required" in text else "a token that it refuses"
+        none = "Missing" in text or "required" in text or os.environ.get("RAY_AUTH_TOKEN") == OWN_TOKEN
+        got = "no token" if none else "a token that it refuses"
         return f"{self.shown} asks for a token, got {got}: {_GIVE_TOKEN}"
 
 
