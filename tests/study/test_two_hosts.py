@@ -90,6 +90,13 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
+def _reckons(process: psutil.Process) -> bool:
+    """Whether a process has kept its processor busy for a moment."""
+    before = process.cpu_times().user
+    time.sleep(0.3)
+    return process.cpu_times().user - before > 0.2
+
+
 def _ray(host: Host, environment: Mapping[str, str], *options: str) -> Running:
     """A node of Ray's with one processor; returns when it has joined."""
     node = host.start(
@@ -206,6 +213,7 @@ def test_what_a_host_does_that_was_given_up_and_comes_back_changes_nothing(
     driver = cluster.launch(study, store)
     driver.until(_train(1, 2), _PATIENCE)
     (old,) = cluster.trials(cluster.node)
+    eventually(lambda: _reckons(old), 60, "a trial is in the middle of an epoch, not between two")
     old.send_signal(signal.SIGSTOP)
     cluster.cut()
     driver.until(_again, _PATIENCE)
