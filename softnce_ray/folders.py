@@ -199,7 +199,10 @@ def _is_own_folder(entry: os.DirEntry[str]) -> bool:
 def _holder(final: Path) -> Iterator[Path]:
     """A hidden folder beside `final` that this process holds."""
     while True:
-        holder = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        try:
+            holder = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
+        except OSError as error:  # told by the name that the user knows
+            raise OSError(error.errno, error.strerror, str(final)) from None
         try:
             file = (holder / _LOCK).open("x")
         except FileNotFoundError:  # somebody took it for a left-over: it had no lock yet

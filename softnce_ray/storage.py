@@ -65,7 +65,7 @@ class Location:
                 "itself, since a Path makes one of them"
             )
         if not is_uri(text):
-            return Location(str(Path(text).absolute()))
+            return Location(str(Path(os.path.expanduser(text)).absolute()))  # no shell sees the ~ of a study file
         parts = urlsplit(text)
         if parts.scheme == "file":
             return Location("/" + (parts.netloc + parts.path).lstrip("/"))
@@ -129,7 +129,7 @@ def local(place: str | Path, option: str, otherwise: str) -> Path:
     if is_uri(text) or _HALF_URI.match(text):
         text = _HALF_URI.sub(r"\1://", text)  # as it was given, before it was a `Path`
         raise StorageError(f"{option}: expected a path on this machine, got {text}: {otherwise}")
-    path = Path(os.path.normpath(text))
+    path = Path(os.path.normpath(os.path.expanduser(text)))
     if not (above := nearest(path)).is_dir():
         raise StorageError(
             f"{option}: expected a path that can be made, got {text}, and {above} is no folder: give another"

@@ -381,6 +381,13 @@ def test_a_report_is_written_to_a_file_and_to_nothing_else(tmp_path: Path) -> No
             CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
+def test_what_cannot_be_made_is_told_by_the_name_that_was_given(tmp_path: Path) -> None:
+    final = tmp_path / ("a" * 250)  # which leaves no room for the name of a folder beside it
+    with pytest.raises(OSError, match="name too long") as caught, appearing(final):
+        pytest.fail("there is a folder")
+    assert caught.value.filename == str(final)
+
+
 def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     write_text(tmp_path / "text", "old")
     with pytest.raises(UnicodeEncodeError):

@@ -41,6 +41,15 @@ def test_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch) -> None:
     assert str(Location.at("file:///a/b")) == "/a/b"
 
 
+def test_a_tilde_that_no_shell_has_seen_is_the_home(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Location.at("~/corpora").path == tmp_path / "corpora"
+    assert storage.local("~/corpora/../export", "--to", "") == tmp_path / "export"
+    assert Location.at("~who-is-nobody-here/a").path == tmp_path / "~who-is-nobody-here" / "a"
+    assert Location.at("./~/a").path == tmp_path / "~" / "a"
+
+
 @pytest.mark.parametrize("place", [Path("s3://bucket/a"), "s3:/bucket/a", "gs:/bucket"])
 def test_a_uri_that_has_lost_a_slash_is_said_and_never_made_a_folder(place: str | Path) -> None:
     assert not storage.is_uri(str(place)) and not storage.is_uri("corpora/s3")
