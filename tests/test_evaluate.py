@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -19,6 +20,9 @@ from typer.testing import CliRunner
 from softnce_ray.cli import app
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import CorpusError
+from softnce_ray.corpus.build import build_corpus
+from softnce_ray.corpus.pairs import Pair
+from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import metrics
 from softnce_ray.export import write_export
@@ -241,3 +245,19 @@ def test_what_cannot_be_asked_is_said(one: Trained, tiny_corpus: Path, tmp_path:
     ):
         error = call(*arguments).exception
         assert isinstance(error, UserError) and says in str(error)
+
+
+def test_queries_without_a_word_of_their_code_are_counted(
+    one: Trained, tiny_pairs: list[Pair], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    foreign = [
+        dataclasses.replace(pair, query=f"quagga okapi gnu {number}") if number % 3 else pair
+        for number, pair in enumerate(tiny_pairs)
+    ]
+    build_corpus(foreign, tmp_path / "c", valid=30, test=30)
+    asked = Corpus.open(tmp_path / "c").table("python", "test", ["query"]).column("query").to_pylist()
+    wordless = sum(query.startswith("quagga") for query in asked)
+    assert 3 < wordless < 27
+    (note,) = evaluate_corpus(one[1], tmp_path / "c").notes
+    assert note.startswith(f"python: {wordless} of 30 queries have no word of their code")
+    assert evaluate_corpus(one[1], tiny_corpus).notes == ()

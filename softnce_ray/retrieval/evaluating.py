@@ -86,6 +86,7 @@ def evaluate_corpus(
     by_language: dict[str, dict[str, np.ndarray]] = {}
     sizes: dict[str, int] = {}
     asked: list[list[str]] = []
+    notes: list[str] = []
     for language in languages or opened.languages:
         parts = {each: _texts(opened, language, each, "code") for each in ("valid", "test", "codebase")}
         queries = _texts(opened, language, split, "query")
@@ -95,7 +96,12 @@ def evaluate_corpus(
         codes = [code for part in parts.values() for code in part]
         first = 0 if split == "valid" else len(parts["valid"])
         targets = np.arange(first, first + len(queries))
-        by_language[language] = _ranks(embedder, queries, codes, targets, language, advance)
+        by_language[language], wordless = _ranks(embedder, queries, codes, targets, language, advance)
+        if wordless:
+            notes.append(
+                f"{language}: {wordless:,} of {len(queries):,} queries have no word of their code, which is all that "
+                f"{BM25} reads"
+            )
         sizes[language] = len(codes)
     lines = [
         _line(language, system, [_metrics(found[system])], [queries], sizes[language])
@@ -114,7 +120,7 @@ def evaluate_corpus(
             for system in SYSTEMS
         ]
     data = f"{corpus} ({opened.fingerprint[:12]})"
-    return Evaluation(embedder.folder, embedder.content, data, split, tuple(lines))
+    return Evaluation(embedder.folder, embedder.content, data, split, tuple(lines), tuple(notes))
 
 
 def evaluate_judgements(
@@ -180,18 +186,19 @@ def _ranks(
     targets: np.ndarray,
     language: str,
     advance: Advance,
-) -> dict[str, np.ndarray]:
-    """(Q,) ranks of each system."""
+) -> tuple[dict[str, np.ndarray], int]:
+    """(Q,) ranks of each system, and how many queries have no word of the code that is right."""
     asking, answering = _vectors(embedder, queries, codes, language, advance)
     found = {MODEL: ranks(torch.from_numpy(asking), torch.from_numpy(answering), torch.from_numpy(targets))}
     words = WordIndex.fit(codes)
-    lexical, both = [], []
+    lexical, both, wordless = [], [], 0
     for start in range(0, len(queries), _BLOCK):
         part = slice(start, start + _BLOCK)
         scores = words.scores(queries[part])
+        wordless += int((scores[np.arange(len(scores)), targets[part]] == 0).sum())
         lexical.append(ranks_of(scores, targets[part]))
         both.append(ranks_of(fused(asking[part] @ answering.T, scores), targets[part]))
-    return {**found, BM25: np.concatenate(lexical), HYBRID: np.concatenate(both)}
+    return {**found, BM25: np.concatenate(lexical), HYBRID: np.concatenate(both)}, wordless
 
 
 def _ndcgs(
