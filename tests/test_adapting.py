@@ -177,7 +177,7 @@ def test_more_layers_than_a_named_model_has_are_refused(folder: Path) -> None:
 
 
 def test_a_network_that_would_not_be_trained_at_all_is_refused() -> None:
-    with pytest.raises(EncoderError, match="nothing is left to train"):
+    with pytest.raises(EncoderError, match="nothing is left to train: its embeddings and all its 3 layers are frozen"):
         scratch(embeddings=True, layers=3)
     assert trained(build({**SCRATCH, "pooling": "pooler", "freeze": {"embeddings": True, "layers": 3}})) == {
         "pooler.dense.weight",
@@ -188,8 +188,28 @@ def test_a_network_that_would_not_be_trained_at_all_is_refused() -> None:
 def test_a_target_that_no_matrix_has_is_refused_with_those_that_there_are(folder: Path) -> None:
     with pytest.raises(EncoderError, match=r"got 'q_proj', which none has; possible: dense, key, query, value$"):
         adapted(folder, {**LORA, "targets": ["query", "q_proj"]})
-    with pytest.raises(EncoderError, match=r"'query', which none above the 3 frozen layers has; possible: dense$"):
+
+
+def test_layers_of_which_adapters_would_be_frozen_are_refused_with_how_many_may_be(folder: Path) -> None:
+    expected = (
+        r"freeze\.layers: expected at most 2 of 3 layers with lora, got 3: .* all matrices 'query' are in them; lower"
+    )
+    with pytest.raises(EncoderError, match=rf"{expected} it, or give encoder\.lora\.targets of dense$"):
         adapted(folder, {**LORA, "targets": ["query"]}, layers=3)
+    model = str(folder)
+    without_pooler = {"kind": "transformer", "model": model, "lora": LORA, "freeze": {"layers": 3}}
+    with pytest.raises(EncoderError, match=rf"{expected} it, or remove lora$"):
+        build(without_pooler)
+    with pytest.raises(EncoderError, match=r"freeze\.layers: expected at most 3, the layers of the network, got 4$"):
+        build({**without_pooler, "freeze": {"layers": 4}})
+
+
+def test_a_network_without_matrices_that_could_have_adapters_is_told(folder: Path) -> None:
+    settings: Any = arm({"kind": "transformer", "model": "x", "lora": LORA}).encoder
+    with pytest.raises(
+        EncoderError, match=r"encoder\.lora: expected a network that has matrices .* got Embedding; remove"
+    ):
+        adapting.adapted_matrices(torch.nn.Embedding(3, 2), settings)
 
 
 def test_other_architectures_have_other_names() -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import place
-from softnce_ray.report import Report, ReportError, Row, build_report, to_json, to_markdown, to_terminal
+from softnce_ray.report import Report, ReportError, Row, build_report, to_html, to_json, to_markdown, to_terminal
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import holm, overall_difference, overall_mean_interval, randomisation_p_values
 
@@ -133,18 +133,22 @@ def test_common_settings_are_factored_out():
     assert report.common_settings == {"training.batch_size": "64"}
     assert row_of(report, "soft").settings == {"loss.name": "soft"}
     text = to_markdown(report)
-    assert text.count("batch_size=64") == 1
-    assert markdown_rows(text)[-1][-1] == "name=same"
+    assert text.count("training.batch_size=64") == 1
+    assert markdown_rows(text)[-1][-1] == "loss.name=same"
 
 
-def test_short_names_stay_unambiguous():
-    settings = {"loss.name": "x", "estimator.name": "bm25", "loss.alpha": "1.5"}
-    report = build(study(trial("infonce", 1, settings=settings), arms=("infonce",)))
-    assert report.key_names == {
-        "loss.name": "loss.name",
-        "estimator.name": "estimator.name",
-        "loss.alpha": "alpha",
-    }
+def test_settings_have_their_whole_names_where_they_differ_and_where_they_do_not():
+    mined = {"hard_negatives.name": "bm25_code", "hard_negatives.depth": "20", "symmetric": "False"}
+    trials = [
+        trial(arm, 1, settings={**mined, "hard_negatives.count": count})
+        for arm, count in (("infonce", "1"), ("soft", "2"))
+    ]
+    report = build(study(*trials, arms=("infonce", "soft")))
+    common = "hard_negatives.depth=20, hard_negatives.name=bm25_code, symmetric=False"
+    for text in (to_markdown(report), " ".join(terminal(report).split()), to_html(report)):
+        assert common in text
+        assert "hard_negatives.count=1" in text and "hard_negatives.count=2" in text
+        assert not re.search(r"[^.](count|depth)=", text)
 
 
 def test_settings_that_vary_between_seeds_are_all_shown():

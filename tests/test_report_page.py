@@ -15,7 +15,7 @@ from softnce_ray.distributions import RELATIVE_EDGES, SCORE_EDGES, Distributions
 from softnce_ray.report import Evidence, Report, Text, gather, report_files, shown_queries, to_html, wanted_histories
 from softnce_ray.report import with_texts as told
 from softnce_ray.report.html import arm_classes
-from softnce_ray.report.svg import Scale, escape, number, scale
+from softnce_ray.report.svg import Scale, escape, number, scale, short_path
 from softnce_ray.report.wording import signed
 from softnce_ray.results import StudyResults, TrialResult
 
@@ -291,6 +291,24 @@ def test_three_settings_are_drawn_side_by_side_and_one_alone():
         page = to_html(report, evidence(results, report))
         assert page.count('class="thread"') == expected
         assert "best validation MRR" in page
+
+
+def test_searched_settings_are_drawn_with_their_whole_names():
+    keys = ("hard_negatives.count", "hard_negatives.depth", "loss.alpha", "encoder.lora.rank")
+    trials = [searched(n, **{key: n * (at + 1) for at, key in enumerate(keys)}) for n in range(1, 6)]
+    results = study(*trials, *complete())
+    report = build(results)
+    shares = {("soft", "python"): dict.fromkeys(keys, 0.25)}
+    page = to_html(report, evidence(results, report, importances=shares))
+    for key in keys:
+        assert page.count(f">{key}</text>") >= 2  # side by side, and where it is said what mattered
+    assert not re.search(r">(count|depth|alpha|rank)</text>", page)
+
+
+def test_a_key_that_is_too_long_keeps_its_last_part():
+    assert short_path("hard_negatives.count", 20) == "hard_negatives.count"
+    assert short_path("hard_negatives.count", 16) == "hard_negat…count"
+    assert short_path("similarity", 8) == "similar…"
 
 
 def test_settings_that_are_names_are_drawn_too():

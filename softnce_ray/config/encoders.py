@@ -191,11 +191,11 @@ Encoder = Annotated[BagEncoder | NetworkEncoder, Field(discriminator="kind")]
 PUBLISHED_KINDS = frozenset({"codebert", "unixcoder", "graphcodebert"})
 
 
-def how_to_get(model: str) -> str:
-    """What to do where no model can be loaded under a name or path: the end of an error's line."""
+def how_to_get(model: str, key: str = "encoder.model") -> str:
+    """What to do where no model can be loaded under a name or path, which `key` gives: the end of an error's line."""
     if os.path.isdir(model) or model.startswith((".", "/", "~")):
         return "give the folder of a model, with its config.json, weights and tokenizer, or a name on the hub"
     return (
         f"on a machine with network: hf download {model} --local-dir DIR; then copy DIR to all machines here and give "
-        "encoder.model: DIR, or copy that machine's cache and set HF_HOME to it"
+        f"{key}: DIR, or copy that machine's cache and set HF_HOME to it"
     )

@@ -39,12 +39,11 @@ def adapt(network: nn.Module, settings: FineTuned) -> None:
       EncoderError: it has fewer layers than are to be frozen, or none that can be told, no matrix of a name that is to
         have adapters, or nothing is left to train; or peft is not installed.
     """
+    trained_numbers(network, settings)
     for part in _frozen_parts(network, settings):
         part.requires_grad_(False)
     if settings.lora is not None:
         _add_adapters(network, settings.lora, adapted_matrices(network, settings))
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise EncoderError("encoder.freeze: nothing is left to train; freeze fewer layers, or leave out embeddings")
 
 
 def adapted_matrices(network: nn.Module, settings: FineTuned) -> dict[str, nn.Linear]:
@@ -55,17 +54,30 @@ def adapted_matrices(network: nn.Module, settings: FineTuned) -> dict[str, nn.Li
     """
     if settings.lora is None:
         return {}
-    frozen = {id(module) for part in layers(network)[: settings.freeze.layers] for module in part.modules()}
+    stack = layers(network)
+    place = {id(module): number for number, part in enumerate(stack, 1) for module in part.modules()}
     everywhere = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    matrices = {name: module for name, module in everywhere.items() if id(module) not in frozen}
+    if not everywhere:
+        raise EncoderError(
+            f"encoder.lora: expected a network that has matrices of torch's Linear, got {type(network).__name__}; "
+            "remove lora"
+        )
+    lowest = settings.freeze.layers
+    matrices = {name: module for name, module in everywhere.items() if place.get(id(module), len(stack) + 1) > lowest}
     chosen: dict[str, nn.Linear] = {}
     for target in settings.lora.targets or _query_and_value(everywhere):
         found = {name: module for name, module in matrices.items() if _ends(name, target)}
+        below = [place[id(module)] for name, module in everywhere.items() if not found and _ends(name, target)]
+        if below:
+            raise EncoderError(
+                f"encoder.freeze.layers: expected at most {max(below) - 1} of {len(stack)} layers with lora, got "
+                f"{lowest}: frozen layers get no adapters, and all matrices {target!r} are in them; lower it, or "
+                + (_other_targets(matrices) if matrices else "remove lora")
+            )
         if not found:
-            where = f" above the {settings.freeze.layers} frozen layers" if settings.freeze.layers else ""
             raise EncoderError(
                 f"encoder.lora.targets: expected the end of the name of a matrix of the network, got {target!r}, which "
-                f"none{where} has; possible: {', '.join(_last_names(matrices)) or 'none'}"
+                f"none has; possible: {', '.join(_last_names(matrices or everywhere))}"
             )
         chosen |= found
     return chosen
@@ -86,11 +98,21 @@ def trained_numbers(network: nn.Module, settings: FineTuned) -> int:
     Raises:
       EncoderError: see `adapt`.
     """
+    parts = list(_frozen_parts(network, settings))
     if settings.lora is not None:
         matrices = adapted_matrices(network, settings).values()
         return sum(settings.lora.rank * (each.in_features + each.out_features) for each in matrices)
-    frozen = {id(each) for part in _frozen_parts(network, settings) for each in part.parameters()}
-    return sum(each.numel() for each in network.parameters() if id(each) not in frozen)
+    frozen = {id(each) for part in parts for each in part.parameters()}
+    trained = sum(each.numel() for each in network.parameters() if id(each) not in frozen)
+    if not trained:
+        count = settings.freeze.layers
+        frozen_parts = ["its embeddings"] * settings.freeze.embeddings + [f"all its {count} layers"] * (count > 0)
+        raise EncoderError(
+            f"encoder.freeze: nothing is left to train: {' and '.join(frozen_parts)} are frozen, and the network has "
+            "nothing else; lower freeze.layers or leave out embeddings, or, to evaluate the network as it is, remove "
+            "freeze and set training.epochs: 0"
+        )
+    return trained
 
 
 def recompute(encoder: DualEncoder) -> None:
@@ -197,13 +219,17 @@ def _add_adapters(network: nn.Module, settings: LoRA, matrices: Mapping[str, nn.
     inject_adapter_in_model(config, network)
 
 
+def _other_targets(matrices: Mapping[str, nn.Linear]) -> str:
+    return f"give encoder.lora.targets of {', '.join(_last_names(matrices))}"
+
+
 def _query_and_value(matrices: Mapping[str, nn.Linear]) -> tuple[str, ...]:
     for pair in _QUERY_AND_VALUE:
         if all(any(_ends(name, target) for name in matrices) for target in pair):
             return pair
     raise EncoderError(
         "encoder.lora: cannot tell the query and value of this network's attention: give targets, of "
-        f"{', '.join(_last_names(matrices)) or 'none'}"
+        f"{', '.join(_last_names(matrices))}"
     )
 
 

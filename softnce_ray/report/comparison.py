@@ -22,7 +22,7 @@ from softnce_ray.report.cells import (
     tables_of,
     values_of,
 )
-from softnce_ray.report.factoring import factored, short_names
+from softnce_ray.report.factoring import factored
 from softnce_ray.report.notes import notes_on, problems_of, title_of
 from softnce_ray.report.paper import beside_paper
 from softnce_ray.report.shared import shared_queries, units_of
@@ -122,7 +122,6 @@ def build_report(
                     metrics={} if single is None else _mean_metrics(each.cells[0], single),
                 )
             )
-    keys = set(common).union(*settings.values())
     report = Report(
         title=title_of(results, cells),
         study=results.study,
@@ -139,7 +138,6 @@ def build_report(
         rows=tuple(rows),
         training_sets={name: each.train for name, each in results.training_sets.items()},
         common_settings=common,
-        key_names=short_names(keys),
         queries=queries,
         codebase=codebase,
         shared=shared,

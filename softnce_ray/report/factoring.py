@@ -1,9 +1,8 @@
-"""Settings that all trials share, told once, and those in which they differ, by short names."""
+"""Settings that all trials share, told once, and those in which they differ."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from softnce_ray.results import StudyResults
 
@@ -30,9 +29,3 @@ def factored(results: StudyResults) -> tuple[dict[tuple[str, str], dict[str, str
         at: {key: " | ".join(found) for key, found in cell.items() if key not in common} for at, cell in values.items()
     }
     return differing, common
-
-
-def short_names(keys: Iterable[str]) -> dict[str, str]:
-    endings = {key: [".".join(key.split(".")[i:]) for i in range(key.count(".") + 1)][::-1] for key in keys}
-    uses = Counter(ending for key in endings for ending in endings[key])
-    return {key: next((e for e in endings[key] if uses[e] == 1), key) for key in sorted(endings)}

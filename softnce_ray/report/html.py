@@ -50,7 +50,7 @@ def to_html(report: Report, evidence: Evidence | None = None) -> str:
         ("published", PAPER_HEADING, _published(report)),
         ("curves", "Learning curves", curves_part(report, found, classes)),
         ("queries", "Queries won and lost", "".join(duel_part(report, duel, classes) for duel in found.duels)),
-        ("search", "Searches", searches_part(report, found)),
+        ("search", "Searches", searches_part(found)),
         ("diagnostics", "Diagnostics by epoch", diagnostics_part(found, classes)),
         ("distributions", "Weights and scores", spreads_part(found.spreads, classes)),
         ("cost", "Time", costs_part(report, found.costs, classes)),
@@ -221,7 +221,7 @@ def _method(report: Report) -> str:
             "<h3>Settings that differ</h3><ul>" + "".join(f"<li>{escape(each)}</li>" for each in lines) + "</ul>"
         )
     if report.common_settings:
-        parts.append(f"<h3>Common settings</h3>{paragraph(settings_text(report, report.common_settings))}")
+        parts.append(f"<h3>Common settings</h3>{paragraph(settings_text(report.common_settings))}")
     return "".join(parts)
 
 

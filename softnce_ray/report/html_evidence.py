@@ -126,7 +126,7 @@ def _change(change: Change) -> str:
     return f"<tr><td>{query}</td><td>{change.ours:.3f}</td><td>{change.theirs:.3f}</td><td>{sign}</td></tr>"
 
 
-def searches_part(report: Report, evidence: Evidence) -> str:
+def searches_part(evidence: Evidence) -> str:
     if not evidence.searches:
         return ""
     few = len(evidence.searches) <= _OPEN_SEARCHES
@@ -138,9 +138,7 @@ def searches_part(report: Report, evidence: Evidence) -> str:
     ]
     for number, search in enumerate(evidence.searches):
         opened = " open" if few or number == 0 else ""
-        parts.append(
-            f"<details{opened}><summary>{escape(_search_line(search))}</summary>{_search(report, search)}</details>"
-        )
+        parts.append(f"<details{opened}><summary>{escape(_search_line(search))}</summary>{_search(search)}</details>")
     return "".join(parts)
 
 
@@ -154,9 +152,8 @@ def _search_line(search: CellSearch) -> str:
     return f"{search.arm}, {search.language}: {len(search.trials)} trials ({counted}){best}"
 
 
-def _search(report: Report, search: CellSearch) -> str:
-    names = report.key_names
-    settings = plots_search.settings_of(search, names)
+def _search(search: CellSearch) -> str:
+    settings = plots_search.settings_of(search)
     if not settings:
         return paragraph("All its trials had the same settings.")
     n = f"n = {sum(trial.value is not None for trial in search.trials)} trials"
@@ -170,9 +167,7 @@ def _search(report: Report, search: CellSearch) -> str:
         figures.append((f"All settings ({n})", plots_search.parallel(search, settings)))
     if search.importances:
         finished = sum(trial.state == "finished" for trial in search.trials)
-        figures.append(
-            (f"Which settings mattered (n = {finished} finished trials)", plots_search.importances(search, names))
-        )
+        figures.append((f"Which settings mattered (n = {finished} finished trials)", plots_search.importances(search)))
     return f'<div class="pictures">{"".join(figure(told, picture) for told, picture in figures if picture)}</div>'
 
 

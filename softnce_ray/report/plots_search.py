@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from softnce_ray.report import svg
@@ -48,7 +48,7 @@ class _Setting:
         return len(self.levels) <= _MOST_LEVELS
 
 
-def settings_of(search: CellSearch, names: Mapping[str, str]) -> list[_Setting]:
+def settings_of(search: CellSearch) -> list[_Setting]:
     """The searched settings that took more than one value, the most important first."""
     found = []
     for key in search.searched:
@@ -57,7 +57,7 @@ def settings_of(search: CellSearch, names: Mapping[str, str]) -> list[_Setting]:
         if len(levels) > 1:
             ordered = sorted(levels, key=float) if numeric else sorted(levels)
             logarithmic = key in search.logarithmic
-            label = names.get(key, key) + (" (log)" if logarithmic else "")
+            label = key + (" (log)" if logarithmic else "")
             found.append(_Setting(key, label, tuple(ordered), numeric, logarithmic))
     return found
 
@@ -198,10 +198,10 @@ def _heat_map(search: CellSearch, trials: Sequence[Searched], first: _Setting, s
     return svg.drawing(WIDTH, bottom + 36, label, "".join(parts))
 
 
-def importances(search: CellSearch, names: Mapping[str, str]) -> str:
+def importances(search: CellSearch) -> str:
     """Shares of the searched settings, as Optuna judges them."""
     shares = sorted(search.importances.items(), key=lambda item: -item[1])
-    labels = [svg.short(names.get(key, key)) for key, _ in shares]
+    labels = [svg.short_path(key, 40) for key, _ in shares]
     left, right, top = 14 + _LETTER * max(map(len, labels)), WIDTH - 60, 8.0
     bottom = top + 22 * len(shares)
     x = svg.Scale(0, max(share for _, share in shares) or 1.0, left, right)
@@ -251,12 +251,13 @@ def parallel(search: CellSearch, settings: Sequence[_Setting]) -> str:
             )
         )
     parts = []
+    rows = 1 if len(settings) < 4 else 2  # of labels, by turns; that of the value is in the first
     for number, (x, scale, each) in enumerate(zip(at, scales, settings, strict=False)):
         parts.append(_upright(x, top, bottom, scale, each.tick, each.ticks(scale)))
-        label = svg.short(each.label.removesuffix(" (log)"), max(12, int((at[1] - at[0]) / _LETTER) - 1))
-        parts.append(
-            svg.text(x, 16 if number % 2 == 0 or len(settings) < 4 else 27, label, anchor="middle", class_="axis")
-        )
+        label = svg.short_path(each.key, max(12, int(rows * (at[1] - at[0]) / _LETTER) - 1))
+        y = 16 + 11 * ((len(settings) - number) % rows)
+        first = number == 0  # which would begin outside of the picture
+        parts.append(svg.text(2 if first else x, y, label, anchor="start" if first else "middle", class_="axis"))
     parts.append(_upright(at[-1], top, bottom, values, svg.number, values.ticks(5)))
     parts.append(svg.text(at[-1], 16, "best valid MRR", anchor="middle", class_="axis"))
     label = f"{len(trials)} search trials: their settings and best validation MRR"

@@ -63,7 +63,7 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
     parts.append(Text(method_line(report), "dim"))
     parts += _block("Settings that differ:", differing(report))
     if report.common_settings:
-        parts.append(Text(f"Common settings: {settings_text(report, report.common_settings)}", "dim"))
+        parts.append(Text(f"Common settings: {settings_text(report.common_settings)}", "dim"))
     parts += _paper(report)
     parts += [Text(f"Note: {note}", "yellow") for note in report.notes]
     parts += _block("Not in the table:", [problem_text(p) for p in report.problems], "red")
@@ -75,7 +75,7 @@ def to_markdown(report: Report) -> str:
     table = [[*headings(report), "settings"]]
     table.append(["---" if i in (0, 1, 9) else "---:" for i in range(len(table[0]))])
     for row in report.rows:
-        cells = [*cells_of(report, row), settings_text(report, row.settings)]
+        cells = [*cells_of(report, row), settings_text(row.settings)]
         cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
         if row.is_best:
             cells[3] = f"**{cells[3]}**"
@@ -86,7 +86,7 @@ def to_markdown(report: Report) -> str:
         blocks.append(f"**Bold**: best mean; {legend(report)}")
     blocks.append(method_line(report))
     if report.common_settings:
-        blocks.append(f"Common settings: {settings_text(report, report.common_settings)}")
+        blocks.append(f"Common settings: {settings_text(report.common_settings)}")
     if report.paper is not None:
         blocks.append(f"### {PAPER_HEADING}")
         blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in _escaped(paper_table(report))))

@@ -191,3 +191,10 @@ def drawing(width: float, height: float, label: str, content: str) -> str:
 
 def short(name: str, longest: int = 28) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def short_path(key: str, longest: int) -> str:
+    """A dotted key that loses letters before its last part, which tells it from its neighbours."""
+    last = key.rpartition(".")[2]
+    head = longest - len(last) - 1
+    return key if len(key) <= longest else f"{key[:head]}…{last}" if head > 0 else short(last, longest)

@@ -153,7 +153,6 @@ class Report:
             language training set by training set.
         training_sets: name -> languages that it is trained on, of those that are not just a language.
         common_settings: full key -> value, of the settings on which all ``confirm`` trials agree.
-        key_names: full key -> shortest ending that is unambiguous among the settings.
         queries, codebase: language -> number of queries, and of codes that each was ranked against (if
             known).
         shared: languages whose queries were drawn, and their signs flipped, together in means over languages.
@@ -180,7 +179,6 @@ class Report:
     rows: tuple[Row, ...]
     training_sets: Mapping[str, tuple[str, ...]]
     common_settings: Mapping[str, str]
-    key_names: Mapping[str, str]
     queries: Mapping[str, int]
     codebase: Mapping[str, int]
     seeds: tuple[int, ...]

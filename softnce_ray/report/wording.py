@@ -121,7 +121,7 @@ def differing(report: Report) -> list[str]:
     languages: dict[tuple[str, str], list[str]] = {}
     for row in report.rows:
         if row.language is not None and row.settings:
-            languages.setdefault((row.name, settings_text(report, row.settings)), []).append(row.language)
+            languages.setdefault((row.name, settings_text(row.settings)), []).append(row.language)
     names = [name for name, _ in languages]
     return [
         f"{name}: {text}" if names.count(name) == 1 else f"{name}, {', '.join(found)}: {text}"
@@ -179,8 +179,9 @@ def legend(report: Report) -> str:
     return f"≈: not significantly different from it (sign-flip test, Holm, p ≥ {1 - report.level:.2g})."
 
 
-def settings_text(report: Report, settings: Mapping[str, str]) -> str:
-    return ", ".join(f"{report.key_names[key]}={_short(settings[key])}" for key in sorted(settings))
+def settings_text(settings: Mapping[str, str]) -> str:
+    """Settings by their whole names, as a study file and MLflow have them: the last part of one says little alone."""
+    return ", ".join(f"{key}={_short(settings[key])}" for key in sorted(settings))
 
 
 def _short(value: str) -> str:

@@ -24,7 +24,7 @@ from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.cluster import LaunchError, Outcome, run_all, session
 from softnce_ray.study.display import Display, display_for
-from softnce_ray.study.doctor import check_before_launch
+from softnce_ray.study.doctor import check_before_launch, check_settings
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import failure_of
 from softnce_ray.study.file import check_study, load_study
@@ -123,6 +123,8 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         planner = _planner(study, corpus, store, tracker)
         if (first := planner.next()) is not None:
             planner.again(first)
+            for warning in check_settings(study, store):
+                show.say(f"note: {warning}")
             with session(study.resources, begun=interrupts.listen, say=show.say) as slots:
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")

@@ -195,7 +195,8 @@ def test_room_counts_nodes_and_not_their_sum() -> None:
 
 
 def test_threads_that_nobody_reserved_and_a_cluster_in_use_are_warnings() -> None:
-    assert only(judging.room(Resources(threads=4), [node()], {"CPU": 4})).level == "warning"
+    assert only(judging.reservations(Resources(threads=4))).level == "warning"
+    assert judging.reservations(Resources(threads=4, cpus=4)) == []
     found = only(judging.room(Resources(cpus=2), [node()], {"CPU": 1}))
     assert found.level == "warning" and "in use" in found.text
 
@@ -205,8 +206,9 @@ def test_cuda_must_be_seen_by_torch() -> None:
     assert only(judging.room(wanted, [node(gpus=1, cuda=1)], free)).level == "ok"
     assert only(judging.room(wanted, [node(gpus=1, cuda=0)], free)).level == "error"
     assert only(judging.room(wanted, [node(cuda=0), node(gpus=1, cuda=1)], free)).level == "ok"  # runs on the second
-    unreserved = judging.room(Resources(device="cuda"), [node(cuda=0)], free)
-    assert levels(unreserved) == [("resources", "warning"), ("resources", "error")]
+    unreserved = Resources(device="cuda")
+    assert levels(judging.room(unreserved, [node(cuda=0)], free)) == [("resources", "error")]
+    assert levels(judging.reservations(unreserved)) == [("resources", "warning")]
 
 
 def test_a_cluster_without_a_whole_cpu_cannot_prepare() -> None:
@@ -631,8 +633,6 @@ def test_a_launch_is_told_all_errors_at_once(
 ) -> None:
     corpus, store = Corpus.open(tiny_corpus), Store.at(tmp_path / "store")
     assert check_before_launch(tiny_study(), store, corpus, patience=120) == []
-    warned = check_before_launch(tiny_study(resources={"threads": 2}), store, corpus, patience=120)
-    assert len(warned) == 1 and warned[0].startswith("resources: a trial runs 2 threads on 1 CPUs")
     wrong = Store(store.root, f"http://127.0.0.1:{refused_port()}")
     with pytest.raises(LaunchError) as raised:
         check_before_launch(tiny_study(resources={"gpus": 1}), wrong, corpus, patience=120)

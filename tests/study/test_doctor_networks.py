@@ -104,11 +104,52 @@ def test_layers_and_matrices_that_a_network_does_not_have_are_errors_before_anyt
         absent={"encoder": {**codebert, "model": "nobody/has-this", "freeze": {"layers": 99}}},
         bag={"encoder": {"kind": "bag"}},
     )
-    found = list(misfits(asked, {name: folder_of(each) for name, each in asked.arms.items()}))
+    found = list(misfits(asked, folder_of))
     assert [(each.check, each.level) for each in found] == [("models", "error")] * 2
     assert found[0].text == ("arm deep: encoder.freeze.layers: expected at most 2, the layers of the network, got 3")
-    assert "arm named: encoder.lora.targets: expected the end of the name" in found[1].text
+    assert "arms named, again: encoder.lora.targets: expected the end of the name" in found[1].text
     assert found[1].remedy == "possible: dense, key, query, value"
+
+
+def test_a_network_of_which_nothing_is_left_to_train_is_an_error_before_anything_runs(
+    codebert: dict[str, Any],
+) -> None:
+    mean = {**codebert, "kind": "transformer"}  # which leaves the pooler out
+    asked = study(
+        none={"encoder": {**mean, "freeze": {"embeddings": True, "layers": 2}}},
+        pooler={"encoder": {**codebert, "freeze": {"embeddings": True, "layers": 2}}},
+        adapters={"encoder": {**mean, **LORA, "freeze": {"layers": 2}}},
+        deep={"encoder": {**mean, **LORA, "freeze": {"layers": 3}}},
+    )
+    found = {each.text.split(":")[0]: each for each in misfits(asked, folder_of)}
+    assert list(found) == ["arm none", "arm adapters", "arm deep"]
+    assert "nothing is left to train: its embeddings and all its 2 layers are frozen" in found["arm none"].text
+    assert found["arm none"].remedy.startswith("lower freeze.layers or leave out embeddings")
+    assert "encoder.freeze.layers: expected at most 1 of 2 layers with lora, got 2" in found["arm adapters"].text
+    assert found["arm adapters"].remedy == "lower it, or remove lora"
+    assert "encoder.freeze.layers: expected at most 2, the layers of the network, got 3" in found["arm deep"].text
+
+
+def test_settings_that_a_search_reaches_are_tried_on_the_network(codebert: dict[str, Any]) -> None:
+    mean = {**codebert, "kind": "transformer"}
+    space = {
+        "encoder.freeze.layers": {"low": 0, "high": 2},
+        "encoder.freeze.embeddings": {"choices": [False, True], "when": {"encoder.pooling": "mean"}},
+        "encoder.pooling": {"choices": ["mean", "pooler"]},
+    }
+
+    def found(**changes: Any) -> list[str]:
+        wanted = {**space, **changes}
+        arms = {"plain": {"encoder": mean}}
+        asked = {**study(**arms).model_dump(), "search": {"trials": 2, "space": wanted}}
+        return [each.text for each in misfits(StudyConfig.model_validate(asked), folder_of)]
+
+    (told,) = found()
+    assert "arm plain: encoder.freeze: nothing is left to train" in told
+    unsearched = {"encoder.freeze.embeddings": {"choices": [False, True], "when": {"encoder.pooling": "pooler"}}}
+    assert found(**unsearched) == []
+    (deep,) = found(**unsearched, **{"encoder.freeze.layers": {"low": 0, "high": 9}})
+    assert "expected at most 2, the layers of the network, got 9" in deep
 
 
 def test_a_damaged_configuration_is_left_to_the_trial_that_loads_it(tmp_path: Path) -> None:

@@ -228,7 +228,10 @@ def test_a_model_in_a_folder_is_found_from_where_the_study_was_launched(
     assert run.data.params["encoder.model"] == "models/mini"
 
 
-def test_an_arm_whose_model_is_not_there_fails_and_the_others_go_on(plain_study, store, tmp_path) -> None:
+def test_an_arm_whose_model_cannot_be_loaded_fails_and_the_others_go_on(plain_study, store, tmp_path) -> None:
+    (tmp_path / "no-model").mkdir()
+    (tmp_path / "no-model" / "config.json").write_text("{}")
+    (tmp_path / "no-model" / "model.safetensors").write_bytes(b"")
     arms = {"infonce": {}, "large": {"encoder": {"kind": "transformer", "model": str(tmp_path / "no-model")}}}
     done = go(plain_study(arms=arms, seeds=[1]), store)
     assert (done.ran, done.failed) == (1, 1)

@@ -69,6 +69,13 @@ def ask(questions: Questions, *, patience: float = PATIENCE) -> list[Node]:
         return _ask_all(alive, names, asked, patience)
 
 
+def elsewhere() -> bool:
+    """Whether a launch would run trials on other machines than this, as far as can be told before Ray is started."""
+    if ray.is_initialized():
+        return not _is_here([node for node in ray.nodes() if node["Alive"]])
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 def _is_used(node: Mapping[str, Any]) -> bool:
     """A head without CPUs and GPUs runs nothing of a study."""
     return node["Resources"].get("CPU", 0) > 0 or node["Resources"].get("GPU", 0) > 0

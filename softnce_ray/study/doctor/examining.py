@@ -21,9 +21,10 @@ from softnce_ray.errors import UserError
 from softnce_ray.store import Store
 from softnce_ray.study.cluster import LaunchError, connected
 from softnce_ray.study.doctor import judging
-from softnce_ray.study.doctor.asking import PATIENCE, Node, ask
+from softnce_ray.study.doctor.asking import PATIENCE, Node, ask, elsewhere
 from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here, nearest_folder, probe
 from softnce_ray.study.doctor.finding import Finding
+from softnce_ray.study.doctor.models import models
 from softnce_ray.study.doctor.needs import folder_of, needs
 from softnce_ray.study.doctor.networks import adapters, misfits, precision
 from softnce_ray.study.doctor.tracking import tracking
@@ -56,6 +57,7 @@ def examine(
     if isinstance(study, str | Path):
         study, found = _read(study)
     if study is not None:
+        found += _of_settings(study, place)
         try:
             corpus = Corpus.open(study.corpus)
             study = study.with_all(corpus.languages)
@@ -74,13 +76,27 @@ def examine(
     return [*found, *tracking(place)]
 
 
+def check_settings(study: StudyConfig, store: Store) -> list[str]:
+    """What of it needs no cluster, before Ray is started: models that the study names, what it says of their networks,
+    its resources. Returns warnings.
+
+    Raises:
+      LaunchError: the study cannot run; a line for each error, with its remedy.
+    """
+    return _warnings(_of_settings(study, store))
+
+
 def check_before_launch(study: StudyConfig, store: Store, corpus: Corpus, *, patience: float = PATIENCE) -> list[str]:
-    """The same for a launch, inside its Ray session; `study` has its languages in the place of `all`. Returns warnings.
+    """All else for a launch, inside its Ray session; `study` has its languages in the place of `all`. Returns warnings.
 
     Raises:
       LaunchError: the study would be hurt; a line for each error, with its remedy.
     """
-    found = [*_of_cluster(study, store, corpus, patience), *tracking(store)]
+    return _warnings([*_of_cluster(study, store, corpus, patience), *tracking(store)])
+
+
+def _warnings(found: list[Finding]) -> list[str]:
+    """Raise LaunchError where there are errors."""
     if errors := [finding for finding in found if finding.level == "error"]:
         raise LaunchError("\n".join(map(line, errors)))
     return [line(finding) for finding in found if finding.level == "warning"]
@@ -104,6 +120,14 @@ def _finding(check: str, error: UserError) -> Finding:
     return Finding(check, "error", text or remedy, remedy if text else "")
 
 
+def _of_settings(study: StudyConfig, store: Store) -> list[Finding]:
+    return [
+        *models(study, store, elsewhere=elsewhere()),
+        *misfits(study, folder_of),
+        *judging.reservations(study.resources),
+    ]
+
+
 def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, patience: float) -> list[Finding]:
     questions = _questions(study, store, corpus)
     nodes = ask(questions, patience=patience)
@@ -119,7 +143,6 @@ def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, 
         *found,
         *judging.corpora(study.corpus, corpus.fingerprint, nodes),
         *adapters(study, nodes),
-        *misfits(study, {name: folder_of(arm) for name, arm in study.arms.items()}),
         *judging.room(study.resources, nodes, ray.available_resources()),
         *precision(study, nodes),
         *judging.sizes(study, needs(study, corpus.manifest), nodes, on_disk=store.storage is None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,11 @@ class Finding:
     level: Level
     text: str
     remedy: str = ""
+
+
+def of_arms(names: Sequence[str]) -> str:
+    """Arms for people: `arm a` or `arms a, b`."""
+    return f"arm{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def size(count: float) -> str:

@@ -177,24 +177,9 @@ def corpora(corpus: str, fingerprint: str, nodes: Sequence[Node]) -> list[Findin
     return found or [Finding("corpus", "ok", f"{corpus}, fingerprint {fingerprint[:12]}{shared}")]
 
 
-def room(resources: Resources, nodes: Sequence[Node], free: Mapping[str, float]) -> list[Finding]:
-    """Whether the cluster has what a trial asks for, and has it `free` now."""
-    places = [node.resources for node in nodes]
-    slots = trials_on(places, resources)
-    if not slots and resources.autoscale:
-        return [Finding("resources", "ok", f"no room yet for a trial of {_asked(resources)}: nodes are to be added")]
-    if not slots:
-        return [Finding("resources", "error", no_room(resources, places), MAKE_ROOM)]
+def reservations(resources: Resources) -> list[Finding]:
+    """What a study's resources say that hurts on any cluster."""
     found = []
-    if not any(node.cpus >= 1 for node in nodes):
-        found.append(
-            Finding(
-                "resources",
-                "error",
-                "no node has a whole CPU, which preparing tokens and estimators takes",
-                "start Ray with --num-cpus=1 or more on a node",
-            )
-        )
     if resources.threads > max(1, resources.cpus):
         found.append(
             Finding(
@@ -211,6 +196,27 @@ def room(resources: Resources, nodes: Sequence[Node], free: Mapping[str, float])
                 "warning",
                 "trials use cuda without reserving a GPU: all of a node share its first",
                 "set resources.gpus, as a fraction where several should share one",
+            )
+        )
+    return found
+
+
+def room(resources: Resources, nodes: Sequence[Node], free: Mapping[str, float]) -> list[Finding]:
+    """Whether the cluster has what a trial asks for, and has it `free` now."""
+    places = [node.resources for node in nodes]
+    slots = trials_on(places, resources)
+    if not slots and resources.autoscale:
+        return [Finding("resources", "ok", f"no room yet for a trial of {_asked(resources)}: nodes are to be added")]
+    if not slots:
+        return [Finding("resources", "error", no_room(resources, places), MAKE_ROOM)]
+    found = []
+    if not any(node.cpus >= 1 for node in nodes):
+        found.append(
+            Finding(
+                "resources",
+                "error",
+                "no node has a whole CPU, which preparing tokens and estimators takes",
+                "start Ray with --num-cpus=1 or more on a node",
             )
         )
     found += _cuda(resources, nodes)

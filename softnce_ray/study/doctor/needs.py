@@ -18,6 +18,7 @@ from softnce_ray.config import (
     TransformerEncoder,
 )
 from softnce_ray.corpus.manifest import Manifest
+from softnce_ray.errors import UserError
 from softnce_ray.named import located
 from softnce_ray.study.doctor.networks import trained_share
 
@@ -125,7 +126,11 @@ def folder_of(arm: ArmConfig) -> str | None:
 
 
 def _model_folder(model: str) -> Path | None:
-    if (folder := Path(located(model))).is_dir():
+    try:
+        folder = Path(located(model))
+    except UserError:  # a package that is missing is told where models are looked for
+        return None
+    if folder.is_dir():
         return folder
     from huggingface_hub import try_to_load_from_cache
 

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from softnce_ray.config import ArmConfig, BagEncoder, Choices, FineTuned, Freeze, StudyConfig, TransformerEncoder
+from pydantic import ValidationError
+
+from softnce_ray.config import (
+    ArmConfig,
+    BagEncoder,
+    Choices,
+    FineTuned,
+    Freeze,
+    StudyConfig,
+    TransformerEncoder,
+    arm_settings,
+    with_values,
+)
+from softnce_ray.config.study import searched
 from softnce_ray.errors import UserError
 from softnce_ray.study.cluster import workers_on
 from softnce_ray.study.doctor.asking import Node
-from softnce_ray.study.doctor.finding import Finding
+from softnce_ray.study.doctor.finding import Finding, of_arms
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_COMBINATIONS = 64
+"""Of searched settings of an encoder that are tried at most."""
 
 
 def trained_share(arm: ArmConfig, folder: str | None) -> float:
@@ -33,26 +51,55 @@ def trained_share(arm: ArmConfig, folder: str | None) -> float:
         return 1.0
 
 
-def misfits(study: StudyConfig, folders: dict[str, str | None]) -> Iterator[Finding]:
-    """Layers and matrices that the study's arms name and that their networks do not have.
+def misfits(study: StudyConfig, folder_of: Callable[[ArmConfig], str | None]) -> Iterator[Finding]:
+    """Layers and matrices that the study's arms name and that their networks do not have, and networks of which
+    nothing is left to train.
 
     Args:
-      folders: of the arms' models on this machine, by arm, as for `trained_share`.
+      folder_of: an arm's folder, as for `trained_share`.
     """
-    told: set[str] = set()
+    told: dict[str, list[str]] = {}
     for name, arm in study.arms.items():
-        network = _shape(arm, folders.get(name))
-        if network is None:
-            continue
-        from softnce_ray.encoders import trained_numbers
+        for each in (arm, *_reached(study, name)):
+            problem = _misfit(each, folder_of(each))
+            if problem and name not in told.setdefault(problem, []):
+                told[problem].append(name)
+    for problem, arms in told.items():
+        text, _, remedy = problem.partition("; ")
+        yield Finding("models", "error", f"{of_arms(arms)}: {text}", remedy)
 
+
+def _misfit(arm: ArmConfig, folder: str | None) -> str:
+    network = _shape(arm, folder)
+    if network is None:
+        return ""
+    from softnce_ray.encoders import trained_numbers
+
+    try:
+        trained_numbers(network, _settings(arm))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _reached(study: StudyConfig, arm: str) -> Iterator[ArmConfig]:
+    """The arm with each combination of ends of what is searched of its encoder, up to a number of them."""
+    space, wanted = study.space(arm), [path for path in study.space(arm) if path.startswith("encoder.")]
+    for path in wanted:  # which grows by what conditions name
+        wanted += [other for other in space[path].when or () if other not in wanted]
+    part = {path: space[path] for path in wanted}
+    ends = [each.choices if isinstance(each, Choices) else (each.low, each.high) for each in part.values()]
+    settings, seen = arm_settings(study.arms[arm]), []
+    for chosen in itertools.islice(itertools.product(*ends) if part else (), _COMBINATIONS):
+        values = dict(zip(part, chosen, strict=True))
+        values = {path: values[path] for path in searched(part, values)}
+        if values in seen:
+            continue
+        seen.append(values)
         try:
-            trained_numbers(network, _settings(arm))
-        except UserError as error:
-            if str(error) not in told:
-                told.add(str(error))
-                text, _, remedy = str(error).partition("; ")
-                yield Finding("models", "error", f"arm {name}: {text}", remedy)
+            yield ArmConfig.model_validate(with_values(settings, values))
+        except ValidationError:  # told where the study is read
+            continue
 
 
 def adapters(study: StudyConfig, nodes: Sequence[Node]) -> list[Finding]:
@@ -64,7 +111,7 @@ def adapters(study: StudyConfig, nodes: Sequence[Node]) -> list[Finding]:
         Finding(
             "versions",
             "error",
-            f"{node.name}: encoder.lora of {_arms(arms)} needs peft, which is not installed there",
+            f"{node.name}: encoder.lora of {of_arms(arms)} needs peft, which is not installed there",
             "pip install 'softnce-ray[lora]' on every node, and restart Ray there",
         )
         for node in nodes
@@ -89,17 +136,13 @@ def precision(study: StudyConfig, nodes: Sequence[Node]) -> list[Finding]:
         Finding(
             "precision",
             "warning",
-            f"{node.name}: training.precision of {_arms(arms)} is bf16, and the processor has no matrix units for it: "
-            "steps are likely to take longer than in float32",
+            f"{node.name}: training.precision of {of_arms(arms)} is bf16, and the processor has no matrix units for "
+            "it: steps are likely to take longer than in float32",
             "set training.precision: float32, or train on a GPU or on processors with amx_bf16",
         )
         for node in nodes
         if node.facts is not None and node.facts.bf16 is False and workers_on(node.resources, resources)
     ]
-
-
-def _arms(names: Sequence[str]) -> str:
-    return f"arm{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
 def _settings(arm: ArmConfig) -> FineTuned:
