@@ -27,7 +27,9 @@ AddressOption = Annotated[
         help="The cluster's Jobs server (default: $RAY_API_SERVER_ADDRESS, or $RAY_ADDRESS where it is one)",
     ),
 ]
-JobName = Annotated[str, typer.Argument(metavar="JOB|STUDY", help="A job's id, or a study: its latest job.")]
+JobName = Annotated[
+    str, typer.Argument(metavar="JOB|STUDY", help="A job's id, or a study: its job that runs, or the latest.")
+]
 
 _NOT_FOUND = 127
 
@@ -121,7 +123,7 @@ def status(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from softnce_ray.study.jobs import Jobs
+    from softnce_ray.study.jobs import Jobs, of_interest, progress_of
 
     jobs = Jobs(address)
     found = jobs.all()
@@ -131,9 +133,9 @@ def status(
     if not found:
         tell([f"no study was submitted to {jobs.shown} yet"])
         return
-    latest = {each.study: each.id for each in found}
+    wanted = of_interest(found)
     with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(lambda each: _progress(jobs, each, each.id in latest.values()), found))
+        told = list(pool.map(lambda each: _progress(jobs, each) if each.id in wanted else progress_of(""), found))
     rows = [_row(each, progress) for each, progress in zip(found, told, strict=True)]
     if sys.stdout.isatty():
         _table(rows)
@@ -167,8 +169,10 @@ def logs(
 
 
 def stop(job: JobName, address: AddressOption = None) -> None:
-    """Stop a job: what runs is left at its last checkpoint, and its MLflow runs are closed. Waits for that."""
+    """Stop a job: what runs is left at its last checkpoint, and its MLflow runs are closed. Waits for that, and prints
+    what is kept."""
     from softnce_ray.study.jobs import Jobs
+    from softnce_ray.study.signals import STOPPING
 
     jobs = Jobs(address)
     found = jobs.job(job)
@@ -177,7 +181,17 @@ def stop(job: JobName, address: AddressOption = None) -> None:
         return
     jobs.stop(found.id)
     tell([f"{found.id}: stopping after the last checkpoints"])
-    ended = _followed(jobs, found.id, lambda line: False, "", doing="is stopping")
+    stopping: list[str] = []
+
+    def each(line: str) -> bool:
+        """What the launch says from then on: what is kept of its trials."""
+        if stopping:
+            print(line, file=sys.stderr, flush=True)
+        elif line.endswith(STOPPING):
+            stopping.append(line)
+        return False
+
+    ended = _followed(jobs, found.id, each, "", doing="is stopping")
     tell([f"{ended.id}: {ended.state}; go on with  softnce-ray submit  and the same study file"])
 
 
@@ -223,12 +237,10 @@ def _print_submission(made: Submission) -> None:
     print(f"package\t{__version__ if made.with_package else made.metadata['package']}")
 
 
-def _progress(jobs: Jobs, job: Job, latest: bool) -> Progress:
-    """Logs of old jobs are long and of no interest; one that cannot be read now hides no other."""
+def _progress(jobs: Jobs, job: Job) -> Progress:
+    """One that cannot be read now hides no other."""
     from softnce_ray.study.jobs import JobError, progress_of
 
-    if not (job.active or latest):
-        return progress_of("")
     try:
         return progress_of(jobs.log(job.id))
     except JobError:

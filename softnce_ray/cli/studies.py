@@ -26,6 +26,7 @@ from softnce_ray.cli.telling import tell
 if TYPE_CHECKING:
     from softnce_ray.config import StudyConfig
     from softnce_ray.store import Store
+    from softnce_ray.study.run import Launch
 
 
 def launch(
@@ -133,6 +134,9 @@ def schema() -> None:
 def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: str | None) -> None:
     """Run a study, say what came of it and what can be done next."""
     from softnce_ray.study import again
+    from softnce_ray.study.cluster import check_token
+
+    check_token()
     from softnce_ray.study.run import launch as run
     from softnce_ray.study.signals import exit_status
 
@@ -143,19 +147,25 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     if done.waiting or not done.summed_up:
         tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
     if done.interrupted:
-        print(f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
+        print(_counts(name, done))
         print(f"interrupted: go on with  {more}", file=sys.stderr)
         raise typer.Exit(exit_status(done.signal or signal.SIGINT))
     if done.ran == 0 and not (done.failed or done.problems):
         print(f"{name}: nothing to do: all {done.already_done} trials are there")
     else:
-        print(f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed")
+        print(_counts(name, done))
     ui = f"  and  softnce-ray ui{where}" if tracking_uri is None else ""
     print(f"see  softnce-ray report {name}{where}{ui}")
     if done.failed or done.problems:
         print(f"softnce-ray: not all is done; try what failed again with  {more}", file=sys.stderr)
     if done.failed or done.problems or done.unsent or done.waiting:
         raise typer.Exit(1)
+
+
+def _counts(name: str, done: Launch) -> str:
+    """What came of the trials of a launch."""
+    text = f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed"
+    return f"{text}, {done.stopped} stopped in the middle" if done.stopped else text
 
 
 def _launch_through_client(

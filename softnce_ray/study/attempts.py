@@ -69,6 +69,10 @@ class Attempts:
         storage.write(self._book(identity), "".join(f"{line}\n" for line in lines).encode())
         return attempt
 
+    def kept(self, identity: str) -> int:
+        """The epochs of a trial that its next attempt need not make again; 0 where it would begin anew."""
+        return self._trying(lambda: self._newest(self._read(identity))[1])
+
     def resumed(self, attempt: Attempt) -> Location | None:
         """The checkpoint that an attempt goes on from, if any."""
         return None if attempt.resume is None else self._root / attempt.resume

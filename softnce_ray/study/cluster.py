@@ -21,7 +21,7 @@ from softnce_ray.config import Resources
 from softnce_ray.corpus.mining import Batch, MapChunks, Work
 from softnce_ray.corpus.sources import Source
 from softnce_ray.errors import UserError
-from softnce_ray.study import again
+from softnce_ray.study import again, tokens
 
 _OBJECT_STORE = 200_000_000
 """Bytes of Ray's object store on this machine: trials map files and pass no arrays."""
@@ -112,7 +112,7 @@ def connected(**options: Any) -> Iterator[None]:
     """A Ray session: the caller's, the cluster of RAY_ADDRESS, or one of our own with these `options` of `ray.init`.
 
     Raises:
-      LaunchError: Ray cannot be started or reached.
+      LaunchError: Ray cannot be started or reached, or asks for a token that this process has not.
     """
     ours = not ray.is_initialized()
     if ours:
@@ -127,6 +127,8 @@ def connected(**options: Any) -> Iterator[None]:
                     ray.init("local", **own, **quiet)
         except LaunchError:
             raise
+        except ray.exceptions.AuthenticationError as error:
+            raise LaunchError(tokens.NONE_HERE) from error
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise LaunchError(f"Ray cannot be started or reached: {' '.join(str(error).split())[:500]}") from error
     try:
@@ -150,30 +152,72 @@ def _out_of_reach_of_signals() -> Iterator[None]:
         starting.ConsolePopen = plain
 
 
+def check_token() -> None:
+    """Raise LaunchError where the cluster of RAY_ADDRESS refuses our token; where none answers, that is told later.
+
+    A launch asks when it begins, since what it needs besides Ray takes a while to import.
+    """
+    with contextlib.suppress(OSError):
+        place, client = _place(os.environ.get("RAY_ADDRESS", ""))
+        if place:
+            _connect(place, seconds=2)
+            _show_token(place, client)
+
+
 def _reach(address: str) -> None:
-    """Raise ConnectionError where nobody listens at a cluster's address: Ray itself tries for more than ten minutes."""
-    if address in ("auto", "local"):
+    """Raise ConnectionError where nobody listens at a cluster's address, and LaunchError where our token is refused:
+    Ray itself tries for a minute at least, and does not say why it failed."""
+    place, client = _place(address)
+    if not place:
         return
-    scheme, _, place = address.rpartition("://")
-    host, _, port = place.partition("/")[0].rpartition(":")
-    if scheme not in ("", "ray") or not host or not port.isdigit():
-        missing = place and ":" not in place and scheme in ("", "ray")
-        example = f"{'ray://' if scheme else ''}{place}:{10001 if scheme else 6379}"
-        raise LaunchError(
-            f"--address (RAY_ADDRESS): expected auto, HOST:PORT or ray://HOST:PORT, got {address!r}"
-            + (f", which has no port: Ray's own would be {example}" if missing else "")
-        )
     end = time.monotonic() + _STARTING
     while True:
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
+            _connect(place, seconds=5)
+            break
         except OSError as error:
             if time.monotonic() > end:
                 raise ConnectionError(
                     f"nobody answers at {address} ({error.strerror or error}): start Ray there, or correct RAY_ADDRESS"
                 ) from error
         time.sleep(0.5)
+    _show_token(place, client)
+
+
+def _place(address: str) -> tuple[str, bool]:
+    """The place that an address names, as HOST:PORT, and whether it is one of Ray Client's server; empty where a Ray is
+    to be started."""
+    if address in ("", "local"):
+        return "", False
+    if address == "auto":
+        return services.canonicalize_bootstrap_address(address) or "", False
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.partition("/")[0].rpartition(":")
+    if scheme not in ("", "ray") or not host or not port.isdecimal() or int(port) > 65535:
+        missing = place and ":" not in place and scheme in ("", "ray")
+        example = f"{'ray://' if scheme else ''}{place}:{10001 if scheme else 6379}"
+        raise LaunchError(
+            f"--address (RAY_ADDRESS): expected auto, HOST:PORT or ray://HOST:PORT, got {address!r}"
+            + (f", which has no port: Ray's own would be {example}" if missing else "")
+        )
+    return f"{host}:{port}", bool(scheme)
+
+
+def _connect(place: str, seconds: float) -> None:
+    host, _, port = place.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+
+
+@functools.cache
+def _show_token(place: str, client: bool) -> None:
+    """Raise LaunchError where it is refused; a place that took it is not asked again."""
+    try:
+        refused = tokens.is_refused(place, client=client)
+    except ray.exceptions.AuthenticationError as error:
+        raise LaunchError(tokens.NONE_HERE) from error
+    if refused:
+        none = os.environ.get("RAY_AUTH_MODE", "").lower() != "token"
+        raise LaunchError(tokens.refusal(f"the cluster at {'ray://' if client else ''}{place}", none=none))
 
 
 def nodes() -> list[Mapping[str, float]]:

@@ -13,6 +13,7 @@ from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
+from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries
 from softnce_ray.study.planner import Cell, Planner, Trial
@@ -49,14 +50,16 @@ class StudyRun:
         *,
         launch: str,
         slots: int,
+        details: Details | None = None,
     ) -> None:
         self.planner, self.ran, self.failures = planner, 0, 0
         self._study, self._corpus, self._tracker, self._prepared, self._show = study, corpus, tracker, prepared, show
         self.launch, self._attempts, self._slots = launch, attempts, slots
+        self._details = details
         self._retries = Retries(study.failures)
         self._live: dict[TrialKey, _Live] = {}
         self._reached: dict[TrialKey, int] = {}  # epochs of trials that failed in this launch
-        self._waiting: set[TrialKey] = set()  # for another attempt
+        self._waiting: dict[TrialKey, Trial] = {}  # for another attempt
         self._in_trouble = False
 
     def next_spec(self) -> tuple[TrialKey, TrialSpec, str] | None:
@@ -68,7 +71,7 @@ class StudyRun:
         if trial is None:
             return None
         key = trial.key
-        self._waiting.discard(key)
+        self._waiting.pop(key, None)
         name = f"{key.arm}-{key.language}-{key.phase}"
         attempt = self._attempts.begin(key.identity, name, self.launch)
         self._live[key] = _Live(trial, attempt, attempt.epoch)
@@ -159,7 +162,7 @@ class StudyRun:
             self._show.say(f"{title(key)}: {failure.reason}: tried again")
             self._reached[key] = live.epoch
             del self._live[key]
-            self._waiting.add(key)
+            self._waiting[key] = live.trial
             self.planner.again(live.trial)
             return
         if not live.started:  # its worker never came up
@@ -178,8 +181,9 @@ class StudyRun:
                 else "note: MLflow takes records again"
             )
 
-    def note(self, text: str, key: TrialKey | None = None) -> None:
-        """Tell of something beside what trials come to, of one trial or of none."""
+    def note(self, text: str, key: TrialKey | None = None, in_full: str = "") -> None:
+        """Tell of something beside what trials come to, of one trial or of none; what is too long is kept `in_full`."""
+        text += self._details.keep(in_full) if self._details is not None else ""
         self._show.say(f"note: {text}" if key is None else f"note: {title(key)}: {text}")
 
     def give_up(self, cell: Cell, failure: Failure) -> None:
@@ -188,10 +192,28 @@ class StudyRun:
             self._start(trial, 1)
             self._fail(trial.key, failure)
 
-    def close_live(self, status: str) -> None:
-        """Close the runs of trials that an interrupt cut off. Their proposals stay open: the next launch goes on."""
-        for key in (*self._waiting, *(key for key, live in self._live.items() if live.started)):
+    def close_live(self, status: str, *, look: bool = True) -> int:
+        """Close the runs of trials that an interrupt cut off, tell of each which epoch it goes on from, and return how
+        many they are. Their proposals stay open: the next launch goes on.
+
+        Args:
+          look: for the checkpoints; without, it is not told what they hold. Of the last one nobody may have heard.
+        """
+        cut_off = {**self._waiting, **{key: live.trial for key, live in self._live.items() if live.started}}
+        for key in cut_off:
             self._tracker.trial_ended(key, status)
+        for key, trial in cut_off.items() if look else ():
+            self._show.say(f"{title(key)}: stopped in the middle, {self._kept(key, trial)}")
+        return len(cut_off)
+
+    def _kept(self, key: TrialKey, trial: Trial) -> str:
+        try:
+            epoch = self._attempts.kept(key.identity)
+        except OSError:
+            return f"and its checkpoints in {self._attempts} cannot be read now"
+        if not epoch:
+            return "before its first checkpoint: begins anew"
+        return f"epoch {epoch}/{trial.config.training.epochs} is kept: goes on after it"
 
     def _tell_of_losses(self, key: TrialKey, attempt: Attempt) -> None:
         """Say that a trial had come further than its checkpoints tell: an epoch is recorded after its checkpoint."""

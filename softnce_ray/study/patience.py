@@ -15,6 +15,23 @@ SECONDS = 300.0
 _STORES = re.compile(r"\bAWS Error\b|google::cloud::Status|\bAzure")
 """How pyarrow begins what object stores say. Errors of disks, and of other libraries, are none of theirs."""
 
+_BUCKET = re.compile(r"\bin bucket '([^']+)'")
+_HOST = re.compile(r"Failed to connect to (\S+) port (\d+)|Could not resolve host: (\S+)")
+_CURL = re.compile(r"\bcurlCode: (\d+)")
+_CODE = re.compile(r"\bAWS Error (\w+)(?: \(HTTP status (\d+)\))?")
+_CURL_SAYS = {
+    "6": "no such host",
+    "7": "no connection",
+    "28": "no answer in time",
+    "35": "no TLS connection",
+    "52": "connection lost",
+    "55": "connection lost",
+    "56": "connection lost",
+    "60": "its certificate is refused",
+}
+_LONGEST = 100
+"""Characters of a reason of which nothing shorter is known."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 _LOOK = 0.5
 
@@ -25,6 +42,12 @@ class Trying(Protocol):
     """How often work is tried that uses an object store."""
 
     def __call__(self, work: Callable[[], Result]) -> Result: ...
+
+
+class Tell(Protocol):
+    """Takes a note for people, in a line, and what a library said in full, or an empty text."""
+
+    def __call__(self, text: str, in_full: str, /) -> object: ...
 
 
 class AwayError(UserError, OSError):
@@ -68,7 +91,7 @@ class Patience:
 
     def __init__(
         self,
-        tell: Callable[[str], None] = lambda text: None,
+        tell: Tell = lambda text, in_full: None,
         *,
         hurried: Callable[[], bool] = lambda: False,
         seconds: float | None = None,
@@ -96,7 +119,8 @@ class Patience:
                     if not self._given_up:
                         self._tell(
                             f"the object store gives no answer ({reason(error)}): it is asked again for "
-                            f"{_long(self._seconds)}"
+                            f"{_long(self._seconds)}",
+                            _in_full(error),
                         )
                 if self._given_up or now - since >= self._seconds or self._hurried():
                     self._given_up = True
@@ -107,7 +131,7 @@ class Patience:
                 self._rest(min(pause, since + self._seconds - now))
             else:
                 if since is not None:
-                    self._tell("the object store answers again")
+                    self._tell("the object store answers again", "")
                 self._given_up = False
                 return result
         raise AssertionError("pauses never end")
@@ -124,9 +148,26 @@ def at_once(work: Callable[[], Result]) -> Result:
 
 
 def reason(error: BaseException) -> str:
-    """What an object store's library said, in a line."""
+    """What an object store's library said, in a few words: which bucket, and what is wrong with which host."""
     said = next((each for each in chain_of(error) if _is_a_stores(each)), error)
-    return " ".join(str(said).split())[:200] or type(said).__name__
+    text = " ".join(str(said).split())
+    bucket = f"s3://{found[1]}: " if (found := _BUCKET.search(text)) and "AWS Error" in text else ""
+    return bucket + (_in_short(text) or text[:_LONGEST] or type(said).__name__)
+
+
+def _in_short(text: str) -> str:
+    """What went wrong, where it is known; pyarrow passes on what Amazon's library and curl say."""
+    if curl := _CURL.search(text):
+        says = _CURL_SAYS.get(curl[1], f"curl's error {curl[1]}")
+        host = _HOST.search(text)
+        return f"{says}, {host[3] or f'{host[1]}:{host[2]}'}" if host else says
+    if code := _CODE.search(text):
+        return f"HTTP {code[2]}" if code[2] else code[1].lower().replace("_", " ")
+    return ""
+
+
+def _in_full(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _long(seconds: float) -> str:

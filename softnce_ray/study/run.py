@@ -23,6 +23,7 @@ from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.cluster import LaunchError, Outcome, run_all, session
+from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, display_for
 from softnce_ray.study.doctor import check_before_launch, check_settings
 from softnce_ray.study.driver import StudyRun
@@ -46,7 +47,8 @@ class Launch:
     `interrupted`: a signal ended it, that of the number `signal`, and launching again goes on. `unsent`: what MLflow
     has not, for people;
     `waiting`: how many records lie on disk until they can be sent, and `summed_up`: whether report, means and models
-    are in MLflow; `sync` does both.
+    are in MLflow; `sync` does both. `stopped`: how many trials were cut off in the middle; what is kept of each was
+    shown.
     """
 
     results: StudyResults
@@ -59,6 +61,7 @@ class Launch:
     waiting: int = 0
     summed_up: bool = True
     signal: int = 0
+    stopped: int = 0
 
 
 def launch(
@@ -113,9 +116,13 @@ def resume(name: str, *, store: Store | str | Path | None = None, display: Displ
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
     """Nothing is made in MLflow before a trial can start: a study that is refused leaves nothing there."""
     tracker = Tracker(store, _record(study, corpus), versions=_versions(), later=True)
-    trying = Patience(lambda text: show.say(f"note: {text}"), hurried=lambda: interrupts.number > 0)
+    details = Details(store.ray(study.study) / "object-store.log")
+    trying = Patience(
+        lambda text, in_full: show.say(f"note: {text}{details.keep(in_full)}"), hurried=lambda: interrupts.number > 0
+    )
     planner: Planner | None = None
     run: StudyRun | None = None
+    stopped, away = 0, False
     status = "FAILED"  # unless what follows comes to an end
     try:
         for arm, settings in study.arms.items():
@@ -128,7 +135,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
             with session(study.resources, begun=interrupts.listen, say=show.say) as slots:
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")
-                run = _start(study, corpus, store, tracker, planner, show, slots, trying)
+                run = _start(study, corpus, store, tracker, planner, show, slots, trying, details)
                 run_tune(
                     run,
                     checkpoints=store.checkpoints(study.study),
@@ -141,6 +148,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
     except KeyboardInterrupt:
         status = "KILLED"
     except AwayError as error:
+        away = True
         if not interrupts.number:  # else nobody wanted to wait for the store any more
             raise LaunchError(f"{error}; what was done is kept: {again.command(study.study)} goes on") from error
         status = "KILLED"
@@ -148,7 +156,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         show.close()
         interrupts.closing = True
         if run is not None:
-            run.close_live("KILLED")
+            stopped = run.close_live("KILLED", look=not away)
         results, unsent = _close(tracker, store, study.study, status, trying)
     return Launch(
         results or _nothing_read(study, corpus),
@@ -161,6 +169,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         unsent.records,
         results is not None or not tracker.is_open,
         interrupts.number,
+        stopped,
     )
 
 
@@ -173,6 +182,7 @@ def _start(
     show: Display,
     slots: int,
     trying: Patience,
+    details: Details,
 ) -> StudyRun:
     """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
     show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
@@ -192,6 +202,7 @@ def _start(
         show,
         launch=datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"),
         slots=slots,
+        details=details,
     )
     for cell, failure in failures.items():
         run.give_up(cell, failure)

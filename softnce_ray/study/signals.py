@@ -16,6 +16,10 @@ from softnce_ray.study import again
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
 
 
+STOPPING = "stopping after the last checkpoints; once more to stop at once"
+"""What a launch says when the first signal comes."""
+
+
 class Interrupts:
     """What signals do at each stage of a launch."""
 
@@ -39,8 +43,7 @@ class Interrupts:
             print(text, file=sys.stderr, flush=True)
             os._exit(exit_status(number))
         self.number = number
-        text = "softnce-ray: stopping after the last checkpoints; once more to stop at once"
-        print(text, file=sys.stderr, flush=True)
+        print(f"softnce-ray: {STOPPING}", file=sys.stderr, flush=True)
         tune = signal.getsignal(signal.SIGUSR1)  # Tune's, while it runs
         if not callable(tune):
             raise KeyboardInterrupt

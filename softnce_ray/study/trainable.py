@@ -60,7 +60,8 @@ def run_trial(spec: dict[str, Any]) -> None:
 
     Reports are `{"epochs": [metrics, ...]}`, of an attempt that goes on first one of all that its
     checkpoint holds, for nobody may have heard of them. The last has either `metrics` or a `failure`: whether
-    another attempt is made decides the driver. Between them may be a `note`, for people.
+    another attempt is made decides the driver. Between them may be a `note`, for people, with
+    what is too long for them `in_full`.
 
     An object store that is away for a while is waited for.
     """
@@ -68,12 +69,16 @@ def run_trial(spec: dict[str, Any]) -> None:
     torch.set_num_threads(trial.threads)
     try:
         with working_in(trial.directory), gang(trial.workers, trial.device, _help, spec) as workers:
-            _run(trial, workers, Patience(lambda text: tune.report({"note": text})))
+            _run(trial, workers, Patience(_note))
     except WorkerError as error:
         tune.report({"failure": asdict(error.failure)})
     except Exception as error:
         failure = failure_of(error, traceback.format_exc())
         tune.report({"failure": asdict(failure)})
+
+
+def _note(text: str, in_full: str) -> None:
+    tune.report({"note": text, "in_full": in_full})
 
 
 def _run(trial: TrialSpec, workers: Workers, trying: Trying) -> None:

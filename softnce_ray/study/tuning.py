@@ -50,7 +50,7 @@ class Driver(Protocol):
 
     def look_around(self) -> None: ...
 
-    def note(self, text: str, key: TrialKey | None = None) -> None: ...
+    def note(self, text: str, key: TrialKey | None = None, in_full: str = "") -> None: ...
 
 
 class _NotPickled:
@@ -94,7 +94,7 @@ class PlanScheduler(_NotPickled, FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         if "note" in result:
-            self._driver.note(result["note"], _key(trial))
+            self._driver.note(result["note"], _key(trial), result.get("in_full", ""))
         if "epochs" not in result:
             return TrialScheduler.CONTINUE
         stop = self._driver.reported(_key(trial), _attempt(trial), result["epochs"])

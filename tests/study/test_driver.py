@@ -13,7 +13,10 @@ from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
+from softnce_ray.storage import StorageError
 from softnce_ray.study.attempts import Attempts
+from softnce_ray.study.details import Details
+from softnce_ray.study.display import title
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import Failure
 from softnce_ray.study.planner import Cell, Planner, cells
@@ -72,14 +75,17 @@ class Stopping:
         return None
 
 
-def drive(study: StudyConfig, tmp_path: Path, *, slots: int = 2, search: Any = None) -> tuple[StudyRun, Noted, Noted]:
+def drive(
+    study: StudyConfig, tmp_path: Path, *, slots: int = 2, search: Any = None, details: Details | None = None
+) -> tuple[StudyRun, Noted, Noted]:
     searches = {Cell("infonce", "python"): search} if search else {}
     tracker, show = Noted(), Noted()
     planner = Planner(study, "c0ffee", {}, searches)
     prepared = {cell: Prepared(str(tmp_path), "tokens", {}) for cell in cells(study)}
     attempts = Attempts(tmp_path / "ray")
     corpus = Corpus.open(study.corpus)
-    run = StudyRun(study, corpus, planner, tracker, prepared, attempts, show, launch="now", slots=slots)  # type: ignore[arg-type]
+    more: dict[str, Any] = {"launch": "now", "slots": slots, "details": details}
+    run = StudyRun(study, corpus, planner, tracker, prepared, attempts, show, **more)  # type: ignore[arg-type]
     return run, tracker, show
 
 
@@ -203,6 +209,53 @@ def test_an_interrupt_closes_the_runs_of_trials_that_had_begun(tiny_study, tmp_p
     run.close_live("KILLED")
     ended = {args for args, _ in tracker.of("trial_ended")}
     assert ended == {(done[0], "FAILED"), (live[0], "KILLED"), (waiting[0], "KILLED")}
+
+
+def test_an_interrupt_tells_the_epoch_that_is_kept_of_each_trial_though_nobody_heard_of_it(
+    tiny_study, tmp_path
+) -> None:
+    run, _, show = drive(tiny_study(failures={"retries": 1, "retry": ["worker"]}), tmp_path, slots=3)
+    (first, attempt), (second, _), third = begin(run), begin(run), begin(run)
+    run.reported(first, attempt, [after(1)])
+    for key, epochs in ((first, (1, 2)), (third[0], (1,))):
+        for epoch in epochs:
+            name = f"{key.arm}-python-confirm-{key.identity}-1"
+            write_checkpoint(tmp_path / "ray" / "now" / name / f"checkpoint_{epoch:06}", key.identity, epoch)
+    run.failed(*third, failure("worker"))
+    assert run.close_live("KILLED") == 3
+    assert [args[0] for args, _ in show.of("say")][1:] == [
+        f"{title(third[0])}: stopped in the middle, epoch 1/2 is kept: goes on after it",
+        f"{title(first)}: stopped in the middle, epoch 2/2 is kept: goes on after it",
+        f"{title(second)}: stopped in the middle, before its first checkpoint: begins anew",
+    ]
+
+
+def test_checkpoints_that_cannot_be_read_at_an_interrupt_hide_nothing_else(tiny_study, tmp_path, monkeypatch) -> None:
+    run, tracker, show = drive(tiny_study(), tmp_path)
+    begin(run)
+
+    def away(identity: str) -> int:
+        raise StorageError("away")
+
+    monkeypatch.setattr(run._attempts, "kept", away)
+    assert run.close_live("KILLED") == 1
+    assert len(tracker.of("trial_ended")) == 1
+    assert show.of("say")[0][0][0].endswith(f"and its checkpoints in {tmp_path / 'ray'} cannot be read now")
+    assert run.close_live("KILLED", look=False) == 1
+    assert len(show.of("say")) == 1
+
+
+def test_a_note_is_short_and_a_file_has_it_in_full(tiny_study, tmp_path) -> None:
+    run, _, show = drive(tiny_study(), tmp_path, details=Details(tmp_path / "ray" / "log"))
+    key, _ = begin(run)
+    run.note("the store is away", key, "curl says much")
+    run.note("it is back", key)
+    assert [args[0] for args, _ in show.of("say")] == [
+        f"note: {title(key)}: the store is away; in full in {tmp_path / 'ray' / 'log'}",
+        f"note: {title(key)}: it is back",
+    ]
+    (line,) = (tmp_path / "ray" / "log").read_text().splitlines()
+    assert line.endswith(" curl says much")
 
 
 def test_a_trial_that_failed_is_tried_again_before_any_other(tiny_study, tmp_path) -> None:

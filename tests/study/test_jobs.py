@@ -34,7 +34,17 @@ import softnce_ray
 from softnce_ray.cli.jobs import _row
 from softnce_ray.store import Store
 from softnce_ray.study import again
-from softnce_ray.study.jobs import Job, JobError, Jobs, follow, following, past_checks, progress_of, submission
+from softnce_ray.study.jobs import (
+    Job,
+    JobError,
+    Jobs,
+    follow,
+    following,
+    of_interest,
+    past_checks,
+    progress_of,
+    submission,
+)
 from softnce_ray.study.jobs import client as jobs_client
 from softnce_ray.study.jobs.client import address_of
 from softnce_ray.study.jobs.following import Lines
@@ -396,6 +406,41 @@ def test_a_failed_job_says_why_where_its_log_is_not_read(
     assert _row(job, progress_of("softnce-ray: no room\n"))[-1] == "softnce-ray: no room"
 
 
+def _sent(name: str, state: str, started: float | None, ended: float | None, study: str = "tiny") -> Job:
+    return Job(name, study, state, started, ended, None, "", {})
+
+
+def test_of_a_study_the_jobs_are_told_of_that_run_or_met_and_the_latest() -> None:
+    jobs = [
+        _sent("old", "SUCCEEDED", 0, 10),
+        _sent("first", "SUCCEEDED", 20, 90),
+        _sent("second", "FAILED", 30, 31),  # both refused, since the first ran
+        _sent("third", "FAILED", 40, 41),
+        _sent("other", "RUNNING", 25, None, "other"),
+        _sent("after", "STOPPED", 90, 95),
+        _sent("before", "FAILED", 96, 97),
+        _sent("last", "SUCCEEDED", 98, 99),
+    ]
+    assert of_interest(jobs) == {"first", "second", "third", "other", "last"}
+    assert of_interest([_sent("runs", "RUNNING", 5, None), _sent("waits", "PENDING", None, None)]) == {"runs", "waits"}
+    assert of_interest([]) == set()
+
+
+def test_a_study_s_name_means_its_job_that_runs_before_one_that_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def details(name: str, state: str, started: int) -> dict[str, Any]:
+        sent = {"submission_id": name, "status": state, "start_time": started, "type": "SUBMISSION", "entrypoint": "x"}
+        return {**sent, "metadata": {"softnce_ray": "1", "study": "tiny"}}
+
+    listed = [details("one", "SUCCEEDED", 1), details("two", "RUNNING", 2), details("three", "FAILED", 3)]
+    ready = {VERSION: (200, {"ray_version": ray.__version__}), "/api/jobs/": (200, listed)}
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with Answers(ready) as server:
+        jobs = Jobs(server.uri)
+        assert [jobs.job(name).id for name in ("tiny", "three", "one")] == ["two", "three", "one"]
+        listed[1]["status"] = "SUCCEEDED"
+        assert jobs.job("tiny").id == "three"
+
+
 def test_a_launch_has_done_its_checks_when_it_shows_more_than_notes() -> None:
     assert [past_checks(line) for line in LOG.splitlines()[:5]] == [False, False, False, True, True]
 
@@ -723,6 +768,55 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
     assert _results(store.root, "right") == _results(store.root, "left")
     tags = {name: runs(store, "study", name)[0].data.tags["version.softnce_ray"] for name in paths}
     assert tags == {"left": "9.9.9", "right": softnce_ray.__version__}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_second_job_of_a_study_that_runs_is_listed_with_its_reason_and_hides_nothing_of_the_first(
+    two_nodes: Cluster, plain_study: Plain, tmp_path: Path
+) -> None:
+    path = _study(plain_study, tmp_path, "twice", 400, seeds=[1], arms={"infonce": {}})
+    first = two_nodes.run("submit", path, "--store", tmp_path / "store").stdout.strip()
+    two_nodes.until_said(first, ": epoch 2/400")
+    second = f"{first}-more"  # as if it had been sent at the same time, before the first was known
+    script = (
+        "import sys\n"
+        "from softnce_ray.study.jobs import Jobs, sending\n"
+        "from pathlib import Path\n"
+        "folder = Path(sys.argv[4])\n"
+        "made = sending.submission(sys.argv[1], sys.argv[2], {'SOFTNCE_STORE': sys.argv[3]})\n"
+        "folder.mkdir()\n"
+        "environment = sending._runtime(made, folder)\n"
+        "print(Jobs(sys.argv[2]).send(sys.argv[5], made.entrypoint, environment, made.metadata))\n"
+    )
+    arguments = [str(path), two_nodes.address, str(tmp_path / "store"), str(tmp_path / "sent"), second]
+    sent = subprocess.run(
+        [sys.executable, "-c", script, *arguments], env=two_nodes.environment, capture_output=True, text=True
+    )
+    assert sent.stdout == "True\n", sent.stderr
+    two_nodes.until_said(second, "is being run by another process")
+    stopped = two_nodes.run("stop", "twice").stderr  # the first, which runs
+    kept = re.findall(r"infonce/python confirm seed 1: stopped in the middle, epoch (\d+)/400 is kept", stopped)
+    assert len(kept) == 1, stopped
+    assert "twice: 0 trials run, 0 were there already, 0 failed, 1 stopped in the middle" in stopped
+    states = two_nodes.states()
+    assert states[first][1] == "STOPPED"
+    assert states[first][-1].startswith("interrupted: go on with  softnce-ray submit")
+    assert states[second][1] == "FAILED"
+    assert states[second][-1].startswith("softnce-ray: study twice is being run by another process with the store")
+    more = subprocess.Popen(
+        [sys.executable, "-m", "softnce_ray", "submit", str(path), "--store", str(tmp_path / "store"), "--follow"],
+        env={**two_nodes.environment, "RAY_API_SERVER_ADDRESS": two_nodes.address},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert more.stderr is not None
+    epoch = next(found[1] for line in more.stderr if (found := re.search(r"seed 1: epoch (\d+)/400", line)))
+    os.killpg(more.pid, signal.SIGKILL)
+    more.communicate()
+    two_nodes.run("stop", "twice")
+    assert int(epoch) == int(kept[0]) + 1
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from softnce_ray.report import build_report, to_markdown
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
+from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.cluster import LaunchError, chunk_mapper, run_all
 from softnce_ray.study.run import Launch
 from softnce_ray.tracking import load_results, studies
@@ -411,11 +413,15 @@ def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_pa
             if "epoch 1/" in line:
                 break
         os.killpg(process.pid, signal.SIGTERM)
-        _, error = process.communicate()
+        out, error = process.communicate()
     assert process.returncode == 143, error
     assert "stopping after the last checkpoints" in error
     assert "go on with  softnce-ray resume tiny" in error
     assert "Traceback" not in error
+    told = re.findall(r"seed 1: stopped in the middle, epoch (\d+)/500 is kept: goes on after it", error)
+    (book,) = store.ray("tiny").glob("attempts/*.jsonl")
+    assert told == [str(Attempts(store.ray("tiny")).kept(book.stem))]
+    assert out == "tiny: 0 trials run, 0 were there already, 0 failed, 1 stopped in the middle\n"
     assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": {"KILLED"}}
 
 

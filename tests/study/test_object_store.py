@@ -173,6 +173,10 @@ def test_an_object_store_that_is_gone_for_a_while_costs_nothing(
     assert run.data.tags["attempts"] == "1"
     notes = [line for line in said.said if line.startswith("note: infonce/python confirm seed 1: the object store ")]
     assert [note.rpartition("the object store ")[2].split()[0] for note in notes] == ["gives", "answers"]
+    bucket, log = str(there.storage).partition("/shared")[0], there.ray("tiny") / "object-store.log"
+    assert f"({bucket}: no connection, {wire.uri.removeprefix('http://')}): it is asked again for 5 minutes" in notes[0]
+    assert notes[0].endswith(f"; in full in {log}")
+    assert "curlCode: 7" in log.read_text()
 
 
 class AtTheEnd(Said):

@@ -12,7 +12,7 @@ from servers import S3, FaultyProxy, Wire
 from softnce_ray import storage
 from softnce_ray.storage import Location, StorageError
 from softnce_ray.study.attempts import Attempts
-from softnce_ray.study.patience import AwayError, Patience, at_once, is_away
+from softnce_ray.study.patience import AwayError, Patience, at_once, is_away, reason
 
 
 @pytest.fixture
@@ -29,9 +29,21 @@ def place(wire: Wire, s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Locatio
     return Location(f"s3://{s3_server.bucket()}/shared?endpoint_override={wire.uri}")
 
 
+class Told:
+    """Keeps notes, and what is kept of them in full."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.in_full: list[str] = []
+
+    def __call__(self, text: str, in_full: str) -> None:
+        self.said.append(text)
+        self.in_full.append(in_full)
+
+
 def test_a_store_that_is_away_for_a_moment_is_waited_for_and_told_of_once(place: Location, wire: Wire) -> None:
-    said: list[str] = []
-    attempts = Attempts(place, Patience(said.append))
+    told = Told()
+    attempts = Attempts(place, Patience(told))
     attempts.begin("abc", "one", "launch")
     wire.cut()
     with pytest.raises(StorageError) as caught:
@@ -45,11 +57,14 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for_and_told_of_once(place:
             wire.mend()
             raise caught.value
 
-    Patience(said.append)(once)
+    Patience(told)(once)
     assert attempts.begin("abc", "one", "launch").number == 2
-    assert len(said) == 2
-    assert said[0].startswith("the object store gives no answer (") and "asked again for 5 minutes" in said[0]
-    assert said[1] == "the object store answers again"
+    bucket, host = place.text.partition("/shared")[0], wire.uri.removeprefix("http://")
+    assert told.said == [
+        f"the object store gives no answer ({bucket}: no connection, {host}): it is asked again for 5 minutes",
+        "the object store answers again",
+    ]
+    assert "curlCode: 7" in told.in_full[0] and told.in_full[1] == ""
 
 
 def test_a_store_that_fails_is_waited_for_too(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,16 +75,47 @@ def test_a_store_that_fails_is_waited_for_too(s3_server: S3, monkeypatch: pytest
         proxy.fail_with(503)
         said: list[str] = []
 
-        def tell(text: str) -> None:
+        def tell(text: str, in_full: str) -> None:
             said.append(text)
             proxy.pass_on()
 
         assert Patience(tell)(lambda: storage.read(place)) is None
     assert len(said) == 2
+    assert "HTTP 503" in said[0]
 
 
 GONE = StorageError("expected a storage that can be read")
 GONE.__cause__ = OSError("AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7")
+
+
+@pytest.mark.parametrize(
+    ("said", "short"),
+    [
+        (
+            "When reading information for key 'a/b' in bucket 'mine': AWS Error NETWORK_CONNECTION during HeadObject "
+            "operation: curlCode: 6, Could not resolve hostname; Details: Could not resolve host: store.invalid",
+            "s3://mine: no such host, store.invalid",
+        ),
+        (
+            "When initiating multiple part upload for key 'a' in bucket 'mine': AWS Error NETWORK_CONNECTION during "
+            "CreateMultipartUpload operation: curlCode: 28, Timeout was reached",
+            "s3://mine: no answer in time",
+        ),
+        (
+            "When initiating multiple part upload for key 'a' in bucket 'mine': AWS Error SLOW_DOWN during "
+            "CreateMultipartUpload operation: ",
+            "s3://mine: slow down",
+        ),
+        (
+            "When reading information for key 'a' in bucket 'mine': AWS Error UNKNOWN (HTTP status 500) during "
+            "HeadObject operation: No response body.",
+            "s3://mine: HTTP 500",
+        ),
+        ("google::cloud::Status(UNAVAILABLE: " + "x" * 500, "google::cloud::Status(UNAVAILABLE: " + "x" * 65),
+    ],
+)
+def test_what_a_store_said_is_told_in_a_few_words(said: str, short: str) -> None:
+    assert reason(OSError(said)) == short
 
 
 class Gone:
@@ -83,14 +129,14 @@ class Gone:
 
 
 def test_a_store_that_stays_away_is_given_up_in_a_line_and_then_not_waited_for() -> None:
-    said: list[str] = []
-    trying = Patience(said.append, seconds=0.1)
-    with pytest.raises(AwayError, match=r"^the object store gave no answer for .* \(AWS Error .*\): see that it"):
+    told = Told()
+    trying = Patience(told, seconds=0.1)
+    with pytest.raises(AwayError, match=r"^the object store gave no answer for .* \(no connection\): see that it"):
         trying(Gone())
     again = Gone()
     with pytest.raises(AwayError):
         trying(again)
-    assert (again.calls, len(said)) == (1, 1)
+    assert (again.calls, len(told.said)) == (1, 1)
     assert trying(lambda: 5) == 5
 
 
@@ -106,6 +152,6 @@ def test_what_is_not_there_and_what_disks_and_others_say_is_not_waited_for(place
         storage.download(place, tmp_path, ["nothing"])
 
     with pytest.raises(StorageError, match="it was deleted"):
-        Patience(lambda text: pytest.fail(text))(missing)
+        Patience(lambda text, in_full: pytest.fail(text))(missing)
     for error in (OSError(errno.EIO, "Input/output error"), OSError("Can't load tokenizer"), ValueError("AWS Error")):
         assert not is_away(error)

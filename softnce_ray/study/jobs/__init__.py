@@ -4,7 +4,7 @@
 `client` talks to the server, `following` reads a job's lines as they come, and `progress` says what they mean.
 """
 
-from softnce_ray.study.jobs.client import Job, JobError, Jobs
+from softnce_ray.study.jobs.client import Job, JobError, Jobs, of_interest
 from softnce_ray.study.jobs.following import follow
 from softnce_ray.study.jobs.progress import Progress, past_checks, progress_of
 from softnce_ray.study.jobs.sending import Submission, send, submission
@@ -16,6 +16,7 @@ __all__ = [
     "Progress",
     "Submission",
     "follow",
+    "of_interest",
     "past_checks",
     "progress_of",
     "send",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import re
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from softnce_ray.errors import UserError
-from softnce_ray.study import OWN_TOKEN
+from softnce_ray.study import tokens
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -85,6 +86,26 @@ class Job:
         return code if code > 0 else 128 - code
 
 
+def of_interest(jobs: Sequence[Job]) -> set[str]:
+    """The ids of jobs of which more is told than how they ended: logs of old ones are long. Of a study they are those
+    that run, its latest, and those that ran at the same time as another: one of them was refused."""
+    latest = {job.study: job.id for job in jobs}
+    at_once = {
+        each.id
+        for job in jobs
+        for other in jobs
+        if job.id != other.id and job.study == other.study and _meet(job, other)
+        for each in (job, other)
+    }
+    return {job.id for job in jobs if job.active} | set(latest.values()) | at_once
+
+
+def _meet(first: Job, second: Job) -> bool:
+    """Whether a job was started while another ran."""
+    begun, ended = first.started or 0, math.inf if first.ended is None else first.ended
+    return begun <= (second.started or 0) < ended
+
+
 class Jobs:
     """The Jobs server at an address, which has answered.
 
@@ -112,13 +133,15 @@ class Jobs:
         return sorted(found, key=lambda job: (job.started or 0, job.id))
 
     def job(self, name: str) -> Job:
-        """A job by its id, or the latest of a study by the study's name.
+        """A job by its id, or by a study's name the one that runs, or else its latest.
 
         Raises:
           JobError: there is none.
         """
         jobs = self.all()
-        found = [job for job in jobs if job.id == name] or [job for job in jobs if job.study == name]
+        of_study = [job for job in jobs if job.study == name]
+        running = [job for job in of_study if job.active]  # one that was sent later may have been refused
+        found = [job for job in jobs if job.id == name] or running or of_study
         if not found:
             known = ", ".join(dict.fromkeys(job.study for job in reversed(jobs))) or "none yet"
             raise JobError(
@@ -202,7 +225,7 @@ class Jobs:
         try:
             return dict(get_auth_headers_if_auth_enabled({}))
         except Exception as error:  # Ray's own, of no common kind
-            raise JobError(f"RAY_AUTH_MODE is token, and Ray finds none here: {_GIVE_TOKEN}") from error
+            raise JobError(tokens.NONE_HERE) from error
 
     def _connect(self) -> JobSubmissionClient:
         with _extra():
@@ -241,16 +264,13 @@ class Jobs:
             raise JobError(f"{self.shown} did not {what}: {_reason(error)}") from error
 
     def _refused(self, text: str) -> str:
-        none = "Missing" in text or "required" in text or os.environ.get("RAY_AUTH_TOKEN") == OWN_TOKEN
-        got = "no token" if none else "a token that it refuses"
-        return f"{self.shown} asks for a token, got {got}: {_GIVE_TOKEN}"
+        return tokens.refusal(self.shown, none="Missing" in text or "required" in text)
 
 
 _WHERE = (
     "give --address http://HEAD:8265, the address of the head's dashboard; a cluster has one where `ray[default]` (or "
     "softnce-ray[cluster]) is installed on its head"
 )
-_GIVE_TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's"
 
 
 def address_of(given: str | None) -> str:
