@@ -492,7 +492,7 @@ place, write = folders._put, indexing._write_functions
 def killed(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def killed_between(work, final, old, *, replace):
+def killed_between(work, final, old, may_go):
     os.rename(final, old)
     killed()
 

@@ -286,7 +286,7 @@ from softnce_ray.export.fresh import in_this_process
 from softnce_ray.export.exporting import write_export
 from softnce_ray.model import load_model
 
-def killed_between(work, final, old, *, replace):
+def killed_between(work, final, old, may_go):
     os.rename(final, old)
     os.kill(os.getpid(), signal.SIGKILL)
 

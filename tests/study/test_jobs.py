@@ -336,6 +336,7 @@ def test_a_server_that_runs_no_studies_is_told_from_one_that_does(
     answer: Any, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
     monkeypatch.setattr(jobs_client, "_ANSWERING", 0.5)
     with Answers({VERSION: answer}) as server, pytest.raises(JobError, match=says) as caught:
         Jobs(server.uri)
