@@ -168,6 +168,19 @@ class ArmConfig(Settings):
             )
 
     @property
+    def all_estimators(self) -> dict[str, Estimator]:
+        """Those that its estimator is made of and the one that hard negatives are mined with, by the key of their
+        settings."""
+        found: dict[str, Estimator] = {}
+        if isinstance(self.estimator, MixEstimator):
+            found = {f"estimator.parts.{name}": self.estimator.settings(name) for name in self.estimator.mix}
+        elif self.estimator is not None:
+            found = {"estimator": self.estimator}
+        if self.hard_negatives is not None:
+            found["hard_negatives"] = self.hard_negatives.ranking
+        return found
+
+    @property
     def longest_pair(self) -> int:
         """Places that a pair takes in the network at most."""
         return self.tokens.query_length + self.tokens.code_length + (self.encoder.inputs.flow_length or 0)

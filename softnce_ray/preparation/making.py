@@ -16,7 +16,6 @@ from softnce_ray.config import (
     BM25Estimator,
     Estimator,
     HardNegatives,
-    MixEstimator,
     SimCSEEstimator,
     TrainedEstimator,
     TrainingSet,
@@ -73,15 +72,15 @@ def prepare(
       OSError: `root` cannot be written.
     """
     corpus, languages, place = Corpus.open(corpus_folder), TrainingSet.of(language), Location.at(root)
-    parts = _parts(config.estimator)
-    for key, part in [*parts, *_miner(config)]:
+    for key, part in config.all_estimators.items():
         if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
             raise UserError(f"{key}.model: {problem}")
     tokens = prepare_tokens(corpus, config.tokens, place, config.encoder.inputs, progress=progress)
-    parts.sort(key=lambda part: _named_model(part[1]) is None)  # a model that cannot be used shows before any training
     groups = _prepare_groups(corpus, languages, place) if len(languages.train) > 1 else None
     shared = Prepared(str(place), f"tokens/{tokens.folder.name}", {}, groups)
     sources = Sources(config, corpus, languages, shared, device)
+    parts = [(key, part) for key, part in config.all_estimators.items() if key != "hard_negatives"]
+    parts.sort(key=lambda part: _named_model(part[1]) is None)  # a model that cannot be used shows before any training
     made: dict[str, str] = {part.name: _prepare_estimator(key, part, sources) for key, part in parts}
     mined = None
     if config.hard_negatives is not None:
@@ -91,9 +90,7 @@ def prepare(
 
 def learns(config: ArmConfig) -> bool:
     """Whether preparing an arm runs a network, and not only counts words."""
-    return any(
-        isinstance(part, SimCSEEstimator | TrainedEstimator) for _, part in [*_parts(config.estimator), *_miner(config)]
-    )
+    return any(isinstance(part, SimCSEEstimator | TrainedEstimator) for part in config.all_estimators.values())
 
 
 def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> str:
@@ -107,20 +104,6 @@ def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> s
     name = f"groups/{digest[:16]}"
     shared_once(root, name, make)
     return name
-
-
-def _parts(settings: Estimator | None) -> list[tuple[str, Estimator]]:
-    """The estimators that an arm's estimator is made of, each with the key of its settings."""
-    if settings is None:
-        return []
-    if isinstance(settings, MixEstimator):
-        return [(f"estimator.parts.{name}", settings.settings(name)) for name in settings.mix]
-    return [("estimator", settings)]
-
-
-def _miner(config: ArmConfig) -> list[tuple[str, Estimator]]:
-    """What an arm's hard negatives are mined with."""
-    return [] if config.hard_negatives is None else [("hard_negatives", config.hard_negatives.ranking)]
 
 
 def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> str:

@@ -324,7 +324,12 @@ def test_vectors_of_learned_estimators_are_counted_once(
     arms["a"] |= {"estimator": {"name": "trained"}}
     arms["b"] |= {"estimator": {"name": "trained", "temperature": 2.0}}
     after = needs(tiny_study(arms=arms), manifest).lasting
-    assert after - before == 2 * 4 * 8 * manifest.languages["python"].pairs["train"]
+    vectors = 2 * 4 * 8 * manifest.languages["python"].pairs["train"]
+    assert after - before == vectors
+    arms["a"] |= {"hard_negatives": {"name": "trained"}}  # the same encoder again
+    assert needs(tiny_study(arms=arms), manifest).lasting == after
+    arms["a"] |= {"hard_negatives": {"name": "trained", "seed": 1}}
+    assert needs(tiny_study(arms=arms), manifest).lasting == after + vectors
 
 
 # --- what disks answer ---

@@ -9,13 +9,7 @@ from typing import Literal
 
 import ray
 
-from softnce_ray.config import (
-    MixEstimator,
-    Resources,
-    SimCSEEstimator,
-    StudyConfig,
-    TrainedEstimator,
-)
+from softnce_ray.config import Resources, StudyConfig
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.store import Store
@@ -24,7 +18,7 @@ from softnce_ray.study.doctor import judging
 from softnce_ray.study.doctor.asking import PATIENCE, Node, ask, elsewhere
 from softnce_ray.study.doctor.facts import NodeFacts, Questions, facts_here, nearest_folder, probe
 from softnce_ray.study.doctor.finding import Finding
-from softnce_ray.study.doctor.models import models
+from softnce_ray.study.doctor.models import models, named_models
 from softnce_ray.study.doctor.needs import folder_of, needs
 from softnce_ray.study.doctor.networks import adapters, misfits, precision
 from softnce_ray.study.doctor.tracking import tracking
@@ -189,11 +183,5 @@ def _cuda(resources: Resources) -> Literal["no node", "nodes with GPUs", "all no
 
 def _model_folders(study: StudyConfig) -> tuple[str, ...]:
     """Models that the study names by a folder here: workers are other processes, on other machines."""
-    named: set[str | None] = set()
-    for arm in study.arms.values():
-        named.add(arm.encoder.inputs.tokenizer)
-        parts = [arm.estimator]
-        if isinstance(arm.estimator, MixEstimator):
-            parts = [arm.estimator.settings(part) for part in arm.estimator.mix]
-        named |= {part.model for part in parts if isinstance(part, SimCSEEstimator | TrainedEstimator)}
-    return tuple(sorted(str(Path(name).absolute()) for name in named if name and Path(name).is_dir()))
+    named = {each.model for each in named_models(study)}
+    return tuple(sorted(str(Path(name).absolute()) for name in named if Path(name).is_dir()))

@@ -17,7 +17,6 @@ from softnce_ray.config import (
     BagEncoder,
     Choices,
     MiniLMEncoder,
-    MixEstimator,
     SimCSEEstimator,
     StudyConfig,
     TrainedEstimator,
@@ -117,12 +116,7 @@ def _named(arm: ArmConfig) -> Iterator[Named]:
         yield Named("encoder.kind", arm.encoder.model)
     elif not isinstance(arm.encoder, BagEncoder) and arm.encoder.model is not None:
         yield Named("encoder.model", arm.encoder.model)
-    parts = {"estimator": arm.estimator}
-    if isinstance(arm.estimator, MixEstimator):
-        parts = {f"estimator.parts.{name}": arm.estimator.settings(name) for name in arm.estimator.mix}
-    if arm.hard_negatives is not None:
-        parts["hard_negatives"] = arm.hard_negatives.ranking
-    for key, part in parts.items():
+    for key, part in arm.all_estimators.items():
         if isinstance(part, SimCSEEstimator | TrainedEstimator) and part.model is not None:
             yield Named(f"{key}.model", part.model, part.name)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from softnce_ray.config import (
     ArmConfig,
     BagEncoder,
-    MixEstimator,
     SimCSEEstimator,
     StudyConfig,
     TrainedEstimator,
@@ -192,10 +191,7 @@ def _estimators(study: StudyConfig, manifest: Manifest) -> int:
         pairs = sum(_rows(manifest, language, ("train",)) for language in study.training_set(name).train)
         made = set()
         for arm in study.arms.values():
-            parts = [arm.estimator]
-            if isinstance(arm.estimator, MixEstimator):
-                parts = [arm.estimator.settings(part) for part in arm.estimator.mix]
-            for part in parts:
+            for part in arm.all_estimators.values():
                 if isinstance(part, SimCSEEstimator | TrainedEstimator):
                     made.add((part.model_copy(update={"temperature": 1.0}).model_dump_json(), _width(arm)))
         sides = [2 if '"name":"trained"' in settings else 1 for settings, _ in made]
