@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from servers import free_port, kill_tree
+from heads import ray_head
 
 from softnce_ray.store import Store
 from softnce_ray.tracking import load_results
@@ -36,33 +35,9 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def address(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster of one node, which runs trials."""
-    port, log = free_port(), tmp_path_factory.mktemp("head") / "log"
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        options = [
-            "--node-ip-address=127.0.0.1",
-            f"--port={free_port()}",
-            f"--ray-client-server-port={port}",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-            "--num-cpus=1",
-            "--object-store-memory=100000000",
-            "--include-dashboard=false",
-            "--disable-usage-stats",
-            f"--temp-dir={folder}",
-        ]
-        with log.open("wb") as output:
-            head = subprocess.Popen(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options],
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            _wait(lambda: "This command will now block forever" in log.read_text(errors="replace"))
-            yield f"ray://127.0.0.1:{port}"
-        finally:
-            kill_tree(head.pid)
+    log = tmp_path_factory.mktemp("head") / "log"
+    with ray_head(log, cpus=1, object_store=100_000_000, environment=lambda _: environment) as head:
+        yield head.client
 
 
 def _wait(ready: Callable[[], Any], seconds: float = 180) -> None:

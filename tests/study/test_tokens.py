@@ -6,15 +6,15 @@ import os
 import secrets
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from servers import free_port, kill_tree
+from heads import ray_head
+from servers import free_port
 
 from softnce_ray.study import OWN_TOKEN, tokens
 
@@ -26,37 +26,13 @@ TOKEN = secrets.token_hex(32)
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The addresses of a head without processors, by kind."""
-    cluster, client = free_port(), free_port()
+
+    def environment(home: Path) -> dict[str, str]:
+        return _environment(home, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+
     log = tmp_path_factory.mktemp("head") / "log"
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        options = [
-            "--node-ip-address=127.0.0.1",
-            f"--port={cluster}",
-            f"--ray-client-server-port={client}",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-            "--num-cpus=0",
-            "--object-store-memory=80000000",
-            "--include-dashboard=false",
-            "--disable-usage-stats",
-            f"--temp-dir={folder}",
-        ]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options],
-                env=_environment(Path(folder), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            end = time.monotonic() + 180
-            while "This command will now block forever" not in (said := log.read_text(errors="replace")):
-                assert process.poll() is None and time.monotonic() < end, said
-                time.sleep(0.2)
-            yield {"cluster": f"127.0.0.1:{cluster}", "client": f"ray://127.0.0.1:{client}"}
-        finally:
-            kill_tree(process.pid)
+    with ray_head(log, cpus=0, object_store=80_000_000, environment=environment) as started:
+        yield asdict(started)
 
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
