@@ -22,6 +22,7 @@ from softnce_ray.corpus.mining import Batch, MapChunks, Work
 from softnce_ray.corpus.sources import Source
 from softnce_ray.errors import UserError
 from softnce_ray.study import again, tokens
+from softnce_ray.study.patience import how_long
 
 _OBJECT_STORE = 200_000_000
 """Bytes of Ray's object store on this machine: trials map files and pass no arrays."""
@@ -91,16 +92,12 @@ def _await_room(resources: Resources, say: Callable[[str], None]) -> None:
             if waited - said >= _SAYING:
                 said = waited
                 source = "one that the autoscaler adds" if resources.autoscale else "one that still joins"
-                left = f"waiting {_time(patience - waited)} at most for {source}; {again.giving_up()} gives up"
+                left = f"waiting {how_long(patience - waited)} at most for {source}; {again.giving_up()} gives up"
                 say(f"note: {no_room(resources, there)}: {left}")
             time.sleep(0.5)
     finally:
         if asked:  # from here on trials that wait say what is wanted
             request_resources(bundles=[])
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 def _bundle(resources: Resources) -> dict[str, float]:

@@ -119,14 +119,14 @@ class Patience:
                     if not self._given_up:
                         self._tell(
                             f"the object store gives no answer ({reason(error)}): it is asked again for "
-                            f"{_long(self._seconds)}",
+                            f"{how_long(self._seconds)}",
                             _in_full(error),
                         )
                 if self._given_up or now - since >= self._seconds or self._hurried():
                     self._given_up = True
                     raise AwayError(
-                        f"the object store gave no answer for {_long(now - since)} ({reason(error)}): see that it runs "
-                        "(AWS_ENDPOINT_URL)"
+                        f"the object store gave no answer for {how_long(now - since)} ({reason(error)}): see that it "
+                        "runs (AWS_ENDPOINT_URL)"
                     ) from error
                 self._rest(min(pause, since + self._seconds - now))
             else:
@@ -170,5 +170,6 @@ def _in_full(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _long(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+def how_long(seconds: float) -> str:
+    """A time for people."""
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
