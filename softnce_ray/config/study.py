@@ -168,7 +168,12 @@ class Resources(Settings):
         False,
         description="keep only the input of each layer of a network and compute the rest twice: less memory, more time",
     )
-    threads: int = Field(1, ge=1, le=1024, description="threads of a trial's tensor operations")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="threads of the tensor operations of a worker; null: one for each processor reserved for it",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where gpus > 0, else cpu")
     max_concurrent: int | None = Field(None, ge=1, description="null: as many trials as fit")
     autoscale: bool = Field(
@@ -180,6 +185,10 @@ class Resources(Settings):
         if self.autoscale and self.max_concurrent is None:
             raise wrong("max_concurrent", "expected a number of trials with autoscale: true, got null")
         return self
+
+    @property
+    def resolved_threads(self) -> int:
+        return max(1, int(self.cpus)) if self.threads is None else self.threads
 
     @property
     def asked(self) -> dict[str, float]:

@@ -88,7 +88,7 @@ class StudyRun:
             corpus=self._corpus.location,
             fingerprint=self._corpus.fingerprint,
             prepared=asdict(prepared),
-            threads=resources.threads,
+            threads=resources.resolved_threads,
             device=device_for(resources.device, resources.gpus),
             workers=resources.workers,
             chunk_size=resources.chunk_size,

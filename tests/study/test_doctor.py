@@ -197,6 +197,7 @@ def test_room_counts_nodes_and_not_their_sum() -> None:
 def test_threads_that_nobody_reserved_and_a_cluster_in_use_are_warnings() -> None:
     assert only(judging.reservations(Resources(threads=4))).level == "warning"
     assert judging.reservations(Resources(threads=4, cpus=4)) == []
+    assert judging.reservations(Resources(cpus=0.5)) == []
     found = only(judging.room(Resources(cpus=2), [node()], {"CPU": 1}))
     assert found.level == "warning" and "in use" in found.text
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from softnce_ray.config import StudyConfig
 from softnce_ray.config.study import FailureKind
 from softnce_ray.corpus.store import Corpus
@@ -124,6 +126,13 @@ def test_a_specification_is_plain_and_names_absolute_places(tiny_study, tmp_path
     assert Path(spec.corpus).is_absolute()
     assert (spec.prepared["estimators"], spec.attempt, spec.resume) == ({}, 1, None)
     assert folder == f"infonce-python-confirm-{key.identity}-1"
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (4, 4), (2.5, 2), (0.5, 1)])
+def test_a_trial_uses_the_processors_that_it_reserves(tiny_study, tmp_path, cpus, threads) -> None:
+    run, _, _ = drive(tiny_study(resources={"cpus": cpus}), tmp_path)
+    _, spec, _ = run.next_spec()  # type: ignore[misc]
+    assert spec.threads == threads
 
 
 def test_a_specification_has_what_saves_memory(tiny_study, tmp_path) -> None:

@@ -180,13 +180,14 @@ def corpora(corpus: str, fingerprint: str, nodes: Sequence[Node]) -> list[Findin
 def reservations(resources: Resources) -> list[Finding]:
     """What a study's resources say that hurts on any cluster."""
     found = []
-    if resources.threads > max(1, resources.cpus):
+    threads = resources.resolved_threads
+    if threads > max(1, resources.cpus):
         found.append(
             Finding(
                 "resources",
                 "warning",
-                f"a trial runs {resources.threads} threads on {resources.cpus:g} CPUs: trials slow each other down",
-                f"set resources.cpus: {resources.threads}, or resources.threads: {int(resources.cpus) or 1}",
+                f"a trial runs {threads} threads on {resources.cpus:g} CPUs: trials slow each other down",
+                f"set resources.cpus: {threads}, or leave resources.threads away",
             )
         )
     if resources.device == "cuda" and not resources.gpus:
@@ -268,7 +269,7 @@ def _workers(resources: Resources, nodes: Sequence[Node]) -> list[Finding]:
                 "warning",
                 f"{resources.workers} workers train each trial on CPUs: as many trials side by side end sooner than "
                 "one after another",
-                f"set resources.workers: 1 and resources.threads: {resources.workers}, unless memory asks for it",
+                "set resources.workers: 1, unless memory asks for it",
             )
         )
     most = max((workers_on(node.resources, resources) for node in nodes), default=0)
