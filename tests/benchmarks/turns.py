@@ -1,0 +1,44 @@
+"""What benchmarks share: ways that take turns, ratios within a turn, and the machine that they ran on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "ray", "mlflow")
+
+
+def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """What each way measured, `repeats` times; every turn begins with another way."""
+    names, found = list(ways), {name: [] for name in ways}
+    for turn in range(repeats):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            found[name].append(ways[name]())
+    return found
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    """Turn by turn."""
+    return [one / other for one, other in zip(over, under, strict=True)]
+
+
+def spread(values: Sequence[float], digits: str = ".2f") -> str:
+    """The median, and from the least to the greatest."""
+    return f"{statistics.median(values):{digits}} ({min(values):{digits}} to {max(values):{digits}})"
+
+
+def machine() -> str:
+    """Processor and versions, for the head of a table."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    processor = models[0] if models else platform.processor()
+    return f"{os.cpu_count()} x {processor}; Python {platform.python_version()}, {versions}"
