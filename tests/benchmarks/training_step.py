@@ -101,7 +101,7 @@ def theirs(corpus: str, root: str, model: str, precision: str) -> float:
             ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        network = SentenceTransformer(str(modules(settings, corpus, root)), device="cpu")
+        network: Any = SentenceTransformer(str(modules(settings, corpus, root)), device="cpu")
         length = settings.tokens.code_length
         if model == "bag":
             network[0].tokenizer.enable_truncation(length)

@@ -14,7 +14,8 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "ray", "mlflow")
 
 def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """What each way measured, `repeats` times; every turn begins with another way."""
-    names, found = list(ways), {name: [] for name in ways}
+    names = list(ways)
+    found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats):
         first = turn % len(names)
         for name in names[first:] + names[:first]:

@@ -1,0 +1,150 @@
+"""How much of the processor's matrix products a training step uses, and how one trial should use two processors.
+
+    python tests/benchmarks/matrix_limit.py corpora/python [--repeats 5]
+
+1. Floating-point operations a second of a large matrix product (2,048 cubed), and bytes a second of a copy.
+2. Training steps of the small transformer and of MiniLM: operations of their matrix products as torch counts them, by
+   the seconds of a step, and their share of 1. at the same number of threads. Padding is counted as work.
+3. Two trials with a thread each beside one trial with two threads: pairs a second in all.
+
+Each measurement is a process of its own; processes take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from training_step import RATE, WARM_UP, config
+from turns import in_turns, machine, ratios, spread
+
+from softnce_ray.batching import random_batches
+from softnce_ray.encoders import build_encoder
+from softnce_ray.objective import Batch, prepared
+from softnce_ray.optimisers import build_optimisers
+from softnce_ray.preparation import open_data, prepare
+from softnce_ray.training import _step
+from softnce_ray.workers import ALONE
+
+SIZE = 2048
+STEPS = {"bag": 200, "small": 12, "minilm": 5}
+
+
+def product(precision: str) -> float:
+    """GFLOP/s."""
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = torch.randn(SIZE, SIZE).to(kind), torch.randn(SIZE, SIZE).to(kind)
+    one @ other
+    started = time.perf_counter()
+    for _ in range(10):
+        one @ other
+    return 10 * 2 * SIZE**3 / (time.perf_counter() - started) / 1e9
+
+
+def copy() -> float:
+    """GB/s, read and written."""
+    source = torch.randn(64_000_000)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    started = time.perf_counter()
+    for _ in range(10):
+        target.copy_(source)
+    return 10 * 2 * source.nbytes / (time.perf_counter() - started) / 1e9
+
+
+def training(corpus: str, root: str, model: str, precision: str) -> tuple[float, float]:
+    """(pairs a second, GFLOP a pair of the matrix products)."""
+    settings = config(model, precision)
+    size = settings.training.batch_size
+    data = open_data(prepare(settings, corpus, "python", root), settings, "python")
+    torch.manual_seed(0)
+    encoder = build_encoder(settings, data.tokenizer.get_vocab_size()).train()
+    optimisers = build_optimisers(encoder, settings.training)
+    drawn = itertools.islice(random_batches(len(data.train.queries), size, 0, 1), WARM_UP + STEPS[model])
+    batches = list(prepared(((rows, rows) for rows in drawn), settings, data))
+
+    def step(batch: Batch) -> None:
+        _step(encoder, optimisers, RATE, batch, settings, data, "cpu", ALONE, None)
+
+    for batch in batches[:WARM_UP]:
+        step(batch)
+    started = time.perf_counter()
+    for batch in batches[WARM_UP:]:
+        step(batch)
+    seconds = time.perf_counter() - started
+    with FlopCounterMode(display=False) as counter:
+        for batch in batches[WARM_UP:]:
+            step(batch)
+    pairs = size * STEPS[model]
+    return pairs / seconds, counter.get_total_flops() / pairs / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        what, precision, threads, root = options.measure
+        torch.set_num_threads(int(threads))
+        if what in STEPS:
+            print(json.dumps(training(options.corpus, root, what, precision)))
+        else:
+            print(json.dumps([product(precision) if what == "product" else copy(), 0.0]))
+        return
+
+    def started(what: str, precision: str, threads: int) -> subprocess.Popen[str]:
+        command = [sys.executable, __file__, options.corpus, "--measure", what, precision, str(threads), root]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def told(running: subprocess.Popen[str]) -> tuple[float, float]:
+        said, _ = running.communicate()
+        if running.returncode:
+            sys.exit(running.returncode)
+        return tuple(json.loads(said.splitlines()[-1]))  # type: ignore[return-value]
+
+    operations: dict[str, float] = {}
+
+    def run(name: str) -> float:
+        what, precision, threads = name.split()
+        if threads == "2x1":
+            return sum(told(each)[0] for each in [started(what, precision, 1), started(what, precision, 1)])
+        rate, each = told(started(what, precision, int(threads)))
+        operations[name] = each
+        return rate
+
+    with tempfile.TemporaryDirectory() as root:
+        for model in STEPS:
+            prepare(config(model, "float32"), options.corpus, "python", root)
+        names = [f"product {precision} {threads}" for precision in ("float32", "bf16") for threads in (1, 2)]
+        names += ["copy float32 1", "copy float32 2"]
+        names += [f"{model} float32 {threads}" for model in STEPS for threads in ("1", "2", "2x1")]
+        names += [f"{model} bf16 2" for model in ("small", "minilm")]
+        found = in_turns({name: lambda name=name: run(name) for name in names}, options.repeats)  # type: ignore[misc]
+    print(machine())
+    for name in names:
+        what, precision, threads = name.split()
+        unit = {"product": "GFLOP/s", "copy": "GB/s"}.get(what, "pairs/s")
+        line = f"{name:20} {spread(found[name], ',.1f'):>28} {unit}"
+        if operations.get(name):
+            work = [rate * operations[name] for rate in found[name]]
+            share = ratios(work, found[f"product {precision} {threads}"])
+            line += f"; {statistics.median(work):,.0f} GFLOP/s, {spread(share)} of the product"
+        if threads == "2x1":
+            line += f"; {spread(ratios(found[name], found[f'{what} {precision} 2']))} of one trial with 2 threads"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
