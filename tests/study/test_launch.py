@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,11 @@ import yaml
 from encoder_kinds import write_model
 from mlflow import MlflowClient
 
-from softnce_ray.corpus import LANGUAGES, mine_corpus, source_folder
 from softnce_ray.report import build_report, to_markdown
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
-from softnce_ray.study.attempts import Attempts
-from softnce_ray.study.cluster import LaunchError, chunk_mapper, run_all
+from softnce_ray.study.cluster import LaunchError
 from softnce_ray.study.run import Launch
 from softnce_ray.tracking import load_results, studies
 
@@ -279,53 +274,6 @@ def test_a_summary_that_fails_closes_the_runs_and_is_told(plain_study, store, mo
     assert statuses(store)["study"] == statuses(store)["arm"] == {"KILLED"}
 
 
-def test_mining_as_ray_tasks_gives_the_same_corpus(tmp_path) -> None:
-    source = tmp_path / "source"
-    for number in range(100):
-        folder = source / f"package{number % 7}"
-        folder.mkdir(parents=True, exist_ok=True)
-        code = f'def f{number}(x):\n    """Add the number {number} to a value."""\n    y = x + {number}\n    return y\n'
-        (folder / f"m{number}.py").write_text(code)
-    sources = {"python": source_folder(source, LANGUAGES["python"])}
-    here = mine_corpus(sources, tmp_path / "here", valid=5, test=5)
-    with chunk_mapper() as map_chunks:
-        there = mine_corpus(sources, tmp_path / "there", valid=5, test=5, map_chunks=map_chunks)
-    assert there.fingerprint == here.fingerprint
-    assert there.languages["python"].pairs["train"] > 50
-
-
-def test_results_of_tasks_come_by_key_and_so_do_failures() -> None:
-    def divide(upper: int, lower: int) -> int:
-        return upper // lower
-
-    ended: list[str] = []
-    outcome = run_all(divide, {"a": (7, 2), "b": (7, 0), "c": (9, 3)}, ended.append)
-    assert outcome.done == {"a": 3, "c": 3}
-    assert sorted(ended) == ["a", "b", "c"]
-    (failed,) = outcome.failed.items()
-    assert failed[0] == "b"
-    assert isinstance(failed[1], ZeroDivisionError)
-
-
-def test_a_task_that_ends_its_worker_has_failed() -> None:
-    def leave() -> None:
-        os._exit(1)
-
-    outcome = run_all(leave, {"me": ()}, options=lambda key: {"max_retries": 0})
-    assert (outcome.done, list(outcome.failed)) == ({}, ["me"])
-
-
-def test_no_more_tasks_run_at_once_than_asked() -> None:
-    def busy() -> tuple[float, float]:
-        began = time.time()
-        time.sleep(0.3)
-        return began, time.time()
-
-    outcome = run_all(busy, {number: () for number in range(3)}, at_once=1, options=lambda key: {"num_cpus": 0})
-    spans = sorted(outcome.done.values())
-    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
-
-
 # --- interrupts of a process of its own ---
 
 _LAUNCH = """
@@ -373,74 +321,3 @@ def test_an_interrupted_study_is_closed_and_ends_with_the_numbers_of_an_undistur
     assert again.ran + again.already_done == 7
     assert scores(again.results.trials) == scores(done.results.trials)
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
-
-
-_SESSION = """
-import ray
-from softnce_ray.config import Resources
-from softnce_ray.study.cluster import run_all, session
-
-if __name__ == "__main__":
-    with session(Resources()) as slots:
-        print(slots > 0, run_all(lambda: 5, {0: ()}).done[0])
-"""
-
-
-def test_a_session_of_our_own_starts_also_where_ray_was_imported_before(tmp_path) -> None:
-    (tmp_path / "session.py").write_text(_SESSION)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "session.py")],
-        env={**environment, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "True 5\n", done.stderr
-
-
-@pytest.mark.long
-def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_path) -> None:
-    """Ray takes SIGTERM for itself when it starts; clusters and schedulers send it, and to all processes of a group."""
-    study = plain_study(arms={"infonce": {"training": {"epochs": 500, "batch_size": 16}}}, seeds=[1])
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    command = [sys.executable, "-m", "softnce_ray", "launch", str(tmp_path / "study.yaml"), "--store", str(store.root)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "epoch 1/" in line:
-                break
-        os.killpg(process.pid, signal.SIGTERM)
-        out, error = process.communicate()
-    assert process.returncode == 143, error
-    assert "stopping after the last checkpoints" in error
-    assert "go on with  softnce-ray resume tiny" in error
-    assert "Traceback" not in error
-    told = re.findall(r"seed 1: stopped in the middle, epoch (\d+)/500 is kept: goes on after it", error)
-    (book,) = store.ray("tiny").glob("attempts/*.jsonl")
-    assert told == [str(Attempts(store.ray("tiny")).kept(book.stem))]
-    assert out == "tiny: 0 trials run, 0 were there already, 0 failed, 1 stopped in the middle\n"
-    assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": {"KILLED"}}
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_waits_for_nodes_is_told_so_and_can_give_up_with_a_signal(plain_study, store, tmp_path, number) -> None:
-    study = plain_study(resources={"cpus": 64, "autoscale": True, "max_concurrent": 2})
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    command = [sys.executable, "-m", "softnce_ray", "launch", str(tmp_path / "study.yaml"), "--store", str(store.root)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    ) as process:
-        assert process.stderr is not None
-        note = process.stderr.readline()
-        process.send_signal(number)
-        _, error = process.communicate()
-    assert "note: expected a node with room for a trial of 64 CPUs" in note
-    assert "waiting 15 minutes at most for one that the autoscaler adds; Ctrl-C gives up" in note
-    assert process.returncode == 128 + number, error
-    assert error.splitlines()[-1].startswith("interrupted: go on with  softnce-ray resume tiny")
-    assert len(error.splitlines()) == 2, error
-    assert studies(store) == []
