@@ -56,7 +56,7 @@ def build_optimisers(encoder: nn.Module, settings: TrainingSettings) -> list[tor
             {"params": [p for p in dense if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in dense if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimisers.append(torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate))
+        optimisers.append(torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True))
     return optimisers
 
 
