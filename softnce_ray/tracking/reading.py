@@ -85,7 +85,9 @@ def download_model(store: Store, run_id: str, to: Path) -> Path:
     """
     client = connect(store, must_exist=True)
     if not client.list_artifacts(run_id, MODEL_FOLDER):
-        raise TrackingError(f"run {run_id} keeps no model: only the best trial of each arm and language does")
+        raise TrackingError(
+            f"run {run_id} keeps no model: only the best trial of each arm and language does, once the launch has ended"
+        )
     return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(to)))
 
 
