@@ -162,6 +162,7 @@ class Away(Meddling):
             self._mend()
 
 
+@pytest.mark.long
 def test_an_object_store_that_is_gone_for_a_while_costs_nothing(
     remote: Callable[[], Store], plain_study: Callable[..., dict[str, Any]], wire: Wire
 ) -> None:
