@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from orchestration import Clock
-from turns import machine
+from turns import Clock, machine
 
 EPOCHS, QUERIES = 3, 1_000
 

@@ -13,7 +13,6 @@ Each measurement is a process of its own; processes take turns.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -24,16 +23,10 @@ import time
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from training_step import RATE, WARM_UP, config
+from training_step import MODELS, WARM_UP, config, stepping
 from turns import in_turns, machine, ratios, spread
 
-from softnce_ray.batching import random_batches
-from softnce_ray.encoders import build_encoder
-from softnce_ray.objective import Batch, prepared
-from softnce_ray.optimisers import build_optimisers
-from softnce_ray.preparation import open_data, prepare
-from softnce_ray.training import _step
-from softnce_ray.workers import ALONE
+from softnce_ray.preparation import prepare
 
 SIZE = 2048
 STEPS = {"bag": 200, "small": 12, "minilm": 5}
@@ -63,18 +56,8 @@ def copy() -> float:
 
 def training(corpus: str, root: str, model: str, precision: str) -> tuple[float, float]:
     """(pairs a second, GFLOP a pair of the matrix products)."""
-    settings = config(model, precision)
-    size = settings.training.batch_size
-    data = open_data(prepare(settings, corpus, "python", root), settings, "python")
-    torch.manual_seed(0)
-    encoder = build_encoder(settings, data.tokenizer.get_vocab_size()).train()
-    optimisers = build_optimisers(encoder, settings.training)
-    drawn = itertools.islice(random_batches(len(data.train.queries), size, 0, 1), WARM_UP + STEPS[model])
-    batches = list(prepared(((rows, rows) for rows in drawn), settings, data))
-
-    def step(batch: Batch) -> None:
-        _step(encoder, optimisers, RATE, batch, settings, data, "cpu", ALONE, None)
-
+    drawn, step = stepping(corpus, root, model, precision, STEPS[model])
+    batches = list(drawn)
     for batch in batches[:WARM_UP]:
         step(batch)
     started = time.perf_counter()
@@ -84,7 +67,7 @@ def training(corpus: str, root: str, model: str, precision: str) -> tuple[float,
     with FlopCounterMode(display=False) as counter:
         for batch in batches[WARM_UP:]:
             step(batch)
-    pairs = size * STEPS[model]
+    pairs = MODELS[model][1] * STEPS[model]
     return pairs / seconds, counter.get_total_flops() / pairs / 1e9
 
 

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from turns import in_turns, machine, ratios, spread
+from turns import Clock, in_turns, machine, ratios, spread
 
 WAYS = ("loops", "study", "Tune", "Tune, reused")
 Span = tuple[float, float]
@@ -83,27 +83,6 @@ def study(options: argparse.Namespace, root: str) -> list[Span]:
         if len(finished) != options.trials:
             sys.exit(f"expected {options.trials} finished trials, got {len(finished)}: {done.problems}")
     return [(clock.first, clock.last)]
-
-
-class Clock:
-    """A display that notes when the first trial starts and the last one ends."""
-
-    def __init__(self) -> None:
-        self.first = self.last = 0.0
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, done: int, total: int) -> None: ...
-
-    def started(self, key: object) -> None:
-        self.first = self.first or time.time()
-
-    def epoch(self, *told: object) -> None: ...
-
-    def ended(self, *told: object) -> None:
-        self.last = time.time()
-
-    def close(self) -> None: ...
 
 
 def plain_tune(options: argparse.Namespace, root: str, *, reused: bool) -> list[Span]:

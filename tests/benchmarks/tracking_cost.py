@@ -28,6 +28,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from servers import FaultyProxy, MlflowServer
+from turns import Clock
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.store import Store
@@ -35,27 +36,6 @@ from softnce_ray.study.file import parse_study
 from softnce_ray.study.run import launch
 
 FIGURES = ("training", "trials", "launch")
-
-
-class Clock:
-    """A display that notes when the first trial starts and the last one ends."""
-
-    def __init__(self) -> None:
-        self.first = self.last = 0.0
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, done: int, total: int) -> None: ...
-
-    def started(self, key: object) -> None:
-        self.first = self.first or time.monotonic()
-
-    def epoch(self, key: object, metrics: object, epochs: int) -> None: ...
-
-    def ended(self, key: object, outcome: str, metrics: object) -> None:
-        self.last = time.monotonic()
-
-    def close(self) -> None: ...
 
 
 def study_of(name: str, corpus: str, language: str, *, seeds: int, epochs: int) -> StudyConfig:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.encoders import build_encoder
 from softnce_ray.export import sentence_modules
 from softnce_ray.model import Model
-from softnce_ray.objective import prepared
+from softnce_ray.objective import Batch, prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.training import _step
@@ -67,19 +67,27 @@ def rate_of_steps(ends: list[float], batch_size: int) -> float:
     return batch_size * (len(ends) - WARM_UP) / (ends[-1] - ends[WARM_UP - 1])
 
 
-def ours(corpus: str, root: str, model: str, precision: str) -> float:
-    settings, steps = config(model, precision), MODELS[model][3]
-    size = settings.training.batch_size
+def stepping(
+    corpus: str, root: str, model: str, precision: str, steps: int
+) -> tuple[Iterator[Batch], Callable[[Batch], object]]:
+    """The batches of a warm-up and of so many steps, and what takes a step on one."""
+    settings = config(model, precision)
     data = open_data(prepare(settings, corpus, "python", root), settings, "python")
     torch.manual_seed(0)
     encoder = build_encoder(settings, data.tokenizer.get_vocab_size()).train()
     optimisers = build_optimisers(encoder, settings.training)
-    batches = itertools.islice(random_batches(len(data.train.queries), size, 0, 1), WARM_UP + steps)
+    drawn = random_batches(len(data.train.queries), settings.training.batch_size, 0, 1)
+    batches = prepared(((rows, rows) for rows in itertools.islice(drawn, WARM_UP + steps)), settings, data)
+    return batches, lambda batch: _step(encoder, optimisers, RATE, batch, settings, data, "cpu", ALONE, None)
+
+
+def ours(corpus: str, root: str, model: str, precision: str) -> float:
+    batches, step = stepping(corpus, root, model, precision, MODELS[model][3])
     ends = []
-    for batch in prepared(((rows, rows) for rows in batches), settings, data):
-        _step(encoder, optimisers, RATE, batch, settings, data, "cpu", ALONE, None)
+    for batch in batches:
+        step(batch)
         ends.append(time.perf_counter())
-    return rate_of_steps(ends, size)
+    return rate_of_steps(ends, MODELS[model][1])
 
 
 def theirs(corpus: str, root: str, model: str, precision: str) -> float:

@@ -6,10 +6,32 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "ray", "mlflow")
+
+
+class Clock:
+    """A study's display that notes when its first trial starts and its last one ends."""
+
+    def __init__(self) -> None:
+        self.first = self.last = 0.0
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, done: int, total: int) -> None: ...
+
+    def started(self, key: object) -> None:
+        self.first = self.first or time.monotonic()
+
+    def epoch(self, key: object, metrics: object, epochs: int) -> None: ...
+
+    def ended(self, key: object, outcome: str, metrics: object) -> None:
+        self.last = time.monotonic()
+
+    def close(self) -> None: ...
 
 
 def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
