@@ -685,23 +685,28 @@ def _results(store: Path, study: str) -> dict[Any, Any]:
     return scores(load_results(Store(store, f"sqlite:///{store}/mlflow.db"), study).trials)
 
 
+def _closed_after(says: str, cluster: Cluster, study: Path, store: Path) -> str:
+    """Submit and follow a study in a terminal that is closed once a line has this; returns what its group matched."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "softnce_ray", "submit", str(study), "--store", str(store), "--follow"],
+        env={**cluster.environment, "RAY_API_SERVER_ADDRESS": cluster.address},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as terminal:
+        assert terminal.stderr is not None
+        matched = next(found[1] for line in terminal.stderr if (found := re.search(says, line)))
+        os.killpg(terminal.pid, signal.SIGKILL)
+    return matched
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_study_whose_terminal_is_closed_at_once_ends_with_the_numbers_of_a_local_run(
     two_nodes: Cluster, plain_study: Plain, tmp_path: Path
 ) -> None:
     path = _study(plain_study, tmp_path, "closed", 3)
-    terminal = subprocess.Popen(
-        [sys.executable, "-m", "softnce_ray", "submit", str(path), "--store", str(tmp_path / "cluster"), "--follow"],
-        env={**two_nodes.environment, "RAY_API_SERVER_ADDRESS": two_nodes.address},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert terminal.stderr is not None
-    job = next(found[1] for line in terminal.stderr if (found := re.search(r"was sent as job (\S+);", line)))
-    os.killpg(terminal.pid, signal.SIGKILL)
-    terminal.wait()
+    job = _closed_after(r"was sent as job (\S+);", two_nodes, path, tmp_path / "cluster")
     way = Cut(two_nodes.port)
     followed = subprocess.Popen(
         [sys.executable, "-m", "softnce_ray", "logs", job, "--follow", "--address", way.address],
@@ -805,17 +810,7 @@ def test_a_second_job_of_a_study_that_runs_is_listed_with_its_reason_and_hides_n
     assert states[first][-1].startswith("interrupted: go on with  softnce-ray submit")
     assert states[second][1] == "FAILED"
     assert states[second][-1].startswith("softnce-ray: study twice is being run by another process with the store")
-    more = subprocess.Popen(
-        [sys.executable, "-m", "softnce_ray", "submit", str(path), "--store", str(tmp_path / "store"), "--follow"],
-        env={**two_nodes.environment, "RAY_API_SERVER_ADDRESS": two_nodes.address},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert more.stderr is not None
-    epoch = next(found[1] for line in more.stderr if (found := re.search(r"seed 1: epoch (\d+)/400", line)))
-    os.killpg(more.pid, signal.SIGKILL)
-    more.communicate()
+    epoch = _closed_after(r"seed 1: epoch (\d+)/400", two_nodes, path, tmp_path / "store")
     two_nodes.run("stop", "twice")
     assert int(epoch) == int(kept[0]) + 1
 
