@@ -165,7 +165,8 @@ def test_texts_may_be_as_long_as_the_encoder_reads(configure: Configure, data: T
     vectors = [codes_of(whole, [HAND[-1], HAND[0]]), whole.encode_queries([HAND[-1]])]
     assert all(np.isfinite(each).all() for each in vectors)
     # What lies beyond is not read.
-    np.testing.assert_array_equal(codes_of(whole, [HAND[-1] + "\n    values = 7"]), vectors[0][:1])
+    cut = codes_of(whole, [HAND[-1] + "\n    values = 7"])
+    np.testing.assert_allclose(cut, vectors[0][:1], rtol=0, atol=1e-6)  # sums of a row alone are rounded otherwise
 
 
 def test_training_mode_and_dropout_do_not_reach_encoding(model: Model, codes: list[str]) -> None:

@@ -189,13 +189,13 @@ def test_only_empty_texts_and_no_texts_at_all():
     assert tower(*ragged()).shape[0] == 0
 
 
-def test_texts_are_never_padded_to_the_longest_of_a_mixed_batch():
+def test_texts_are_read_in_one_row_without_padding():
     tower, shapes = small(), []
     tower.model.register_forward_pre_hook(
         lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     tower(*ragged(*random_texts(32, 4, 31, 5, 4)))
-    assert sorted(shapes) == [(2, 32), (3, 5)]
+    assert shapes == [(1, 32 + 4 + 31 + 5 + 4)]
 
 
 def test_texts_may_be_as_long_as_the_settings_say():
@@ -277,7 +277,7 @@ def named_folder(folder: Path, kind: str = "Bert", *, dtype: torch.dtype = torch
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
 def test_a_named_model_is_the_model_of_its_folder(tmp_path, kind):
     from transformers import AutoModel
 
@@ -290,6 +290,34 @@ def test_a_named_model_is_the_model_of_its_folder(tmp_path, kind):
         expected = theirs(input_ids=torch.tensor([text])).last_hidden_state[0].mean(dim=0)
         torch.testing.assert_close(vector, F.normalize(expected, dim=0), rtol=1e-5, atol=1e-6)
     assert encoder.tower.pad_id == theirs.config.pad_token_id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
+def test_gradients_of_a_named_model_are_those_of_its_padded_batch(tmp_path, kind):
+    tower = build_encoder(arm(model=named_folder(tmp_path / "model", kind)), VOCABULARY).eval().tower
+    assert isinstance(tower, Transformer)
+    texts = random_texts(3, 12, 11, 30)
+    tower(*ragged(*texts)).square().sum().backward()
+    found = {name: p.grad.clone() for name, p in tower.model.named_parameters() if p.grad is not None}
+    tower.zero_grad()
+    longest = max(map(len, texts))
+    ids = torch.tensor([text + [tower.pad_id] * (longest - len(text)) for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
+    hidden = tower.model(input_ids=ids, attention_mask=mask).last_hidden_state
+    ((hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1)[:, None]).square().sum().backward()
+    expected = {name: p.grad for name, p in tower.model.named_parameters() if p.grad is not None}
+    assert len(found) > 10 and found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_other_models_pad_texts_of_similar_length_together(tmp_path):
+    tower, shapes = build_encoder(arm(model=named_folder(tmp_path / "model", "DistilBert")), VOCABULARY).tower, []
+    tower.model.register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    tower(*ragged(*random_texts(32, 4, 31, 5, 4)))
+    assert sorted(shapes) == [(2, 32), (3, 5)]
 
 
 def test_a_named_model_is_trained_in_float32_whatever_its_files_hold(tmp_path):

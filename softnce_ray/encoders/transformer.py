@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softnce_ray.encoders import attention
+from softnce_ray.encoders.dropout import replace_dropout
+from softnce_ray.encoders.packing import groups, similar
 from softnce_ray.graph_inputs import GraphTensors, graph_inputs, with_node_embeddings
 
 PAD_ID = 1
@@ -16,11 +19,24 @@ UNKNOWN_ID = 3
 """RoBERTa's `<unk>`, which stands at the places of nodes; what its embedding is does not matter."""
 
 
-class Transformer(nn.Module):
-    """A transformers model, pooled. Texts of similar length are padded together, never to the maximum."""
+_PACKED = {"bert": False, "roberta": True, "camembert": True, "xlm-roberta": True}
+"""Architectures whose texts can follow one another in one row, and whether they count positions from padding's id + 1
+(others count from 0)."""
 
-    def __init__(self, model: nn.Module, pooling: str, pad_id: int) -> None:
+
+class Transformer(nn.Module):
+    """A transformers model, pooled.
+
+    BERTs and RoBERTas read the texts in one row, without padding: see `attention`. In others texts of similar length
+    are padded together, never to the maximum.
+    """
+
+    def __init__(self, model: Any, pooling: str, pad_id: int) -> None:
         super().__init__()
+        replace_dropout(model)
+        self.packed = model.config.model_type in _PACKED and not model.config.is_decoder
+        if self.packed:
+            model.set_attn_implementation(attention.NAME)
         self.model, self.pooling, self.pad_id = model, pooling, pad_id
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
@@ -28,8 +44,34 @@ class Transformer(nn.Module):
         if not len(ids):  # not one token to look up
             return _no_vectors(ids, len(lengths), self.model)
         order = torch.argsort(lengths, stable=True)
+        if self.packed:
+            return self._row(ids, offsets, order)[torch.argsort(order)]
         pooled = [self._encode(ids, offsets[group], lengths[group]) for group in _groups(order, lengths)]
         return torch.cat(pooled)[torch.argsort(order)]
+
+    def _row(self, ids: Tensor, offsets: Tensor, order: Tensor) -> Tensor:
+        """Vectors of texts in an order from the shortest to the longest."""
+        ids, offsets = _taken(ids, offsets, order)
+        lengths = offsets.diff()
+        sizes = [size for size in lengths.tolist() if size]
+        full = slice(len(lengths) - len(sizes), None)
+        config = self.model.config
+        place = torch.arange(len(ids), device=ids.device) - torch.repeat_interleave(offsets[:-1], lengths)
+        first = self.pad_id + 1 if _PACKED[config.model_type] else 0
+        output = self.model(
+            input_ids=ids[None],
+            position_ids=(place + first)[None],
+            token_type_ids=torch.zeros_like(ids)[None],
+            packed=groups(sizes, config.num_attention_heads, ids.device),
+        )
+        hidden = output.last_hidden_state[0]
+        if self.pooling == "mean":
+            pooled = _means(hidden, lengths[full])
+        else:
+            pooled = hidden[offsets[:-1][full]]
+            if self.pooling == "pooler":
+                pooled = self.model.pooler(pooled[:, None])
+        return torch.cat([pooled.new_zeros(len(lengths) - len(sizes), pooled.shape[1]), pooled])
 
     def _encode(self, ids: Tensor, starts: Tensor, lengths: Tensor) -> Tensor:
         place = torch.arange(max(int(lengths.max()), 1), device=ids.device)
@@ -43,6 +85,7 @@ class GraphTransformer(nn.Module):
 
     def __init__(self, model: Any, pooling: str, pad_id: int) -> None:
         super().__init__()
+        replace_dropout(model)
         model.set_attn_implementation("sdpa")  # whose masks may be of bool, and are of no type of number
         self.model, self.pooling, self.pad_id = model, pooling, pad_id
 
@@ -85,6 +128,15 @@ def _pooled(output: Any, is_token: Tensor, pooling: str) -> Tensor:
     return (hidden * is_token[..., None]).sum(dim=1) / is_token.sum(dim=1).clamp_min(1)[:, None].to(hidden.dtype)
 
 
+def _means(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """(B, width) float32 or wider, of (T, width) and B lengths."""
+    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    if hidden.device.type != "cpu":  # whose sums by index come in any order, and so are rounded in any way
+        return torch.segment_reduce(hidden, "mean", lengths=lengths, axis=0, unsafe=True)
+    text = torch.repeat_interleave(lengths)
+    return hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, text, hidden) / lengths[:, None]
+
+
 def _taken(ids: Tensor, offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Ids and offsets of some texts, in the order of `rows`."""
     lengths = offsets.diff()[rows]
@@ -93,12 +145,5 @@ def _taken(ids: Tensor, offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return ids[torch.arange(int(ends[-1]), device=ids.device) - ends[row] + offsets[rows][row]], ends
 
 
-def _groups(order: Tensor, lengths: Tensor, spread: float = 1.2) -> list[Tensor]:
-    """Cut texts, ordered by length, where the longest would be over `spread` times the shortest."""
-    sizes = lengths[order].tolist()
-    cuts, first = [], 0
-    for place, size in enumerate(sizes):
-        if size > spread * max(sizes[first], 8):
-            cuts.append(place)
-            first = place
-    return list(torch.tensor_split(order, cuts))
+def _groups(order: Tensor, lengths: Tensor) -> list[Tensor]:
+    return list(torch.tensor_split(order, similar(lengths[order].tolist())))
