@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from softnce_ray.config import TrainingSettings
 from softnce_ray.encoders import Bag
@@ -32,15 +33,29 @@ class RowAdam(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
-                state["step"] = int(state["step"]) + 1  # a tensor, and so of another precision, after a checkpoint
+                step = int(state["step"])  # a tensor, and so of another precision, after a checkpoint
+                state["step"] = step + 1
                 rows, gradient = parameter.grad._indices()[0], parameter.grad._values()
-                mean = state["mean"][rows].lerp_(gradient, 1 - beta1)
-                square = state["square"][rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-                state["mean"].index_copy_(0, rows, mean)
-                state["square"].index_copy_(0, rows, square)
-                bias1, bias2 = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
-                update = mean.div_(square.sqrt_().add_(group["eps"]))
-                parameter.index_add_(0, rows, update, alpha=-group["lr"] * bias2**0.5 / bias1)
+                tables = (parameter, state["mean"], state["square"])
+                values, mean, square = parts = [table.index_select(0, rows) for table in tables]
+                adam(
+                    [values],
+                    [gradient],
+                    [mean],
+                    [square],
+                    [],
+                    [torch.tensor(float(step), device=rows.device)],
+                    fused=True,
+                    amsgrad=False,
+                    beta1=beta1,
+                    beta2=beta2,
+                    lr=group["lr"],
+                    weight_decay=0.0,
+                    eps=group["eps"] / (1 - beta2 ** (step + 1)) ** 0.5,  # SparseAdam adds it before the correction
+                    maximize=False,
+                )
+                for table, part in zip(tables, parts, strict=True):
+                    table.index_copy_(0, rows, part)
 
 
 def build_optimisers(encoder: nn.Module, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
