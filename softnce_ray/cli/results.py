@@ -55,7 +55,6 @@ def report(
     """Compare the arms of a study: means, intervals, differences, corrected p; html has the pictures."""
     from rich.console import Console
 
-    from softnce_ray.corpus import Corpus
     from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown, to_terminal
     from softnce_ray.tracking import load_results
 
@@ -63,6 +62,8 @@ def report(
     if corpus is not None:
         if format is not Format.html:
             raise UserError(f"--corpus: only an html report shows queries and code, got --format {format}")
+        from softnce_ray.corpus import Corpus
+
         Corpus.open(corpus)
     place = store_at(store, tracking_uri)
     results = load_results(place, study, baseline=baseline)
