@@ -13,15 +13,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from softnce_ray.encoders import dropout as dropping
 from softnce_ray.encoders.packing import Group
 
-NAME = "softnce_ray"
-"""For `set_attn_implementation`."""
+_NAME = "softnce_ray"
+
+
+def use_rows(network: Any) -> None:
+    """Let a network of transformers read rows of texts."""
+    from transformers import AttentionInterface, AttentionMaskInterface  # seconds, which a bag has no need of
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(_NAME, attention)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    network.set_attn_implementation(_NAME)
 
 
 def attention(
@@ -44,6 +50,8 @@ def attention(
       dropout: the probability that a weight is zero.
     """
     if packed is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
@@ -159,7 +167,3 @@ def _product(left: Tensor, right: Tensor, scale: float, bias: Tensor | None = No
     if bias is None:
         return torch.baddbmm(left.new_empty(1, 1, 1), left, right, beta=0, alpha=scale)
     return torch.baddbmm(bias.to(left.dtype), left, right, alpha=scale)
-
-
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softnce_ray.encoders import attention
+from softnce_ray.encoders.attention import use_rows
 from softnce_ray.encoders.dropout import replace_dropout
 from softnce_ray.encoders.packing import groups, similar
 from softnce_ray.graph_inputs import GraphTensors, graph_inputs, with_node_embeddings
@@ -36,7 +36,7 @@ class Transformer(nn.Module):
         replace_dropout(model)
         self.packed = model.config.model_type in _PACKED and not model.config.is_decoder
         if self.packed:
-            model.set_attn_implementation(attention.NAME)
+            use_rows(model)
         self.model, self.pooling, self.pad_id = model, pooling, pad_id
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
