@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+import ray.tune.tune as running
 from ray import tune
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -132,6 +134,23 @@ class Recorder(_NotPickled, tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         error = trial.get_error()
         self._driver.failed(_key(trial), _attempt(trial), _failure(error))
+
+
+class _Controller(TuneController):
+    """Tune's, which waits for a worker that is starting.
+
+    Tune itself gives a waiting trial the next worker that is free, and ends the one that is just being started for it:
+    where trials are shorter than the start of a worker, one worker alone would do them all.
+    """
+
+    def _maybe_reuse_cached_actor(self, trial: TuneTrial) -> bool:
+        own = self._trial_to_actor.get(trial)
+        if own is not None and trial not in self._resetting_trials and self._actor_manager.is_actor_started(own):
+            return False
+        return super()._maybe_reuse_cached_actor(trial)
+
+
+running.TuneController = _Controller  # type: ignore[misc]
 
 
 def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: Resources) -> None:

@@ -24,6 +24,8 @@ class Said:
         self.said: list[str] = []
         self.counts: list[tuple[int, int]] = []
         self.outcomes: list[str] = []
+        self.running: set[Any] = set()
+        self.at_once = 0
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -31,12 +33,15 @@ class Said:
     def progress(self, done: int, total: int) -> None:
         self.counts.append((done, total))
 
-    def started(self, key: Any) -> None: ...
+    def started(self, key: Any) -> None:
+        self.running.add(key)
+        self.at_once = max(self.at_once, len(self.running))
 
     def epoch(self, key: Any, metrics: Any, epochs: int) -> None: ...
 
     def ended(self, key: Any, outcome: str, metrics: Any) -> None:
         self.outcomes.append(outcome)
+        self.running.discard(key)
 
     def close(self) -> None: ...
 

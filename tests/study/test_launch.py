@@ -49,6 +49,11 @@ def test_a_study_runs_to_its_end(undisturbed) -> None:
     assert said.said[0].startswith("tiny: 2 cells on 2 slots")
 
 
+def test_every_slot_has_a_trial_though_trials_are_shorter_than_a_workers_start(undisturbed) -> None:
+    said = undisturbed[3]
+    assert said.at_once == 2
+
+
 def test_mlflow_holds_a_study_its_arms_and_their_trials_all_finished(undisturbed) -> None:
     _, store, _, _ = undisturbed
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
