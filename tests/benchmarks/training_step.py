@@ -43,8 +43,8 @@ WARM_UP = 3
 MODELS: dict[str, tuple[dict[str, Any], int, int, int, int]] = {
     # settings, batch, tokens of a text, steps measured here and there
     "bag": ({"kind": "bag", "width": 256}, 64, 160, 200, 40),
-    "small": ({"kind": "transformer", "width": 128, "layers": 2, "heads": 2}, 64, 160, 15, 8),
-    "minilm": ({"kind": "minilm"}, 32, 96, 6, 4),
+    "small": ({"kind": "transformer", "width": 128, "layers": 2, "heads": 2}, 64, 160, 15, 6),
+    "minilm": ({"kind": "minilm"}, 32, 96, 5, 3),
 }
 RATE = 1e-4
 
