@@ -2,6 +2,7 @@
 # make test   the tests, two files at a time, in some ten minutes; `make test-fast` leaves out the slow ones,
 #             `make test-all` runs the long ones as well: outages, kills, clusters
 # make lint   ruff and mypy
+# make bench  what docs/benchmarks.md shows, measured here; two hours and more, on a machine that does nothing else
 #
 # PIP_ARGS is given to pip: an index with torch's CPU build, for example, saves gigabytes.
 
@@ -12,8 +13,9 @@ PIP_ARGS ?=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 CORPUS := corpora/python
 RUN := $(BIN)/softnce-ray
+MEASURE := $(BIN)/python tests/benchmarks
 
-.PHONY: demo test test-fast test-all lint format clean
+.PHONY: demo test test-fast test-all lint format bench clean
 
 demo: $(VENV)/.installed
 	test -f $(CORPUS)/manifest.json || $(RUN) corpus mine --python-environment --out $(CORPUS) --limit 30000
@@ -40,6 +42,20 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format softnce_ray tests
 	$(BIN)/ruff check --fix softnce_ray tests
 
+bench: $(VENV)/.bench
+	test -f $(CORPUS)/manifest.json || $(RUN) corpus mine --python-environment --out $(CORPUS) --limit 30000
+	$(RUN) launch search_spaces/quickstart.yaml
+	$(MEASURE)/training_step.py $(CORPUS)
+	$(MEASURE)/step_profile.py $(CORPUS)
+	$(MEASURE)/matrix_limit.py $(CORPUS)
+	$(MEASURE)/step_cost.py $(CORPUS)
+	$(MEASURE)/preparation_rates.py $(CORPUS)
+	$(MEASURE)/evaluation_scale.py
+	$(MEASURE)/orchestration.py $(CORPUS)
+	$(MEASURE)/driver_scale.py $(CORPUS)
+	$(MEASURE)/tracking_cost.py $(CORPUS)
+	$(MEASURE)/start_up.py softnce_runs quickstart
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -51,6 +67,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.installed
 	$(INSTALL) -e ".[test]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(INSTALL) -e ".[bench]"
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.installed
