@@ -51,7 +51,7 @@ bench: $(VENV)/.bench
 	$(MEASURE)/step_cost.py $(CORPUS)
 	$(MEASURE)/preparation_rates.py $(CORPUS)
 	$(MEASURE)/evaluation_scale.py
-	$(MEASURE)/orchestration.py $(CORPUS)
+	$(MEASURE)/orchestration.py $(CORPUS) --trials 20 --epochs 4
 	$(MEASURE)/driver_scale.py $(CORPUS)
 	$(MEASURE)/tracking_cost.py $(CORPUS)
 	$(MEASURE)/start_up.py softnce_runs quickstart

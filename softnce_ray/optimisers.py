@@ -13,7 +13,7 @@ from softnce_ray.encoders import Bag
 
 
 class RowAdam(torch.optim.Optimizer):
-    """Adam for parameters with coalesced sparse gradients: only rows that a batch touched are moved.
+    """Adam for parameters with sparse gradients: only rows that a batch touched are moved.
 
     The same updates as `torch.optim.SparseAdam` (lazy Adam), without building sparse tensors for them.
     """
@@ -35,6 +35,7 @@ class RowAdam(torch.optim.Optimizer):
                     state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
                 step = int(state["step"])  # a tensor, and so of another precision, after a checkpoint
                 state["step"] = step + 1
+                parameter.grad = parameter.grad.coalesce()  # on GPUs a sum of two has rows twice
                 rows, gradient = parameter.grad._indices()[0], parameter.grad._values()
                 tables = (parameter, state["mean"], state["square"])
                 values, mean, square = parts = [table.index_select(0, rows) for table in tables]
@@ -85,7 +86,12 @@ def learning_rate(step: int, total: int, settings: TrainingSettings) -> float:
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Scale all gradients, sparse and dense, so that their joint norm is at most `limit`; returns the norm."""
-    gradients = [p.grad._values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
+    gradients = []
+    for each in (p for p in parameters if p.grad is not None):
+        assert each.grad is not None
+        if each.grad.is_sparse:
+            each.grad = each.grad.coalesce()  # on GPUs a sum of two has rows twice
+        gradients.append(each.grad._values() if each.grad.is_sparse else each.grad)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm

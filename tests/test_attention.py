@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from softnce_ray.encoders import attention, dropout
-from softnce_ray.encoders.packing import group, groups, similar
+from softnce_ray.encoders.packing import Row, group, groups, similar
 
 CPU = torch.device("cpu")
 HEADS, SIZE = 2, 3
@@ -82,7 +82,7 @@ def rows(seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
 def attend(given: list[Tensor], p: float) -> Tensor:
     query, key, value = given
-    packed = groups(LENGTHS, HEADS, CPU)
+    packed = Row(groups(LENGTHS, HEADS, CPU))
     answer, _ = attention.attention(nn.Identity(), query, key, value, None, packed=packed, scaling=0.7, dropout=p)
     return answer
 

@@ -198,6 +198,33 @@ def test_texts_are_read_in_one_row_without_padding():
     assert shapes == [(1, 32 + 4 + 31 + 5 + 4)]
 
 
+def test_in_training_attention_drops_weights_with_the_probability_of_the_settings(monkeypatch):
+    from softnce_ray.encoders import dropout
+
+    drawn, kept = [], dropout.kept
+
+    def watched(shape: torch.Size, parts: int) -> Tensor:
+        drawn.append((*shape, parts))
+        return kept(shape, parts)
+
+    monkeypatch.setattr(dropout, "kept", watched)
+    tower = small(dropout=0.25).train()
+    texts = ragged(*random_texts(4, 32, 31))
+    once, again = tower(*texts), tower(*texts)
+    assert not torch.allclose(once, again)
+    attention, hidden = (2, 4, 4, 1 << 14), (1, 67, 16, 1 << 14)  # (texts · heads, length, length), (1, tokens, width)
+    assert drawn.count(attention) == 2 * 2 and drawn.count((4, 32, 32, 1 << 14)) == 2 * 2  # layers, times
+    assert drawn.count(hidden) == 2 * (1 + 2 * 2)  # the embeddings, and twice in each layer
+
+
+def test_a_network_whose_attention_is_not_told_of_its_texts_is_an_error(monkeypatch):
+    tower = small()
+    forward = tower.model.forward
+    monkeypatch.setattr(tower.model, "forward", lambda packed, **given: forward(**given))
+    with pytest.raises(RuntimeError, match=r"hands `packed` on"):
+        tower(*ragged(*random_texts(4, 9)))
+
+
 def test_texts_may_be_as_long_as_the_settings_say():
     assert small()(*ragged(*random_texts(32))).isfinite().all()
 
@@ -277,7 +304,7 @@ def named_folder(folder: Path, kind: str = "Bert", *, dtype: torch.dtype = torch
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "Camembert", "XLMRoberta", "DistilBert"])
 def test_a_named_model_is_the_model_of_its_folder(tmp_path, kind):
     from transformers import AutoModel
 
@@ -292,7 +319,7 @@ def test_a_named_model_is_the_model_of_its_folder(tmp_path, kind):
     assert encoder.tower.pad_id == theirs.config.pad_token_id  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "Camembert", "XLMRoberta", "DistilBert"])
 def test_gradients_of_a_named_model_are_those_of_its_padded_batch(tmp_path, kind):
     tower = build_encoder(arm(model=named_folder(tmp_path / "model", kind)), VOCABULARY).eval().tower
     assert isinstance(tower, Transformer)

@@ -151,3 +151,16 @@ def test_a_norm_that_is_no_number_spoils_no_less_than_the_gradients():
     assert parameter.grad is not None
     parameter.grad[0] = math.nan
     assert clip_gradients([parameter], 1.0).isnan()
+
+
+def test_a_row_that_stands_twice_in_a_gradient_moves_by_the_sum():
+    moved = []
+    for rows, values in (([1, 1, 3], [[1.0], [2.0], [5.0]]), ([1, 3], [[3.0], [5.0]])):
+        table = torch.nn.Parameter(torch.zeros(4, 1))
+        optimiser = RowAdam([table], lr=0.1)
+        table.grad = torch.sparse_coo_tensor([rows], values, (4, 1), check_invariants=True)
+        norm = clip_gradients([table], 100.0)
+        optimiser.step()
+        moved.append((float(norm), table.detach().clone()))
+    assert moved[0][0] == pytest.approx(34**0.5) == moved[1][0]
+    assert torch.equal(moved[0][1], moved[1][1]) and moved[0][1].any()

@@ -71,6 +71,8 @@ def main() -> None:
             raise
         print(f"softnce-ray: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
         sys.exit(2)
+    finally:
+        gc.enable()
 
 
 def _interrupt(number: int, frame: object) -> None:

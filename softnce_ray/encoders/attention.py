@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softnce_ray.encoders import dropout as dropping
-from softnce_ray.encoders.packing import Group
+from softnce_ray.encoders.packing import Group, Row
 
 _NAME = "softnce_ray"
 
@@ -37,7 +37,7 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed: Sequence[Group] | None = None,
+    packed: Row | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **more: Any,
@@ -55,14 +55,15 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
+    packed.read = True
     heads, size = query.shape[1], query.shape[3]
     q, k, v = (each.transpose(1, 2).reshape(-1, size) for each in (query, key, value))
     scale = size**-0.5 if scaling is None else scaling
     dropped = dropping.parts(dropout)
     if query.device.type == "cpu" and 0 < dropped < dropping.parts(1):
-        answer = _Dropping.apply(q, k, v, packed, scale, dropped)
+        answer = _Dropping.apply(q, k, v, packed.groups, scale, dropped)
     else:
-        answer = _fused(q, k, v, packed, scale, dropout)
+        answer = _fused(q, k, v, packed.groups, scale, dropout)
     return answer.view(1, -1, heads, size), None
 
 

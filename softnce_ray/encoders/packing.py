@@ -13,6 +13,15 @@ _SPREAD = 1.2
 """A group's longest text over its shortest: with more there is more padding, with less there are more groups."""
 
 
+@dataclass
+class Row:
+    """Texts that follow one another, the shortest first, as attention is told of them."""
+
+    groups: list[Group]
+    read: bool = False
+    """Whether attention has seen them: else every token has seen those of all texts."""
+
+
 @dataclass(frozen=True)
 class Group:
     """n texts that stand next to each other in a row of tokens, for h heads of attention, padded to L places each.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from softnce_ray.encoders.attention import use_rows
 from softnce_ray.encoders.dropout import replace_dropout
-from softnce_ray.encoders.packing import groups, similar
+from softnce_ray.encoders.packing import Row, groups, similar
 from softnce_ray.graph_inputs import GraphTensors, graph_inputs, with_node_embeddings
 
 PAD_ID = 1
@@ -57,13 +57,20 @@ class Transformer(nn.Module):
         full = slice(len(lengths) - len(sizes), None)
         config = self.model.config
         place = torch.arange(len(ids), device=ids.device) - torch.repeat_interleave(offsets[:-1], lengths)
+        row = Row(groups(sizes, config.num_attention_heads, ids.device))
         first = self.pad_id + 1 if _PACKED[config.model_type] else 0
         output = self.model(
             input_ids=ids[None],
             position_ids=(place + first)[None],
             token_type_ids=torch.zeros_like(ids)[None],
-            packed=groups(sizes, config.num_attention_heads, ids.device),
+            packed=row,
         )
+        if not row.read:
+            raise RuntimeError(
+                f"expected a {config.model_type} of transformers that hands `packed` on to its attention, got one that "
+                "does not: its texts would have seen one another; use the version of transformers that this package "
+                "was tested with"
+            )
         hidden = output.last_hidden_state[0]
         if self.pooling == "mean":
             pooled = _means(hidden, lengths[full])

@@ -1,11 +1,13 @@
-"""Ray Tune's side of a study: a searcher, a scheduler and a callback that only pass on to the driver's plans."""
+"""Ray Tune's side of a study: a searcher, a scheduler and a callback that only pass on to the driver's plans, and which
+worker a trial gets."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -137,20 +139,33 @@ class Recorder(_NotPickled, tune.Callback):
 
 
 class _Controller(TuneController):
-    """Tune's, which waits for a worker that is starting.
+    """Tune's, which leaves a worker that is starting to its trial while another trial can have the free one.
 
-    Tune itself gives a waiting trial the next worker that is free, and ends the one that is just being started for it:
-    where trials are shorter than the start of a worker, one worker alone would do them all.
+    Tune itself gives any waiting trial the next worker that is free, and ends the one that is just being started for
+    it: where trials are shorter than the start of a worker, one worker alone would do them all.
     """
 
     def _maybe_reuse_cached_actor(self, trial: TuneTrial) -> bool:
-        own = self._trial_to_actor.get(trial)
-        if own is not None and trial not in self._resetting_trials and self._actor_manager.is_actor_started(own):
-            return False
+        if trial not in self._resetting_trials and self._starts(trial):
+            others = (each for each in self._pending_trials if each not in self._resetting_trials)
+            if any(not self._starts(each) for each in others):
+                return False
         return super()._maybe_reuse_cached_actor(trial)
 
+    def _starts(self, trial: TuneTrial) -> bool:
+        """Whether a worker is being started for a waiting trial."""
+        worker = self._trial_to_actor.get(trial)
+        return worker is not None and self._actor_manager.is_actor_started(worker)
 
-running.TuneController = _Controller  # type: ignore[misc]
+
+@contextlib.contextmanager
+def _our_controller() -> Iterator[None]:
+    """Other users of Tune in this process keep its own."""
+    running.TuneController = _Controller  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        running.TuneController = TuneController  # type: ignore[misc]
 
 
 def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: Resources) -> None:
@@ -190,7 +205,8 @@ def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: R
         ),
     )
     try:
-        tuner.fit()
+        with _our_controller():
+            tuner.fit()
     except Exception as error:
         if told := user_error_in(error):  # Tune wraps what it did not expect
             raise told from None

@@ -29,7 +29,7 @@ from turns import in_turns, machine, ratios, spread
 from softnce_ray.preparation import prepare
 
 SIZE = 2048
-STEPS = {"bag": 150, "small": 8, "minilm": 3}
+STEPS = {"bag": 1000, "small": 8, "minilm": 3}
 
 
 def product(precision: str) -> float:
@@ -60,14 +60,17 @@ def training(corpus: str, root: str, model: str, precision: str) -> tuple[float,
     batches = list(drawn)
     for batch in batches[:WARM_UP]:
         step(batch)
+    print("ready", flush=True)
+    sys.stdin.readline()  # two that measure side by side begin together
     started = time.perf_counter()
     for batch in batches[WARM_UP:]:
         step(batch)
     seconds = time.perf_counter() - started
-    with FlopCounterMode(display=False) as counter:  # of one batch: texts of one corpus are alike
-        step(batches[-1])
-    size = MODELS[model][1]
-    return size * STEPS[model] / seconds, counter.get_total_flops() / size / 1e9
+    with FlopCounterMode(display=False) as counter:
+        for batch in batches[WARM_UP:]:
+            step(batch)
+    pairs = MODELS[model][1] * STEPS[model]
+    return pairs / seconds, counter.get_total_flops() / pairs / 1e9
 
 
 def main() -> None:
@@ -82,27 +85,38 @@ def main() -> None:
         if what in STEPS:
             print(json.dumps(training(options.corpus, root, what, precision)))
         else:
+            print("ready", flush=True)
             print(json.dumps([product(precision) if what == "product" else copy(), 0.0]))
         return
 
     def started(what: str, precision: str, threads: int) -> subprocess.Popen[str]:
         command = [sys.executable, __file__, options.corpus, "--measure", what, precision, str(threads), root]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
-    def told(running: subprocess.Popen[str]) -> tuple[float, float]:
-        said, _ = running.communicate()
-        if running.returncode:
-            sys.exit(running.returncode)
-        return tuple(json.loads(said.splitlines()[-1]))  # type: ignore[return-value]
+    def told(*running: subprocess.Popen[str]) -> list[tuple[float, float]]:
+        for each in running:
+            assert each.stdout is not None
+            while each.poll() is None and each.stdout.readline() != "ready\n":
+                pass
+        for each in running:
+            assert each.stdin is not None
+            each.stdin.write("go\n")
+            each.stdin.flush()
+        said = [each.communicate()[0] for each in running]
+        for each in running:
+            if each.returncode:
+                sys.exit(each.returncode)
+        return [tuple(json.loads(text.splitlines()[-1])) for text in said]  # type: ignore[misc]
 
     operations: dict[str, float] = {}
 
     def run(name: str) -> float:
         what, precision, threads = name.split()
         if threads == "2x1":
-            return sum(told(each)[0] for each in [started(what, precision, 1), started(what, precision, 1)])
-        rate, each = told(started(what, precision, int(threads)))
+            return sum(rate for rate, _ in told(started(what, precision, 1), started(what, precision, 1)))
+        ((rate, each),) = told(started(what, precision, int(threads)))
         operations[name] = each
         return rate
 

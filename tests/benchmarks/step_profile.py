@@ -2,30 +2,31 @@
 
     python tests/benchmarks/step_profile.py corpora/python [--models bag small minilm] [--steps 6] [--threads 2]
 
-Shares are of the wall time of the profiled steps, after a warm-up. `rest` is what no operation of torch took: Python,
-NumPy, the dispatching of operations and the profiler itself. Tokens were made before: a step reads their numbers
-(`reading`). Padding is told apart: of the tokens that a network's layers see, and of the places that attention sees.
+Shares are of the wall time of the profiled steps, after a warm-up; the time of a step is that of others, without the
+profiler. `rest` is what no operation of torch took: Python and NumPy, which also read the token numbers that were made
+before, and the profiler itself. Padding is that of attention, of random batches: layers have none, see
+`encoders.attention`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
-from collections import Counter
 
-import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 from training_step import MODELS, WARM_UP, config, stepping
 from turns import machine
 
+from softnce_ray.batching import random_batches
 from softnce_ray.corpus.ragged import concatenate
 from softnce_ray.encoders.packing import groups
 from softnce_ray.preparation import open_data, prepare
 
 KINDS = {
-    "matrix products": ["mm", "addmm", "bmm", "baddbmm", "_embedding_bag_forward_only"],
+    "matrix products": ["mm", "addmm", "bmm", "baddbmm"],
     "drawing for dropout": ["random_", "bernoulli_"],
     "norms, GELU, softmax": ["native_layer_norm", "native_layer_norm_backward", "gelu", "gelu_backward"],
     "optimiser": ["_fused_adamw_", "_fused_adam_"],
@@ -43,7 +44,7 @@ KINDS["norms, GELU, softmax"] += ["_softmax", "_softmax_backward_data", "_log_so
 
 
 def kind(operation: str) -> str:
-    return next((kind for kind, operations in KINDS.items() if operation in operations), "number by number")
+    return next((kind for kind, operations in KINDS.items() if operation in operations), "other operations")
 
 
 def padding(model: str, corpus: str, root: str, batches: int = 20) -> float:
@@ -51,8 +52,7 @@ def padding(model: str, corpus: str, root: str, batches: int = 20) -> float:
     settings = config(model, "float32")
     data = open_data(prepare(settings, corpus, "python", root), settings, "python")
     size, places, pairs = MODELS[model][1], 0, 0
-    for start in range(0, batches * size, size):
-        rows = np.arange(start, start + size)
+    for rows in itertools.islice(random_batches(len(data.train.queries), size, 0, 1), batches):
         lengths = sorted(concatenate([data.train.queries.take(rows), data.train.codes.take(rows)]).places.tolist())
         for group in groups(lengths, 1, torch.device("cpu")):
             places += group.shape[0] * group.shape[2] ** 2
@@ -72,31 +72,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         for model in options.models:
             steps = options.steps * (20 if model == "bag" else 1)
-            batches, step = stepping(options.corpus, root, model, "float32", steps)
-            for _ in range(WARM_UP):
-                step(next(batches))
-            started = time.perf_counter()
+            drawn, step = stepping(options.corpus, root, model, "float32", 2 * steps)
+            batches = list(drawn)
+            for batch in batches[:WARM_UP]:
+                step(batch)
+            plain = time.perf_counter()
+            for batch in batches[WARM_UP : WARM_UP + steps]:
+                step(batch)
+            plain = time.perf_counter() - plain
             with profile(activities=[ProfilerActivity.CPU]) as seen:
-                while True:
-                    with record_function("reading"):
-                        batch = next(batches, None)
-                    if batch is None:
-                        break
+                wall = time.perf_counter()
+                for batch in batches[WARM_UP + steps :]:
                     step(batch)
-            wall = time.perf_counter() - started
-            took: Counter[str] = Counter()
+                wall = time.perf_counter() - wall
+            took: dict[str, float] = {}
             for event in seen.key_averages():
-                seconds = event.self_cpu_time_total / 1e6
-                if event.key == "reading":
-                    took["reading"] += seconds
-                elif event.key.startswith("aten::"):
-                    took[kind(event.key.removeprefix("aten::"))] += seconds
-            took["rest"] = wall - took.total()
-            print(f"{model}: {wall / steps * 1e3:,.1f} ms a step")
-            for name, seconds in took.most_common():
+                if event.key.startswith("aten::"):
+                    name = kind(event.key.removeprefix("aten::"))
+                    took[name] = took.get(name, 0.0) + event.self_cpu_time_total / 1e6
+            took["rest"] = wall - sum(took.values())
+            print(f"{model}: {plain / steps * 1e3:,.1f} ms a step, {wall / steps * 1e3:,.1f} with the profiler")
+            for name, seconds in sorted(took.items(), key=lambda part: -part[1]):
                 print(f"  {name:22} {seconds / wall:6.1%}")
             if model != "bag":
-                print(f"  padding of layers 0 %, of attention {padding(model, options.corpus, root):.1%} of its places")
+                print(f"  padding: {padding(model, options.corpus, root):.1%} of attention's places")
 
 
 if __name__ == "__main__":

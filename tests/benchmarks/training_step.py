@@ -2,11 +2,13 @@
 
     python tests/benchmarks/training_step.py corpora/python [--repeats 5] [--models bag small minilm] [--precisions ...]
 
-Both train the same network from the same weights on pairs of the same corpus, cut at the same lengths, with in-batch
-negatives (InfoNCE here, MultipleNegativesRankingLoss there, both at temperature 0.05), AdamW (the bag here: sparse
-Adam) and clipped gradients, on two threads. Each measurement is a process of its own; the two take turns, and the ratio
-is taken within a turn. The first steps of a process are left out. What is measured is the whole loop: here token ids
-are read that were prepared once, there the trainer tokenises every batch.
+Both train the same network from the same weights on the pairs of the same random batches (ours takes more of them,
+their trainer mixes the pairs anew), cut at the same lengths, with in-batch negatives (InfoNCE here,
+MultipleNegativesRankingLoss there, both at temperature 0.05), AdamW (the bag here: Adam on the rows of a batch) and
+clipped gradients, on two threads. Each measurement is a process of its own; the two take turns, and the ratio is taken
+within a turn. The first steps of a process are left out. What is measured is the whole loop: here token ids are read
+that
+were prepared once, there the trainer tokenises every batch.
 
 sentence-transformers' trainer needs `datasets` and `accelerate`.
 """
@@ -24,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from turns import in_turns, machine, ratios, spread
 
@@ -115,7 +118,9 @@ def theirs(corpus: str, root: str, model: str, precision: str) -> float:
             network[0].tokenizer.enable_truncation(length)
         else:
             network.max_seq_length = length
-        rows = Corpus.open(corpus).table("python", "train", ["query", "code"]).slice(0, size * (WARM_UP + steps))
+        table = Corpus.open(corpus).table("python", "train", ["query", "code"])
+        drawn = itertools.islice(random_batches(len(table), size, 0, 1), WARM_UP + steps)
+        rows = table.take(np.concatenate(list(drawn)))
         options = SentenceTransformerTrainingArguments(
             output_dir=folder,
             max_steps=WARM_UP + steps,
