@@ -158,7 +158,7 @@ def test_a_row_that_stands_twice_in_a_gradient_moves_by_the_sum():
     for rows, values in (([1, 1, 3], [[1.0], [2.0], [5.0]]), ([1, 3], [[3.0], [5.0]])):
         table = torch.nn.Parameter(torch.zeros(4, 1))
         optimiser = RowAdam([table], lr=0.1)
-        table.grad = torch.sparse_coo_tensor([rows], values, (4, 1), check_invariants=True)
+        table.grad = torch.sparse_coo_tensor(torch.tensor([rows]), values, (4, 1), check_invariants=True)
         norm = clip_gradients([table], 100.0)
         optimiser.step()
         moved.append((float(norm), table.detach().clone()))
