@@ -35,8 +35,8 @@ class RowAdam(torch.optim.Optimizer):
                     state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
                 step = int(state["step"])  # a tensor, and so of another precision, after a checkpoint
                 state["step"] = step + 1
-                parameter.grad = parameter.grad.coalesce()  # on GPUs a sum of two has rows twice
-                rows, gradient = parameter.grad._indices()[0], parameter.grad._values()
+                coalesced = _coalesced(parameter)
+                rows, gradient = coalesced._indices()[0], coalesced._values()
                 tables = (parameter, state["mean"], state["square"])
                 values, mean, square = parts = [table.index_select(0, rows) for table in tables]
                 adam(
@@ -86,12 +86,15 @@ def learning_rate(step: int, total: int, settings: TrainingSettings) -> float:
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     """Scale all gradients, sparse and dense, so that their joint norm is at most `limit`; returns the norm."""
-    gradients = []
-    for each in (p for p in parameters if p.grad is not None):
-        assert each.grad is not None
-        if each.grad.is_sparse:
-            each.grad = each.grad.coalesce()  # on GPUs a sum of two has rows twice
-        gradients.append(each.grad._values() if each.grad.is_sparse else each.grad)
+    given = [_coalesced(p) if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
+    gradients = [each._values() if each.is_sparse else each for each in given]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+def _coalesced(parameter: Tensor) -> Tensor:
+    """A parameter's sparse gradient, from now on with each row once: on GPUs a sum of two has rows twice."""
+    assert parameter.grad is not None
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad

@@ -59,8 +59,7 @@ def attention(
     heads, size = query.shape[1], query.shape[3]
     q, k, v = (each.transpose(1, 2).reshape(-1, size) for each in (query, key, value))
     scale = size**-0.5 if scaling is None else scaling
-    dropped = dropping.parts(dropout)
-    if query.device.type == "cpu" and 0 < dropped < dropping.parts(1):
+    if dropped := dropping.drawn_here(query, dropout):
         answer = _Dropping.apply(q, k, v, packed.groups, scale, dropped)
     else:
         answer = _fused(q, k, v, packed.groups, scale, dropout)
@@ -81,7 +80,11 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, packed: Sequence[Group], s
 
 
 class _Padded(torch.autograd.Function):
-    """Rows to their places; those of padding hold something, and hand no gradient on."""
+    """Rows to their places; those of padding hold something, and hand no gradient on.
+
+    This and `_Unpadded` are each other's gradient. Every row has one place: gradients are picked, where torch, which
+    does not know that, would add them up one by one.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
@@ -132,11 +135,11 @@ class _Dropping(torch.autograd.Function):
                 q, k, v = (each[part].index_select(0, group.source).view(shape) for each in (query, key, value))
                 weights = _product(q, k.transpose(1, 2), scale, group.bias).softmax(dim=2)
                 mask = dropping.kept(weights.shape, dropped)
-                product = mask.to(weights.dtype).mul_(dropping.factor(dropped)).mul_(weights).bmm(v)
+                product = dropping.multipliers(mask, dropped, weights.dtype).mul_(weights).bmm(v)
                 torch.index_select(product.view(-1, size), 0, group.place, out=answer[part])
                 saved += [q, k, v, weights, mask]
         ctx.save_for_backward(*saved)
-        ctx.packed, ctx.scale, ctx.factor = packed, scale, dropping.factor(dropped)
+        ctx.packed, ctx.scale, ctx.dropped = packed, scale, dropped
         return answer
 
     @staticmethod
@@ -146,7 +149,7 @@ class _Dropping(torch.autograd.Function):
         given = [torch.empty_like(gradient) for _ in "qkv"]
         for number, (group, part) in enumerate(zip(ctx.packed, _slices(ctx.packed), strict=True)):
             q, k, v, weights, kept = saved[5 * number : 5 * number + 5]
-            mask = kept.to(weights.dtype).mul_(ctx.factor)
+            mask = dropping.multipliers(kept, ctx.dropped, weights.dtype)
             by_answer = _placed(gradient[part], group).view_as(q)
             by_weights = by_answer.bmm(v.transpose(1, 2)).mul_(mask)
             by_value = mask.mul_(weights).transpose(1, 2).bmm(by_answer)

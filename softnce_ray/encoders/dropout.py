@@ -31,14 +31,25 @@ def kept(shape: torch.Size, dropped: int) -> Tensor:
     return bits[:count].ge_(dropped - _STATES // 2).view(shape)
 
 
+def multipliers(mask: Tensor, dropped: int, kind: torch.dtype) -> Tensor:
+    """What numbers are multiplied by of which `mask` says, as `kept` made it, whether they are kept; a new tensor."""
+    return mask.to(kind).mul_(factor(dropped))
+
+
+def drawn_here(given: Tensor, p: float) -> int:
+    """The parts that `kept` is to drop of numbers on a device; 0 where there is nothing to draw, or torch does it."""
+    dropped = parts(p)
+    return dropped if given.device.type == "cpu" and 0 < dropped < _STATES else 0
+
+
 def dropout(given: Tensor, p: float) -> Tensor:
     """`given` with each number zero with probability `p`, and the others divided by 1 - p.
 
     On processors `p` is that of the nearest multiple of 2**-16.
     """
-    if given.device.type != "cpu" or not 0 < parts(p) < _STATES:
-        return F.dropout(given, p)
-    return _Dropout.apply(given, parts(p))  # type: ignore[no-any-return]
+    if dropped := drawn_here(given, p):
+        return _Dropout.apply(given, dropped)  # type: ignore[no-any-return]
+    return F.dropout(given, p)
 
 
 class _Dropout(torch.autograd.Function):
@@ -46,13 +57,13 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, given: Tensor, dropped: int) -> Tensor:
         mask = kept(given.shape, dropped)
         ctx.save_for_backward(mask)
-        ctx.factor = factor(dropped)
-        return mask.to(given.dtype).mul_(ctx.factor).mul_(given)
+        ctx.dropped = dropped
+        return multipliers(mask, dropped, given.dtype).mul_(given)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (mask,) = ctx.saved_tensors
-        return mask.to(gradients[0].dtype).mul_(ctx.factor).mul_(gradients[0]), None
+        return multipliers(mask, ctx.dropped, gradients[0].dtype).mul_(gradients[0]), None
 
 
 class Dropout(nn.Dropout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -42,7 +43,7 @@ class Group:
     place: Tensor
     """(tokens·h,) int64: the place of each row."""
 
-    @property
+    @cached_property
     def bias(self) -> Tensor | None:
         """(n·h, 1, L), to add to scores: minus infinity where there is no token. None: no padding."""
         if self.seen is None:

@@ -42,12 +42,6 @@ def config(estimator: str | None = None) -> Any:
     return TrialConfig.model_validate({**settings, "language": "python", "seed": 1})
 
 
-def prepare_tokens(corpus: str, root: str) -> None:
-    from softnce_ray.preparation import prepare
-
-    prepare(config(), corpus, "python", root)
-
-
 def measured(what: str, count: int, corpus: str, mined: int, tokens: str) -> tuple[float, int]:
     """(seconds, pairs); the tokens of the corpus lie in `tokens`."""
     import torch
@@ -88,6 +82,8 @@ def main() -> None:
         what, count, tokens = options.measure
         print(json.dumps(measured(what, int(count), options.corpus, options.mined, tokens)))
         return
+    from softnce_ray.preparation import prepare
+
     seconds: dict[str, list[float]] = {}
 
     def run(name: str) -> float:
@@ -104,7 +100,7 @@ def main() -> None:
     ways = ("mining", "tokenising", "a trial", *ESTIMATORS)
     names = [f"{way} {count}" for way in ways for count in (1, 2)]
     with tempfile.TemporaryDirectory() as root:
-        prepare_tokens(options.corpus, root)
+        prepare(config(), options.corpus, "python", root)
         found = in_turns({name: lambda name=name: run(name) for name in names}, options.repeats)  # type: ignore[misc]
     print(machine())
     study = TRIALS / 2 * statistics.median(seconds["a trial 1"])

@@ -11,16 +11,14 @@ before, and the profiler itself. Padding is that of attention, of random batches
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
 import time
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from training_step import MODELS, WARM_UP, config, stepping
+from training_step import MODELS, WARM_UP, config, drawn_rows, stepping
 from turns import machine
 
-from softnce_ray.batching import random_batches
 from softnce_ray.corpus.ragged import concatenate
 from softnce_ray.encoders.packing import groups
 from softnce_ray.preparation import open_data, prepare
@@ -28,19 +26,15 @@ from softnce_ray.preparation import open_data, prepare
 KINDS = {
     "matrix products": ["mm", "addmm", "bmm", "baddbmm"],
     "drawing for dropout": ["random_", "bernoulli_"],
-    "norms, GELU, softmax": ["native_layer_norm", "native_layer_norm_backward", "gelu", "gelu_backward"],
+    "norms, GELU, softmax": [
+        *("native_layer_norm", "native_layer_norm_backward", "gelu", "gelu_backward", "linalg_vector_norm"),
+        *("_softmax", "_softmax_backward_data", "_log_softmax"),
+    ],
     "optimiser": ["_fused_adamw_", "_fused_adam_"],
     "picking and copying": [
-        "index_select",
-        "index_copy_",
-        "index",
-        "copy_",
-        "cat",
-        "embedding_dense_backward",
-        "fill_",
+        *("index_select", "index_copy_", "index", "copy_", "cat", "fill_", "embedding_dense_backward"),
     ],
 }
-KINDS["norms, GELU, softmax"] += ["_softmax", "_softmax_backward_data", "_log_softmax", "linalg_vector_norm"]
 
 
 def kind(operation: str) -> str:
@@ -52,7 +46,7 @@ def padding(model: str, corpus: str, root: str, batches: int = 20) -> float:
     settings = config(model, "float32")
     data = open_data(prepare(settings, corpus, "python", root), settings, "python")
     size, places, pairs = MODELS[model][1], 0, 0
-    for rows in itertools.islice(random_batches(len(data.train.queries), size, 0, 1), batches):
+    for rows in drawn_rows(len(data.train.queries), size, batches):
         lengths = sorted(concatenate([data.train.queries.take(rows), data.train.codes.take(rows)]).places.tolist())
         for group in groups(lengths, 1, torch.device("cpu")):
             places += group.shape[0] * group.shape[2] ** 2

@@ -7,8 +7,7 @@ their trainer mixes the pairs anew), cut at the same lengths, with in-batch nega
 MultipleNegativesRankingLoss there, both at temperature 0.05), AdamW (the bag here: Adam on the rows of a batch) and
 clipped gradients, on two threads. Each measurement is a process of its own; the two take turns, and the ratio is taken
 within a turn. The first steps of a process are left out. What is measured is the whole loop: here token ids are read
-that
-were prepared once, there the trainer tokenises every batch.
+that were prepared once, there the trainer tokenises every batch.
 
 sentence-transformers' trainer needs `datasets` and `accelerate`.
 """
@@ -70,6 +69,11 @@ def rate_of_steps(ends: list[float], batch_size: int) -> float:
     return batch_size * (len(ends) - WARM_UP) / (ends[-1] - ends[WARM_UP - 1])
 
 
+def drawn_rows(pairs: int, batch_size: int, batches: int) -> Iterator[np.ndarray]:
+    """The rows of the first batches: the same for all who ask."""
+    return itertools.islice(random_batches(pairs, batch_size, 0, 1), batches)
+
+
 def stepping(
     corpus: str, root: str, model: str, precision: str, steps: int
 ) -> tuple[Iterator[Batch], Callable[[Batch], object]]:
@@ -79,8 +83,8 @@ def stepping(
     torch.manual_seed(0)
     encoder = build_encoder(settings, data.tokenizer.get_vocab_size()).train()
     optimisers = build_optimisers(encoder, settings.training)
-    drawn = random_batches(len(data.train.queries), settings.training.batch_size, 0, 1)
-    batches = prepared(((rows, rows) for rows in itertools.islice(drawn, WARM_UP + steps)), settings, data)
+    drawn = drawn_rows(len(data.train.queries), settings.training.batch_size, WARM_UP + steps)
+    batches = prepared(((rows, rows) for rows in drawn), settings, data)
     return batches, lambda batch: _step(encoder, optimisers, RATE, batch, settings, data, "cpu", ALONE, None)
 
 
@@ -119,8 +123,7 @@ def theirs(corpus: str, root: str, model: str, precision: str) -> float:
         else:
             network.max_seq_length = length
         table = Corpus.open(corpus).table("python", "train", ["query", "code"])
-        drawn = itertools.islice(random_batches(len(table), size, 0, 1), WARM_UP + steps)
-        rows = table.take(np.concatenate(list(drawn)))
+        rows = table.take(np.concatenate(list(drawn_rows(len(table), size, WARM_UP + steps))))
         options = SentenceTransformerTrainingArguments(
             output_dir=folder,
             max_steps=WARM_UP + steps,
