@@ -10,6 +10,7 @@ import math
 import numpy as np
 import torch
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
 from softnce_ray.config import ArmConfig, SimCSEEstimator
 from softnce_ray.corpus.ragged import Ragged
@@ -19,6 +20,7 @@ from softnce_ray.optimisers import build_optimisers, clip_gradients, learning_ra
 from softnce_ray.training import TrainingError, hash_seed
 
 
+@freed_memory_kept()
 def train_sentence_encoder(
     settings: SimCSEEstimator, arm: ArmConfig, queries: Ragged, vocabulary: int, *, device: str = "cpu"
 ) -> DualEncoder:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import batch_count, epoch_batches
 from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
 from softnce_ray.config import TrialConfig
@@ -72,6 +73,7 @@ class TrainResult:
     distributions: Distributions
 
 
+@freed_memory_kept()
 def train(
     config: TrialConfig,
     data: TrainingData,

@@ -34,6 +34,7 @@ FLOORS: list[set[str]] = [
         "evaluation",
         "diagnostics",
         "workers",
+        "allocation",
         "gradients",
         "hard_negatives",
     },

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
 from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, Progress, optimiser_state, save_checkpoint
 from softnce_ray.config import TrialConfig
@@ -60,6 +61,7 @@ def config(encoder: dict[str, Any]) -> TrialConfig:
     )
 
 
+@freed_memory_kept()
 def measure(corpus: str, root: str, model: str, name: str) -> None:
     """Print bytes of memory, seconds and bytes of a checkpoint as JSON."""
     torch.set_num_threads(1)

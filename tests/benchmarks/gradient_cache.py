@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder
@@ -51,6 +52,7 @@ def config(batch_size: int) -> TrialConfig:
     )
 
 
+@freed_memory_kept()
 def measure(corpus: str, root: str, batch_size: int, chunk_size: int | None) -> None:
     """Print bytes and seconds as JSON."""
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder
@@ -94,6 +95,7 @@ def compare(options: argparse.Namespace, data: TrainingData) -> None:
         print(f"standard deviation of float32's MRR over seeds: {exact.mean(axis=1).std(ddof=1):.4f}")
 
 
+@freed_memory_kept()
 def time_steps(options: argparse.Namespace, data: TrainingData) -> None:
     encoders = {}
     for name in PRECISIONS:

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
 from softnce_ray.config import TrialConfig
 from softnce_ray.encoders import build_encoder
@@ -73,6 +74,7 @@ def block(config: TrialConfig, corpus: str, root: Path, steps: int) -> Callable[
     return run
 
 
+@freed_memory_kept()
 def main(corpus: str, encoder: str = "bag") -> None:
     torch.set_num_threads(1)
     settings, steps = ENCODERS[encoder]

@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from training_step import MODELS, WARM_UP, config, drawn_rows, stepping
 from turns import machine
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.corpus.ragged import concatenate
 from softnce_ray.encoders.packing import groups
 from softnce_ray.preparation import open_data, prepare
@@ -54,6 +55,7 @@ def padding(model: str, corpus: str, root: str, batches: int = 20) -> float:
     return 1 - pairs / places
 
 
+@freed_memory_kept()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus")

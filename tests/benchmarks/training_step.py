@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from turns import in_turns, machine, ratios, spread
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.store import Corpus
@@ -88,6 +89,7 @@ def stepping(
     return batches, lambda batch: _step(encoder, optimisers, RATE, batch, settings, data, "cpu", ALONE, None)
 
 
+@freed_memory_kept()
 def ours(corpus: str, root: str, model: str, precision: str) -> float:
     batches, step = stepping(corpus, root, model, precision, MODELS[model][3])
     ends = []
