@@ -13,7 +13,6 @@ Each measurement is a process of its own; processes take turns.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -26,10 +25,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_step import MODELS, WARM_UP, config, stepping
 from turns import in_turns, machine, ratios, spread
 
+from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.preparation import prepare
 
 SIZE = 2048
 STEPS = {"bag": 1000, "small": 8, "minilm": 3}
+COUNT = "count"
+"""In the place of threads: count operations, and measure no time."""
+
+
+def when_all_are_ready() -> None:
+    """Two that measure side by side begin together."""
+    print("ready", flush=True)
+    sys.stdin.readline()
 
 
 def product(precision: str) -> float:
@@ -37,6 +45,7 @@ def product(precision: str) -> float:
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     one, other = torch.randn(SIZE, SIZE).to(kind), torch.randn(SIZE, SIZE).to(kind)
     one @ other
+    when_all_are_ready()
     started = time.perf_counter()
     for _ in range(10):
         one @ other
@@ -48,29 +57,31 @@ def copy() -> float:
     source = torch.randn(64_000_000)
     target = torch.empty_like(source)
     target.copy_(source)
+    when_all_are_ready()
     started = time.perf_counter()
     for _ in range(10):
         target.copy_(source)
     return 10 * 2 * source.nbytes / (time.perf_counter() - started) / 1e9
 
 
-def training(corpus: str, root: str, model: str, precision: str) -> tuple[float, float]:
-    """(pairs a second, GFLOP a pair of the matrix products)."""
+@freed_memory_kept()
+def training(corpus: str, root: str, model: str, precision: str, *, count: bool) -> float:
+    """Pairs a second, or with `count` GFLOP a pair of the matrix products."""
     drawn, step = stepping(corpus, root, model, precision, STEPS[model])
-    batches = list(drawn)
+    batches, pairs = list(drawn), MODELS[model][1] * STEPS[model]
+    if count:
+        when_all_are_ready()
+        with FlopCounterMode(display=False) as counter:
+            for batch in batches[WARM_UP:]:
+                step(batch)
+        return counter.get_total_flops() / pairs / 1e9
     for batch in batches[:WARM_UP]:
         step(batch)
-    print("ready", flush=True)
-    sys.stdin.readline()  # two that measure side by side begin together
+    when_all_are_ready()
     started = time.perf_counter()
     for batch in batches[WARM_UP:]:
         step(batch)
-    seconds = time.perf_counter() - started
-    with FlopCounterMode(display=False) as counter:
-        for batch in batches[WARM_UP:]:
-            step(batch)
-    pairs = MODELS[model][1] * STEPS[model]
-    return pairs / seconds, counter.get_total_flops() / pairs / 1e9
+    return pairs / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -81,21 +92,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         what, precision, threads, root = options.measure
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(2 if threads == COUNT else int(threads))
         if what in STEPS:
-            print(json.dumps(training(options.corpus, root, what, precision)))
+            print(training(options.corpus, root, what, precision, count=threads == COUNT))
         else:
-            print("ready", flush=True)
-            print(json.dumps([product(precision) if what == "product" else copy(), 0.0]))
+            print(product(precision) if what == "product" else copy())
         return
 
-    def started(what: str, precision: str, threads: int) -> subprocess.Popen[str]:
-        command = [sys.executable, __file__, options.corpus, "--measure", what, precision, str(threads), root]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    def started(what: str, precision: str, threads: str) -> subprocess.Popen[str]:
+        command = [sys.executable, __file__, options.corpus, "--measure", what, precision, threads, root]
+        environment = {**os.environ, "OMP_NUM_THREADS": "2" if threads == COUNT else threads}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
-    def told(*running: subprocess.Popen[str]) -> list[tuple[float, float]]:
+    def told(*running: subprocess.Popen[str]) -> list[float]:
         for each in running:
             assert each.stdout is not None
             while each.poll() is None and each.stdout.readline() != "ready\n":
@@ -108,17 +118,13 @@ def main() -> None:
         for each in running:
             if each.returncode:
                 sys.exit(each.returncode)
-        return [tuple(json.loads(text.splitlines()[-1])) for text in said]  # type: ignore[misc]
-
-    operations: dict[str, float] = {}
+        return [float(text.splitlines()[-1]) for text in said]
 
     def run(name: str) -> float:
         what, precision, threads = name.split()
         if threads == "2x1":
-            return sum(rate for rate, _ in told(started(what, precision, 1), started(what, precision, 1)))
-        ((rate, each),) = told(started(what, precision, int(threads)))
-        operations[name] = each
-        return rate
+            return sum(told(started(what, precision, "1"), started(what, precision, "1")))
+        return sum(told(started(what, precision, threads)))
 
     with tempfile.TemporaryDirectory() as root:
         for model in STEPS:
@@ -127,14 +133,15 @@ def main() -> None:
         names += ["copy float32 1", "copy float32 2"]
         names += [f"{model} float32 {threads}" for model in STEPS for threads in ("1", "2", "2x1")]
         names += [f"{model} bf16 2" for model in ("small", "minilm")]
+        operations = {model: sum(told(started(model, "float32", COUNT))) for model in STEPS}
         found = in_turns({name: lambda name=name: run(name) for name in names}, options.repeats)  # type: ignore[misc]
     print(machine())
     for name in names:
         what, precision, threads = name.split()
         unit = {"product": "GFLOP/s", "copy": "GB/s"}.get(what, "pairs/s")
         line = f"{name:20} {spread(found[name], ',.1f'):>28} {unit}"
-        if operations.get(name):
-            work = [rate * operations[name] for rate in found[name]]
+        if operations.get(what) and threads != "2x1":
+            work = [rate * operations[what] for rate in found[name]]
             share = ratios(work, found[f"product {precision} {threads}"])
             line += f"; {statistics.median(work):,.0f} GFLOP/s, {spread(share)} of the product"
         if threads == "2x1":
