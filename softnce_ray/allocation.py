@@ -9,13 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Of glibc's malloc.h: what mallopt sets.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 
-_USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65_536}
-"""The first two are what glibc itself comes to in a process that frees large pieces."""
+_HEAP = 64 << 20
+"""The size of heaps of threads: trials of a study are trained in a thread. Larger pieces are the system's own there."""
 
-_CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
-"""Variables of the environment by which users set the same."""
+_KEEPING = {
+    _TRIM_THRESHOLD: -1,  # the first heap never shrinks
+    _TOP_PAD: _HEAP,  # nor do those of threads, of which a whole one would go back where the one before had such room
+    _MMAP_MAX: 0,  # no piece is the system's own, which would go back alone
+}
+_USUAL = {_TRIM_THRESHOLD: 64 << 20, _TOP_PAD: 128 << 10, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 65_536}
+"""glibc's own, but for the thresholds: those are what it comes to by itself in a process that frees large pieces."""
+
+_CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
+"""Variables of the environment by which users set the same; and GLIBC_TUNABLES."""
 
 _lock = threading.Lock()
 _holding = 0
@@ -41,7 +49,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    if any(name in os.environ for name in _CHOSEN):
+    if any(name in os.environ for name in _CHOSEN) or "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", ""):
         return None
     try:
         library = ctypes.CDLL(None)
@@ -55,8 +63,8 @@ def _hold(library: ctypes.CDLL) -> None:
     with _lock:
         _holding += 1
         if _holding == 1:
-            library.mallopt(_TRIM_THRESHOLD, -1)  # never
-            library.mallopt(_MMAP_MAX, 0)  # no piece is the system's own, which would go back alone
+            for name, value in _KEEPING.items():
+                library.mallopt(name, value)
 
 
 def _release(library: ctypes.CDLL) -> None:

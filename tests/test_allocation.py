@@ -113,16 +113,28 @@ def test_afterwards_the_library_gives_back_at_once_again() -> None:
 
 @glibc
 def test_a_thread_gives_back_what_it_held() -> None:
-    before, after = held_after("print(held())\nprint(thread(freed_memory_kept()(use)) and held())")
+    before, inside, after = held_after("print(held())\nprint(thread(freed_memory_kept()(use)))\nprint(held())")
+    assert inside - before > 0.9 * ALL
     assert after - before < 0.1 * ALL
 
 
 @glibc
-@pytest.mark.parametrize("name", ["MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+@pytest.mark.parametrize(
+    "name",
+    ["MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"],
+)
 def test_what_the_environment_says_goes_first(name: str) -> None:
     value = "glibc.malloc.mmap_max=65536" if name == "GLIBC_TUNABLES" else "65536"
     before, inside = held_after("print(held())\nwith freed_memory_kept(): print(use())", **{name: value})
     assert inside - before < 0.1 * ALL
+
+
+@glibc
+def test_other_tunables_of_the_library_change_nothing() -> None:
+    before, inside = held_after(
+        "print(held())\nwith freed_memory_kept(): print(use())", GLIBC_TUNABLES="glibc.rtld.nns=5"
+    )
+    assert inside - before > 0.9 * ALL
 
 
 def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

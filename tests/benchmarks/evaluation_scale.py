@@ -91,7 +91,7 @@ def main() -> None:
 
     def run(way: str) -> float:
         command = [sys.executable, __file__, *sizes, "--measure", way]
-        told[way].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        told[way].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
         return told[way][-1][0]
 
     seconds = in_turns({way: lambda way=way: run(way) for way in WAYS}, options.repeats)  # type: ignore[misc]

@@ -4,8 +4,8 @@
 
 Mining reads Python's own environment, in one process and in two. Tokenising begins with training a tokenizer; an
 estimator begins where the tokens are. Each measurement is a process of its own, and the processes take turns. `share`
-is what an estimator's preparation is, with two threads, of a study that then trains 30 trials of three epochs of a bag
-on the corpus, two at a time, a thread each.
+is what an estimator's preparation is, with one thread, as in a study, of a study that then trains 30 trials of three
+epochs of a bag on the corpus, two at a time, a thread each.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def main() -> None:
     print(f"{'':16} {'1 thread, pairs/s':>28} {'2 threads, pairs/s':>28} {'gain':>20} {'seconds':>8} {'share':>7}")
     for way in ways:
         one, two = found[f"{way} 1"], found[f"{way} 2"]
-        took = statistics.median(seconds[f"{way} 2"])
+        took = statistics.median(seconds[f"{way} 1"])
         share = f"{took / (took + study):7.1%}" if way in ESTIMATORS else ""
         rates = f"{spread(one, ',.0f'):>28} {spread(two, ',.0f'):>28} {spread(ratios(two, one)):>20}"
         print(f"{way:16} {rates} {took:8.1f} {share}")

@@ -3,7 +3,7 @@
     python tests/benchmarks/slot_memory.py corpora/python [--models bag small minilm] [--repeats 5]
 
 A study of two seeds on one slot, whose worker is used again; each study is a process of its own. Memory is what no
-other process shares. `training` is the greatest that was seen, every tenth of a second; `idle` is taken when the last
+other process shares. `training` is the greatest that was seen, twenty times a second; `idle` is taken when the last
 trial has ended.
 """
 
@@ -29,12 +29,12 @@ SEEDS = 2
 
 
 def held() -> int:
-    """Bytes of the workers of this process' Ray."""
+    """Bytes of the largest worker of this process' Ray; 0: there is none."""
     found = 0
     for process in psutil.Process().children(recursive=True):
         try:
             if process.name().startswith("ray::ImplicitFu"):  # Linux keeps 15 letters
-                found += process.memory_full_info().uss
+                found = max(found, process.memory_full_info().uss)
         except psutil.Error:  # it has ended
             continue
     return found
@@ -49,7 +49,7 @@ class Sampling(Clock):
         self._thread.start()
 
     def _sample(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._over.wait(0.05):
             self.most = max(self.most, held())
 
     def ended(self, key: object, outcome: str, metrics: object) -> None:
@@ -88,14 +88,14 @@ def measure(corpus: str, model: str, root: str) -> tuple[int, int]:
     finally:
         sampling.stop()
     finished = [each for each in done.results.trials if each.status == "FINISHED"]
-    if len(finished) != SEEDS:
-        sys.exit(f"expected {SEEDS} finished trials, got {len(finished)}: {done.problems}")
+    if len(finished) != SEEDS or not sampling.idle:
+        sys.exit(f"expected {SEEDS} finished trials, got {len(finished)}, and {sampling.idle} bytes: {done.problems}")
     return sampling.most, sampling.idle
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", help="a small one will do: memory does not depend on it, once batches are full")
+    parser.add_argument("corpus", help="its size counts: each epoch ends with vectors of all it is tested on")
     parser.add_argument("--models", nargs="+", default=["bag", "small"], choices=list(MODELS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)

@@ -1,6 +1,6 @@
 """What tracking costs the trials: the same study with SQLite, with an MLflow server, and with a server that is slow.
 
-    python tests/benchmarks/tracking_cost.py corpora/python --repeats 5
+    python tests/benchmarks/tracking_cost.py corpora/python [--repeats 5]
 
 Launches one study in turns with a database of its own, with a server, and with that server behind a proxy that waits
 before it passes a request on (0.5 s). Prints, for each way, the medians over the repeats (and the range) of:
@@ -112,7 +112,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", help="folder of a corpus")
     parser.add_argument("--language", default="python")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="trials of each of the two arms")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--delay", type=float, default=0.5, help="seconds that the slow server waits at each request")

@@ -166,10 +166,10 @@ def modules(settings: TrialConfig, corpus: str, root: str) -> Path:
 
 def measured(way: str, options: argparse.Namespace, root: str, model: str, precision: str) -> Callable[[], float]:
     command = [sys.executable, __file__, options.corpus, "--measure", way, root, model, precision]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "true"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "RAYON_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "true"}
 
     def run() -> float:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         return float(done.stdout.split()[-1])
 
     return run
