@@ -49,9 +49,11 @@ bench: $(VENV)/.bench
 	$(MEASURE)/step_profile.py $(CORPUS)
 	$(MEASURE)/matrix_limit.py $(CORPUS)
 	$(MEASURE)/step_cost.py $(CORPUS)
+	$(MEASURE)/step_cost.py $(CORPUS) transformer
 	$(MEASURE)/preparation_rates.py $(CORPUS)
 	$(MEASURE)/evaluation_scale.py
 	$(MEASURE)/orchestration.py $(CORPUS) --trials 20 --epochs 4
+	$(MEASURE)/slot_memory.py $(CORPUS)
 	$(MEASURE)/driver_scale.py $(CORPUS)
 	$(MEASURE)/tracking_cost.py $(CORPUS)
 	$(MEASURE)/start_up.py softnce_runs quickstart

@@ -50,7 +50,7 @@ ENCODERS: dict[str, tuple[dict[str, Any], int]] = {
             "encoder": {"kind": "transformer", "width": 128, "layers": 2, "heads": 2},
             "training": {"batch_size": 64, "epochs": 1, "learning_rate": 0.001},
         },
-        16,
+        4,
     ),
 }
 
