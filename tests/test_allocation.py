@@ -56,11 +56,13 @@ glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"
 
 @glibc
 def test_freed_memory_stays_until_the_end() -> None:
-    before, inside, again, after = held_after(
-        "print(held())\nwith freed_memory_kept():\n  print(use())\n  print(use())\nprint(held())"
+    before, *uses, after = held_after(
+        "print(held())\nwith freed_memory_kept():\n  for _ in range(10): print(use())\nprint(held())"
     )
-    assert inside - before > 0.9 * ALL
-    assert again - inside < 0.1 * ALL  # the same pieces, not new ones
+    assert uses[0] - before > 0.9 * ALL
+    # The same pieces, not new ones; but before 2.38 glibc passes over a free piece that fits only exactly.
+    assert uses[-1] - uses[0] < 0.6 * ALL
+    assert uses[-1] - uses[-3] < 0.1 * ALL
     assert after - before < 0.1 * ALL
 
 

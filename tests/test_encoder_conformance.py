@@ -184,8 +184,12 @@ def test_a_stored_model_gives_the_same_vectors(model: Model, codes: list[str], t
     save_model(model, tmp_path)
     again = load_model(tmp_path)
     assert again.config == ArmConfig.model_validate(model.config.model_dump(include=set(ArmConfig.model_fields)))
-    np.testing.assert_array_equal(codes_of(again, codes), codes_of(model, codes))
-    np.testing.assert_array_equal(again.encode_queries(codes), model.encode_queries(codes))
+    kept, read = model.encoder.state_dict(), again.encoder.state_dict()
+    assert kept.keys() == read.keys()
+    assert all(torch.equal(kept[name], read[name]) for name in kept)
+    # not bit for bit: weights of a file begin anywhere in memory, and kernels round by where a row begins
+    np.testing.assert_allclose(codes_of(again, codes), codes_of(model, codes), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(again.encode_queries(codes), model.encode_queries(codes), rtol=0, atol=1e-6)
 
 
 def formats_of(model: Model, *names: str) -> tuple[str, ...]:

@@ -283,7 +283,8 @@ def test_a_path_that_holds_no_model_is_refused_before_anything_is_made(name, whe
     assert not (tmp_path / "made").exists()
 
 
-def test_what_may_be_a_hubs_name_is_no_problem_yet_and_what_can_only_be_a_path_is(tmp_path):
+def test_what_may_be_a_hubs_name_is_no_problem_yet_and_what_can_only_be_a_path_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where tests are run there may be an export of that name
     for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "exports/best"):
         assert sentence_model_problem(name) is None
     for name in ("./best", "../best", "/no/such", "~/best", "a/b/c", "best/", "with space"):
