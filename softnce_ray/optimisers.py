@@ -95,6 +95,12 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
 
 def _coalesced(parameter: Tensor) -> Tensor:
     """A parameter's sparse gradient, from now on with each row once: on GPUs a sum of two has rows twice."""
-    assert parameter.grad is not None
-    parameter.grad = parameter.grad.coalesce()
-    return parameter.grad
+    gradient = parameter.grad
+    assert gradient is not None
+    if not gradient.is_coalesced():
+        rows = gradient._indices()[0]
+        if (rows[1:] > rows[:-1]).all():  # it is, but autograd has not kept that: sorting and copying takes longer
+            gradient._coalesced_(True)
+        else:
+            parameter.grad = gradient = gradient.coalesce()
+    return gradient

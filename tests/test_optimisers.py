@@ -153,14 +153,34 @@ def test_a_norm_that_is_no_number_spoils_no_less_than_the_gradients():
     assert clip_gradients([parameter], 1.0).isnan()
 
 
-def test_a_row_that_stands_twice_in_a_gradient_moves_by_the_sum():
+@pytest.mark.parametrize(
+    ("rows", "values"),
+    [
+        ([1, 1, 3], [[1.0], [2.0], [5.0]]),
+        ([1, 3, 1], [[1.0], [5.0], [2.0]]),
+        ([3, 1, 1], [[5.0], [2.0], [1.0]]),
+        ([3, 1], [[5.0], [3.0]]),
+    ],
+)
+def test_a_row_that_stands_twice_in_a_gradient_moves_by_the_sum(rows, values):
     moved = []
-    for rows, values in (([1, 1, 3], [[1.0], [2.0], [5.0]]), ([1, 3], [[3.0], [5.0]])):
+    for each, numbers in ((rows, values), ([1, 3], [[3.0], [5.0]])):
         table = torch.nn.Parameter(torch.zeros(4, 1))
         optimiser = RowAdam([table], lr=0.1)
-        table.grad = torch.sparse_coo_tensor(torch.tensor([rows]), values, (4, 1), check_invariants=True)
+        table.grad = torch.sparse_coo_tensor(torch.tensor([each]), numbers, (4, 1), check_invariants=True)
         norm = clip_gradients([table], 100.0)
         optimiser.step()
         moved.append((float(norm), table.detach().clone()))
     assert moved[0][0] == pytest.approx(34**0.5) == moved[1][0]
     assert torch.equal(moved[0][1], moved[1][1]) and moved[0][1].any()
+
+
+def test_a_gradient_whose_rows_stand_once_is_not_copied():
+    table = torch.nn.Parameter(torch.zeros(4, 1))
+    values = torch.tensor([[3.0], [5.0]])
+    table.grad = torch.sparse_coo_tensor(torch.tensor([[1, 3]]), values, (4, 1), check_invariants=True)
+    assert not table.grad.is_coalesced()
+    where = table.grad._values().data_ptr()
+    clip_gradients([table], 100.0)
+    assert table.grad.is_coalesced()
+    assert table.grad._values().data_ptr() == where
