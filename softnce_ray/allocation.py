@@ -29,13 +29,25 @@ _lock = threading.Lock()
 _holding = 0
 
 
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # a thread that had it is not in the child
+
+
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Keep the memory of freed tensors for the next ones, and give it back to the system at the end.
 
     glibc gives large pieces back as soon as they are free, and the system fills every page with zeros before it hands
-    it out again: at each step of training, a tenth of its time. Also a decorator. May be nested, in any threads: the
-    last to end gives back. Does nothing with other C libraries, or where the environment sets these limits.
+    it out again: at each step of training, a tenth of its time. Also a decorator, of plain functions. May be nested, in
+    any threads: the last to end gives back, all but the unused end (up to 64 MB) of each further thread's heap. From
+    the first use on glibc no longer finds its thresholds by itself, and what the process had set of them is lost.
+
+    Does nothing with other C libraries, nor where the environment sets these limits (`MALLOC_TRIM_THRESHOLD_`,
+    `MALLOC_TOP_PAD_`, `MALLOC_MMAP_THRESHOLD_`, `MALLOC_MMAP_MAX_`, any `glibc.malloc` of `GLIBC_TUNABLES`).
     """
     library = _glibc()
     if library is None:

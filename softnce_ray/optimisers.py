@@ -85,7 +85,10 @@ def learning_rate(step: int, total: int, settings: TrainingSettings) -> float:
 
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
-    """Scale all gradients, sparse and dense, so that their joint norm is at most `limit`; returns the norm."""
+    """Scale all gradients, sparse and dense, so that their joint norm is at most `limit`; returns the norm.
+
+    They are scaled where they lie: no two parameters may share the memory of a gradient.
+    """
     given = [_coalesced(p) if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
     gradients = [each._values() if each.is_sparse else each for each in given]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

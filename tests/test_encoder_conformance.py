@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,7 @@ def test_an_export_gives_the_same_vectors(model: Model, codes: list[str], tmp_pa
     assert formats == (("hf",) if model.graph_limits else ("hf", "sentence-transformers"))
     target = tmp_path / "best"
     found, _ = write_formats(model, target, formats, expect(model), lambda *args: "card", read=in_this_process)
+    assert len({stat.S_IMODE(file.stat().st_mode) for file in target.rglob("*") if file.is_file()}) == 1
     for name in formats:
         assert found[name].difference < 1e-5
         again = load_export(target / name if len(formats) > 1 else target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,10 @@ def _write(
 ) -> dict[str, Checked]:
     kind = FORMATS[name]
     kind.write(model, place)
-    (place / EXPORT_SETTINGS).write_text(settings_json(model.config))
+    settings = place / EXPORT_SETTINGS
+    settings.write_text(settings_json(model.config))
+    for weights in place.rglob("*.safetensors"):  # its library makes them for the owner alone: as all files are made
+        weights.chmod(stat.S_IMODE(settings.stat().st_mode))
     recipe = kind.recipe(model)
     say(f"{name}: reading it in a fresh process")
     checked = {name: check(expected, read, recipe, place, what=f"the {name} folder")}

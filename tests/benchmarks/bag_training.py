@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from turns import explain
 
 from softnce_ray.config import TrialConfig
 from softnce_ray.evaluation import metrics, ranks
@@ -58,6 +59,7 @@ def main(corpus: str) -> None:
 
 
 if __name__ == "__main__":
+    explain(__doc__)
     if len(sys.argv) != 2:
         sys.exit("usage: python tests/benchmarks/bag_training.py CORPUS")
     main(sys.argv[1])

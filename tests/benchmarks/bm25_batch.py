@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 from rank_bm25 import BM25Okapi
+from turns import explain
 
 from softnce_ray.corpus import Corpus
 from softnce_ray.estimators import BM25, words
@@ -45,6 +46,7 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
+    explain(__doc__)
     if len(sys.argv) != 2:
         sys.exit("usage: python tests/benchmarks/bm25_batch.py CORPUS")
     main(sys.argv[1])

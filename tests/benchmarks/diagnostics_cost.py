@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from turns import explain
 
 from softnce_ray import training
 from softnce_ray.config import TrialConfig
@@ -69,6 +70,7 @@ def main(corpus: str) -> None:
 
 
 if __name__ == "__main__":
+    explain(__doc__)
     if len(sys.argv) != 2:
         sys.exit("usage: python tests/benchmarks/diagnostics_cost.py CORPUS")
     main(sys.argv[1])

@@ -87,6 +87,8 @@ def main() -> None:
     if options.measure:
         measure(options.measure, options.queries, options.codes, options.width)
         return
+    if not 0 < options.queries <= options.codes or options.width < 1 or options.repeats < 1:
+        parser.error("expected all above 0 and no more queries than codes, each of which answers one")
     sizes = [f"--{name}={getattr(options, name)}" for name in ("queries", "codes", "width")]
     told: dict[str, list[list[float]]] = {way: [] for way in WAYS}
 
@@ -102,7 +104,7 @@ def main() -> None:
     for way in WAYS:
         _, most, mrr = (statistics.median(column) for column in zip(*told[way], strict=True))
         over = spread(ratios(seconds[way], seconds["product"]))
-        print(f"{way:10} {spread(seconds[way]):>24} {over:>24} {most / 1e6:11,.0f} {mrr:7.4f}")
+        print(f"{way:10} {spread(seconds[way]):>24} {over:>24} {most / 1e6:11,.0f} {f'{mrr:.4f}' if mrr else '':>7}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from turns import explain
 
 from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
@@ -115,6 +116,7 @@ def main(corpus: str, layers: int, width: int, heads: int) -> None:
 
 
 if __name__ == "__main__":
+    explain(__doc__)
     if len(sys.argv) == 5 and sys.argv[4] in ROWS:
         measure(*sys.argv[1:])
     elif len(sys.argv) in (2, 5):

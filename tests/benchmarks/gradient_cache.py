@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from turns import explain
 
 from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
@@ -84,8 +85,11 @@ def main(corpus: str) -> None:
 
 
 if __name__ == "__main__":
+    explain(__doc__)
     if len(sys.argv) == 2:
         main(sys.argv[1])
+    elif len(sys.argv) != 5:
+        sys.exit("usage: python tests/benchmarks/gradient_cache.py CORPUS")
     else:
         corpus, root, size, chunk = sys.argv[1:]
         measure(corpus, root, int(size), int(chunk) or None)

@@ -32,8 +32,11 @@ def main() -> None:
 
     def run(command: list[str]) -> float:
         started = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        return time.perf_counter() - started
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        took = time.perf_counter() - started
+        if done.returncode:
+            sys.exit(done.stderr.rstrip())
+        return took
 
     found = in_turns(
         {name: lambda command=command: run(command) for name, command in commands.items()},  # type: ignore[misc]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from turns import explain
 
 from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import random_batches
@@ -101,6 +102,7 @@ def main(corpus: str, encoder: str = "bag") -> None:
 
 
 if __name__ == "__main__":
+    explain(__doc__)
     if len(sys.argv) not in (2, 3) or (len(sys.argv) == 3 and sys.argv[2] not in ENCODERS):
         sys.exit("usage: python tests/benchmarks/step_cost.py CORPUS [bag|transformer]")
     main(*sys.argv[1:])

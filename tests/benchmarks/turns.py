@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,12 @@ class Clock:
         self.last = time.monotonic()
 
     def close(self) -> None: ...
+
+
+def explain(text: str | None) -> None:
+    """End with a benchmark's description where its arguments ask for help."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        sys.exit(print(text))
 
 
 def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
