@@ -139,6 +139,25 @@ def test_other_tunables_of_the_library_change_nothing() -> None:
     assert inside - before > 0.9 * ALL
 
 
+@glibc
+def test_a_child_does_not_wait_for_a_thread_that_it_has_not() -> None:
+    (status,) = held_after(
+        """
+import os, signal
+from softnce_ray import allocation
+
+allocation._lock.acquire()  # as a thread that is just taking or giving back
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    with freed_memory_kept():
+        os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    )
+    assert status == 0
+
+
 def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from softnce_ray import allocation
 
