@@ -69,6 +69,14 @@ def definition_of(definitions: Mapping[str, str], arm: str, language: str) -> st
     return definitions.get(f"{arm}/{language}", definitions.get(arm))
 
 
+def state_of(status: str) -> str:
+    """Return the status of a run or study, or the outcome of a trial, in words.
+
+    A run that an interrupt or a lost launch ended has not failed: it is ``stopped``.
+    """
+    return {"KILLED": "stopped"}.get(status, status.lower().replace("_", " "))
+
+
 # Compared by identity: a generated == would compare arrays, which has no single truth value.
 @dataclass(frozen=True, eq=False)
 class TrialResult:
@@ -92,6 +100,7 @@ class TrialResult:
             languages: ``test/ruby``.
         graded_ndcg: the same of the graded nDCG; empty where the corpus does not know which codes share a meaning.
         failure: one line saying why the trial has no result, or "".
+        stopped_early: early stopping ended it, before its last epoch; its status is ``"FINISHED"``.
 
     Raises:
         ValueError: unknown phase or status, or reciprocal ranks of a wrong shape or range.
@@ -109,6 +118,12 @@ class TrialResult:
     reciprocal_ranks: Mapping[str, np.ndarray] = field(default_factory=dict)
     graded_ndcg: Mapping[str, np.ndarray] = field(default_factory=dict)
     failure: str = ""
+    stopped_early: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """The status, or ``"STOPPED_EARLY"`` for a finished trial that early stopping ended."""
+        return "STOPPED_EARLY" if self.status == "FINISHED" and self.stopped_early else self.status
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

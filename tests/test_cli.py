@@ -14,6 +14,9 @@ import pytest
 import yaml
 
 import softnce_ray
+from softnce_ray.cli.studies import count_text
+from softnce_ray.results import StudyResults, TrialResult
+from softnce_ray.study.run import Launch
 
 ROOT = Path(softnce_ray.__file__).parents[1]
 
@@ -107,6 +110,19 @@ def test_dry_run_prints_the_trials_and_makes_nothing(tiny_corpus: Path, tmp_path
         "infonce\tpython\tconfirm\tseed 2",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["dry.yaml"]
+
+
+@pytest.mark.parametrize("failed, ending", [(0, "0 failed, 4 failed in earlier launches"), (4, "4 failed")])
+def test_a_launch_names_trials_that_failed_in_earlier_ones(failed: int, ending: str) -> None:
+    """58 trials ran and none failed in this launch; four that failed before were not tried again."""
+    common: dict = {"arm": "infonce", "language": "python", "phase": "search"}
+    trials = [
+        TrialResult(run_id=str(seed), seed=seed, status=status, identity=str(seed), **common)
+        for seed, status in enumerate(["FAILED"] * 4 + ["FINISHED"] * 58)
+    ]
+    results = StudyResults("s", "", "infonce", ("infonce",), ("python",), (1,), "c", tuple(trials), "FINISHED")
+    done = Launch(results, 58, 0, failed, False, (), ())
+    assert count_text("s", done) == f"s: 58 trials run, 0 were there already, {ending}"
 
 
 @pytest.mark.slow

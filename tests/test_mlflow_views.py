@@ -85,9 +85,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     second.trial_ended(SEARCH, "FINISHED", stopped_early=True)
     for key in CONFIRM:
         record_end(second, store, key, folder / "ranks")
+    second.study_ended("FINISHED")
     second.wait()
     sum_up(second, store, STUDY)
-    second.study_ended("FINISHED")
     assert second.close() == Unsent()
     return store
 
@@ -180,6 +180,33 @@ def test_a_study_that_is_summed_up_again_says_nothing_twice(store, client) -> No
     sum_up(tracker, store, STUDY)
     assert tracker.close() == Unsent()
     for run in found(client, "tags.role != 'trial'").values():
+        for metric in run.data.metrics:
+            assert [point.step for point in client.get_metric_history(run.info.run_id, metric)] == [0], metric
+
+
+def test_a_launch_that_was_stopped_leaves_no_step_of_its_own(tmp_path: Path) -> None:
+    """Its numbers would stay beside the final ones: 1 trial at step 0, 2 at step 1."""
+    store = Store.at(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+
+    def launch(key: TrialKey, status: str) -> dict[str, Run]:
+        tracker = open_study(store)
+        tracker.trial_started(key, {"loss.name": key.arm})
+        record_epoch(tracker, key, 1)
+        record_end(tracker, store, key, tmp_path / "ranks")
+        tracker.study_ended(status)
+        tracker.wait()
+        sum_up(tracker, store, STUDY)
+        assert tracker.close() == Unsent()
+        return found(client, "tags.role != 'trial'")
+
+    stopped = launch(CONFIRM[0], "KILLED")
+    assert "**Asked:**" in stopped[STUDY].data.tags["mlflow.note.content"]
+    assert not [name for run in stopped.values() for name in run.data.metrics]
+    ended = launch(CONFIRM[1], "FINISHED")
+    assert ended[STUDY].data.metrics == {"trials": 2, "failed": 0}
+    assert "python_test_mrr" in ended[CONFIRM[0].arm].data.metrics
+    for run in ended.values():
         for metric in run.data.metrics:
             assert [point.step for point in client.get_metric_history(run.info.run_id, metric)] == [0], metric
 

@@ -15,7 +15,19 @@ from rich.console import Console
 
 from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import place
-from softnce_ray.report import Report, ReportError, Row, build_report, to_html, to_json, to_markdown, to_terminal
+from softnce_ray.report import (
+    Report,
+    ReportError,
+    Row,
+    build_report,
+    columns,
+    to_html,
+    to_json,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
+from softnce_ray.report.columns import Column
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import holm, overall_difference, overall_mean_interval, randomisation_p_values
 
@@ -373,6 +385,30 @@ def test_markdown_table_parses_whatever_the_names():
     assert rows[3][0] == "a\\|b c"
 
 
+def test_a_column_that_is_added_appears_in_every_rendering_and_moves_no_mark(monkeypatch):
+    column = Column("codes", lambda report, row: f"c{row.seeds_done}", heading=lambda report: "added column")
+    monkeypatch.setattr(columns, "COLUMNS", (columns.COLUMNS[0], column, *columns.COLUMNS[1:]))
+    report = build(study(*complete()))
+    best = next(row for row in report.rows if row.is_best and row.mean)
+    mean = f"{best.mean.mean:.4f}"
+
+    titles, _, *rows = markdown_rows(to_markdown(report))
+    assert titles[1] == "added column" and {row[1] for row in rows} == {"c3"}
+    bold = [(title, cell) for row in rows for title, cell in zip(titles, row, strict=True) if cell.startswith("**")]
+    assert bold == [("test MRR", f"**{mean}**")]
+    latex = to_latex(report)
+    assert "added column" in latex and f"& c3 & {best.seeds_done}/3 & \\textbf{{{mean}}} & \\textbf{{" in latex
+    page = to_html(report)
+    assert ">added column</th>" in page and re.findall("<b>([^<]*)</b>", page)[0] == mean
+    assert "added" in terminal(report, 160) and f"*{mean}" in terminal(report, 160)
+
+
+def test_p_is_named_for_what_it_says():
+    report = build(study(*complete()))
+    assert "p (Holm, these models)" in markdown_rows(to_markdown(report))[0]
+    assert "$p$ (Holm, these models)" in to_latex(report)
+
+
 def test_a_difference_never_stands_without_its_interval():
     report = build(study(*complete()))
     number = r"[+−]0\.\d{4}"
@@ -403,7 +439,8 @@ def test_method_line_says_what_was_computed():
         "python 60 queries among 500 codes",
         "corpus c0ffee",
         "95 % percentile bootstrap over queries and seeds, 200 resamples",
-        "sign-flip test over queries of the seed-averaged values, 400 permutations",
+        "sign-flip test over queries of the seed-averaged values, which says whether these trained models differ",
+        "400 permutations",
         "Holm-corrected over the arms compared with infonce",
     ):
         assert part in text

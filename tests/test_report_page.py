@@ -254,11 +254,12 @@ arms: {soft: {search: {loss.alpha: {low: 0, high: 2}}}}
 
 def test_searched_settings_are_those_of_the_file():
     trials = [searched(n, temperature=0.1 * (n + 1), **{"loss.alpha": n, "loss.beta": 2 - n}) for n in range(3)]
+    trials[0] = replace(trials[0], stopped_early=True)
     trials.append(searched(7, "FAILED", temperature=0.9, **{"loss.alpha": 1, "loss.beta": 1}))
     results = study(*trials, *complete())
     report = build(results)
     shares = {("soft", "python"): {"loss.alpha": 0.9, "temperature": 0.1}}
-    (search,) = evidence(results, report, study_text=SPACE, stopped_early=["search0"], importances=shares).searches
+    (search,) = evidence(results, report, study_text=SPACE, importances=shares).searches
     assert search.searched == ("loss.alpha", "temperature")  # beta follows alpha; the most important first
     assert search.logarithmic == {"temperature"}
     assert [each.state for each in search.trials] == ["stopped early", "finished", "finished", "failed"]
@@ -319,6 +320,27 @@ def test_settings_that_are_names_are_drawn_too():
     report = build(results)
     page = to_html(report, evidence(results, report))
     assert ">mean</text>" in page and ">first</text>" in page
+
+
+def test_bars_of_time_begin_at_zero():
+    results = study(*complete())
+    report = build(results)
+    page = to_html(report, evidence(results, report))
+    cost = page[page.index('<section id="cost">') :].partition("</section>")[0]
+    ticks = re.findall(r'<text x="([\d.]+)"[^>]*class="tick">([−\d.,]+)</text>', cost)
+    bars = re.findall(r'<rect x="([\d.]+)"', cost)
+    assert bars and {x for x, label in ticks if label == "0"} == set(bars)
+    assert not [label for _, label in ticks if label.startswith("−")]
+
+
+def test_a_page_counts_search_trials_the_same_everywhere():
+    trials = [replace(searched(0, temperature=0.1), stopped_early=True), searched(1, temperature=0.2)]
+    results = study(*trials, searched(2, "FAILED", temperature=0.3), *complete())
+    report = build(results)
+    words = plain_text(to_html(report, evidence(results, report, study_text=SPACE)))
+    assert "3 search trials (1 failed, 1 finished, 1 stopped early)" in words
+    assert "Note: 3 search trials (1 failed, 1 finished, 1 stopped early) chose the settings" in words
+    assert "soft, python: 3 trials (1 stopped early, 1 finished, 1 failed)" in words
 
 
 def test_costs_are_means_of_the_finished_trials():

@@ -147,13 +147,13 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     if done.waiting or not done.summed_up:
         tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
     if done.interrupted:
-        print(_counts(name, done))
+        print(count_text(name, done))
         print(f"interrupted: go on with  {more}", file=sys.stderr)
         raise typer.Exit(exit_status(done.signal or signal.SIGINT))
-    if done.ran == 0 and not (done.failed or done.problems):
+    if done.ran == 0 and not (done.failed or done.failed_before or done.problems):
         print(f"{name}: nothing to do: all {done.already_done} trials are there")
     else:
-        print(_counts(name, done))
+        print(count_text(name, done))
     ui = f"  and  softnce-ray ui{where}" if tracking_uri is None else ""
     print(f"see  softnce-ray report {name}{where}{ui}")
     if done.failed or done.problems:
@@ -162,9 +162,11 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
         raise typer.Exit(1)
 
 
-def _counts(name: str, done: Launch) -> str:
-    """What came of the trials of a launch."""
+def count_text(name: str, done: Launch) -> str:
+    """Return a line with the number of trials of a launch by their outcome, failed ones of earlier launches too."""
     text = f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed"
+    if done.failed_before:
+        text += f", {done.failed_before} failed in earlier launches"
     return f"{text}, {done.stopped} stopped in the middle" if done.stopped else text
 
 

@@ -115,11 +115,6 @@ def agreed_sizes(
     return agreed
 
 
-def state_of(status: str) -> str:
-    """A run's status for people: what an interrupt ended, or a launch that was lost, has not failed."""
-    return {"KILLED": "stopped"}.get(status, status.lower())
-
-
 def values_of(trial: TrialResult, split: str, language: str) -> np.ndarray:
     """(Q,) of the queries of a language; empty where there are none."""
     ranks = trial.reciprocal_ranks

@@ -155,7 +155,7 @@ def _count(results: StudyResults, status: str, arm: str, languages: Sequence[str
 
 def _counts(results: StudyResults) -> dict[str, dict[str, int]]:
     return {
-        phase: dict(Counter(trial.status for trial in results.trials if trial.phase == phase))
+        phase: dict(Counter(trial.outcome for trial in results.trials if trial.phase == phase))
         for phase in ("search", "confirm")
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softnce_ray.report.values import OVERALL, Report, Row
-from softnce_ray.report.wording import bounds, signed
+from softnce_ray.report.wording import bounds, p_text, signed
 
 ALPHA = 0.05
 """Holm's p below which a difference is called one."""
@@ -46,5 +46,5 @@ def _sentence(report: Report, row: Row) -> str:
         verdict = f"is {direction} than {report.baseline} with these seeds, which others need not show"
     else:
         verdict = f"is {direction} than {report.baseline}"
-    shown = "" if p is None else ", p < 0.001" if p < 0.001 else f", p {p:.3f}"
+    shown = "" if p is None else f", p of these models {p_text(p)}"
     return f"{row.label}: {verdict} ({signed(difference.mean)} {bounds(difference, signed)}{shown})."

@@ -11,7 +11,7 @@ import yaml
 
 from softnce_ray.distributions import Distributions, together
 from softnce_ray.ranks_file import place
-from softnce_ray.report.cells import Cells, finished_cells, measured_by, state_of, tables_of, values_of
+from softnce_ray.report.cells import Cells, finished_cells, measured_by, tables_of, values_of
 from softnce_ray.report.evidence import (
     DIAGNOSTICS,
     CellSearch,
@@ -26,7 +26,7 @@ from softnce_ray.report.evidence import (
 )
 from softnce_ray.report.factoring import COLUMN_SETTINGS
 from softnce_ray.report.values import Report, Row, row_name
-from softnce_ray.results import StudyResults, TrialResult
+from softnce_ray.results import StudyResults, TrialResult, state_of
 
 History = Sequence[tuple[int, float]]
 Histories = Mapping[str, Mapping[str, History]]  # run id -> metric -> (epoch, value), ascending
@@ -72,7 +72,6 @@ def gather(
     histories: Histories,
     distributions: Mapping[str, Distributions] | None = None,
     study_text: str = "",
-    stopped_early: Iterable[str] = (),
     importances: Mapping[tuple[str, str], Mapping[str, float]] | None = None,
     query_ids: QueryIds | None = None,
     lacking: Mapping[str, str] | None = None,
@@ -84,7 +83,6 @@ def gather(
         histories: of the metrics that `wanted_histories` names.
         distributions: run id -> how scores and p are distributed.
         study_text: the study as YAML: which settings were searched, and how; "" if unknown.
-        stopped_early: run ids of search trials that were stopped.
         importances: (arm, language of the study) -> setting -> share.
         query_ids: (language of the study, language) -> ids of the queries of the report's split.
         lacking: part -> why it could not be read.
@@ -98,7 +96,7 @@ def gather(
         for (arm, language), trials in cells.items()
         if (found := [each for trial in trials if (each := (distributions or {}).get(trial.run_id))])
     )
-    searches = _searches(results, study_text, frozenset(stopped_early), importances or {})
+    searches = _searches(results, study_text, importances or {})
     duels = tuple(_duels(measured, report, cells, query_ids or {}))
     recorded = {curve.metric for curve in curves}
     if not recorded & set(DIAGNOSTICS):
@@ -188,7 +186,6 @@ def _curve(metric: str, arm: str, name: str, language: str, histories: Sequence[
 def _searches(
     results: StudyResults,
     text: str,
-    stopped: frozenset[str],
     importances: Mapping[tuple[str, str], Mapping[str, float]],
 ) -> tuple[CellSearch, ...]:
     by_cell: dict[tuple[str, str], list[TrialResult]] = {}
@@ -217,7 +214,7 @@ def _searches(
                     language,
                     tuple(keys),
                     frozenset(key for key in keys if spaces.get(arm, {}).get(key)),
-                    tuple(_searched(trial, keys, stopped) for trial in trials),
+                    tuple(_searched(trial, keys) for trial in trials),
                     shares,
                     {key: settings[key] for key in keys if key in settings},
                 )
@@ -225,11 +222,12 @@ def _searches(
     return tuple(found)
 
 
-def _searched(trial: TrialResult, keys: Sequence[str], stopped: frozenset[str]) -> Searched:
-    state = "stopped early" if trial.run_id in stopped else state_of(trial.status)
+def _searched(trial: TrialResult, keys: Sequence[str]) -> Searched:
     value = trial.metrics.get("best_valid_mrr")
     settings = {key: trial.settings[key] for key in keys if key in trial.settings}
-    return Searched(trial.run_id, state, value if value is not None and np.isfinite(value) else None, settings)
+    return Searched(
+        trial.run_id, state_of(trial.outcome), value if value is not None and np.isfinite(value) else None, settings
+    )
 
 
 def _spaces(text: str) -> dict[str, dict[str, bool]]:

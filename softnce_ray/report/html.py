@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
-from softnce_ray.report import plots_arms, svg
-from softnce_ray.report.cells import state_of
+from softnce_ray.report import columns, plots_arms, svg
+from softnce_ray.report.columns import Column
 from softnce_ray.report.evidence import Evidence
 from softnce_ray.report.html_evidence import (
     costs_part,
@@ -19,22 +19,18 @@ from softnce_ray.report.html_evidence import (
     searches_part,
 )
 from softnce_ray.report.html_spreads import spreads_part
+from softnce_ray.report.published import PAPER_HEADING, TEXT_COLUMNS, paper_lines, paper_table
 from softnce_ray.report.values import Report, Row
 from softnce_ray.report.wording import (
-    COLUMNS,
-    PAPER_HEADING,
-    cells_of,
     differing,
-    headings,
     language_text,
     legend,
     method_line,
-    paper_lines,
-    paper_table,
     percent,
     problem_text,
     settings_text,
 )
+from softnce_ray.results import state_of
 
 
 def to_html(report: Report, evidence: Evidence | None = None) -> str:
@@ -103,16 +99,16 @@ def _state(report: Report) -> str:
     for phase in ("confirm", "search"):
         counts = report.counts.get(phase, {})
         if counts:
-            states = ", ".join(f"{n} {state_of(status)}" for status, n in sorted(counts.items()))
+            states = ", ".join(f"{n} {state_of(outcome)}" for outcome, n in sorted(counts.items()))
             parts.append(f"{sum(counts.values())} {phase} trials ({states})")
     return "Trials: " + ("; ".join(parts) or "none yet") + "."
 
 
 def _table(report: Report) -> str:
-    shown = [name for name in COLUMNS if name != "language"]
-    titles = dict(zip(COLUMNS, headings(report), strict=True))
+    shown = [column for column in columns.COLUMNS if not column.is_group]
     head = "".join(
-        f'<th scope="col" class="{"l" if name == "arm" else "r"}">{escape(titles[name])}</th>' for name in shown
+        f'<th scope="col" class="{"l" if column.is_text else "r"}">{escape(column.title(report))}</th>'
+        for column in shown
     )
     bodies, group = [], []
     for number, row in enumerate(report.rows):
@@ -139,31 +135,27 @@ def _group(report: Report, row: Row) -> str:
     return escape(f"{row.language}: {report.queries[row.language]:,} queries{codes}")
 
 
-def _row(report: Report, row: Row, shown: Sequence[str]) -> str:
-    cells = dict(zip(COLUMNS, cells_of(report, row), strict=True))
-    difference = row.difference.mean if row.difference else None
-    order = {
-        "MRR": row.mean.mean if row.mean else None,
-        "interval": row.mean.low if row.mean else None,
-        "spread": row.spread,
-        "difference": 0.0 if difference is None and row.arm == report.baseline else difference,
-        "p (Holm)": row.p_holm,
-        "failed": float(row.failures),
-        "seeds": float(row.seeds_done),
-    }
+def _row(report: Report, row: Row, shown: Sequence[Column]) -> str:
     written = []
-    for name in shown:
-        value = order.get(name)
-        data = "" if value is None else f' data-v="{value:.6g}"'
-        content = escape(cells[name])
-        if name == "arm":
+    for column in shown:
+        content = escape(column.text(report, row))
+        if column.key == "arm":
             written.append(f'<th scope="row">{content}</th>')
             continue
-        if row.is_best and name in ("MRR", "interval"):
+        value = _sorted_by(report, row, column)
+        data = "" if value is None else f' data-v="{value:.6g}"'
+        if row.is_best and column.is_best:
             content = f"<b>{content}</b>"
         written.append(f"<td{data}>{content}</td>")
     style = ' class="best"' if row.is_best else ""
     return f"<tr{style}>{''.join(written)}</tr>"
+
+
+def _sorted_by(report: Report, row: Row, column: Column) -> float | None:
+    """Return the number that the page sorts a cell by: the baseline differs by 0 from itself."""
+    if column.key == "difference" and row.arm == report.baseline:
+        return 0.0
+    return column.value(row)
 
 
 def _by_language(report: Report) -> Iterable[list[Row]]:
@@ -197,7 +189,7 @@ def _published(report: Report) -> str:
     rows = paper_table(report)
     table = ""
     if rows:
-        head = "".join(f'<th class="{"l" if n < 2 else "r"}">{escape(cell)}</th>' for n, cell in enumerate(rows[0]))
+        head = "".join(f'<th class="{"l" if cell in TEXT_COLUMNS else "r"}">{escape(cell)}</th>' for cell in rows[0])
         lines = "".join(
             f'<tr><th scope="row">{escape(name)}</th><td class="l">{escape(language)}</td>'
             + "".join(f"<td>{escape(cell)}</td>" for cell in rest)

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 
+from softnce_ray.report import columns
+from softnce_ray.report.columns import Column, format_row
+from softnce_ray.report.published import TEXT_COLUMNS, paper_lines, paper_table
 from softnce_ray.report.values import Report, Row
-from softnce_ray.report.wording import (
-    COLUMNS,
-    MEASURES,
-    cells_of,
-    headings,
-    language_text,
-    paper_lines,
-    paper_table,
-    percent,
-    shared_text,
-)
+from softnce_ray.report.wording import MEASURES, language_text, percent, shared_text
 
 # A table is put into a paper with \input; alone it is a document of its own. \documentclass is another command once a
 # document has begun.
@@ -59,8 +52,6 @@ _SPECIAL = {
     "τ": r"$\tau$",
     "\n": " ",
 }
-_SHOWN = ("arm", "seeds", "MRR", "interval", "spread", "difference", "p (Holm)", "failed")
-_UNIT = {"p (Holm)": r"$p$ (Holm)"}
 
 
 def to_latex(report: Report) -> str:
@@ -95,20 +86,38 @@ def _letter(letter: str) -> str:
 
 
 def _comparison(report: Report) -> str:
-    titles = dict(zip(COLUMNS, headings(report), strict=True))
-    # A column of noughts is told in the caption: it costs width that the numbers need.
-    shown = [name for name in _SHOWN if name != "failed" or _failures(report)]
-    lines = [_row([_UNIT.get(name, escaped(titles[name])) for name in shown])]
+    shown = _shown(report)
+    lines = [_row([_title(report, column) for column in shown])]
     before: tuple[str, ...] | None = None
     for row in report.rows:
         if row.languages != before:
             lines += [r"\midrule", _group(report, row, len(shown))]
         before = row.languages
-        cells = dict(zip(COLUMNS, map(escaped, cells_of(report, row)), strict=True))
-        if row.is_best:
-            cells["MRR"], cells["interval"] = rf"\textbf{{{cells['MRR']}}}", rf"\textbf{{{cells['interval']}}}"
-        lines.append(_row([cells[name] for name in shown]))
-    return _table("l" + "r" * (len(shown) - 1), lines, _caption(report), f"tab:{_label(report.study)}")
+        cells = {key: escaped(cell) for key, cell in format_row(report, row).items()}
+        lines.append(
+            _row(
+                [
+                    rf"\textbf{{{cells[column.key]}}}" if row.is_best and column.is_best else cells[column.key]
+                    for column in shown
+                ]
+            )
+        )
+    alignment = "".join("l" if column.is_text else "r" for column in shown)
+    return _table(alignment, lines, _caption(report), f"tab:{_label(report.study)}")
+
+
+def _title(report: Report, column: Column) -> str:
+    title = escaped(column.title(report))
+    return title.replace("p", "$p$", 1) if column.key == "p" else title
+
+
+def _shown(report: Report) -> list[Column]:
+    """Return the columns of the table. The caption reports counts of 0: a column would cost width."""
+    return [
+        column
+        for column in columns.COLUMNS
+        if not column.is_group and not (column.is_count and all(column.text(report, row) == "0" for row in report.rows))
+    ]
 
 
 def _failures(report: Report) -> bool:
@@ -145,7 +154,8 @@ def _caption(report: Report) -> str:
         "$p$: "
         + escaped(
             f"two-sided paired sign-flip test of the difference from {report.baseline} over queries (their values "
-            f"averaged over seeds), {report.permutations:,} permutations, Holm-corrected"
+            f"averaged over seeds; for these trained models, not for other seeds), {report.permutations:,} "
+            f"permutations, Holm-corrected"
             f"{' within each group of rows' if several else ''}."
         ),
     ]
@@ -171,7 +181,8 @@ def _paper(report: Report) -> str:
     lines = [_row([escaped(cell) for cell in titles]), r"\midrule"]
     lines += [_row([escaped(cell) for cell in cells]) for cells in rows]
     caption = escaped(" ".join(["Published mean reciprocal ranks beside ours.", *paper_lines(report)]))
-    return _table("ll" + "r" * (len(titles) - 2), lines, caption, f"tab:{_label(report.study)}-published")
+    alignment = "".join("l" if title in TEXT_COLUMNS else "r" for title in titles)
+    return _table(alignment, lines, caption, f"tab:{_label(report.study)}-published")
 
 
 def _table(columns: str, lines: list[str], caption: str, label: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from softnce_ray.report.cells import Cells, state_of
+from softnce_ray.report.cells import Cells
 from softnce_ray.report.values import Problem, ProblemKind, Row, row_name
-from softnce_ray.results import StudyResults, TrialResult
+from softnce_ray.results import StudyResults, TrialResult, state_of
 
 
 def problems_of(results: StudyResults, cells: Cells, unusable: Mapping[str, str]) -> tuple[Problem, ...]:
@@ -78,12 +78,10 @@ def notes_on(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple
         notes.append(f"Without a finished trial of the baseline, no differences: {_listed(bare)}.")
     if part := [row.name for row in rows if row.language is None and not row.mean]:
         notes.append(f"No overall row for {_listed(part)}: nothing finished in at least one language.")
-    searched = Counter(t.status for t in results.trials if t.phase == "search")
+    searched = Counter(t.outcome for t in results.trials if t.phase == "search")
     if searched:
-        notes.append(
-            f"{searched.total()} search trials ({searched['FINISHED']} finished) chose the settings; they do "
-            "not enter the table."
-        )
+        states = ", ".join(f"{n} {state_of(outcome)}" for outcome, n in sorted(searched.items()))
+        notes.append(f"{searched.total()} search trials ({states}) chose the settings; they do not enter the table.")
     return tuple(notes)
 
 

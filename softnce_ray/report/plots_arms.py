@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from softnce_ray.report import svg
 from softnce_ray.report.evidence import Cost, Curve, Duel
 from softnce_ray.report.values import Report, Row
-from softnce_ray.report.wording import MEASURES, bounds, language_text, percent, signed
+from softnce_ray.report.wording import MEASURES, bounds, language_text, p_text, percent, signed
 
 WIDTH = 600.0
 _ROW = 22.0
@@ -36,7 +36,7 @@ def forest(report: Report, rows: Sequence[Row], classes: Mapping[str, str]) -> s
         found = row.difference
         significant = row.p_holm is not None and row.p_holm < 1 - report.level
         told = f"{signed(found.mean)} {bounds(found, signed)}"
-        p = "" if row.p_holm is None else f", p {row.p_holm:.3f}"
+        p = "" if row.p_holm is None else f", p of these models {p_text(row.p_holm)}"
         parts.append(svg.text(left - 8, y + 4, svg.short(row.name), anchor="end"))
         parts.append(
             svg.tag(
@@ -123,7 +123,7 @@ def costs(found: Sequence[Cost], classes: Mapping[str, str]) -> str:
     left = 14 + _LETTER * min(28, max(len(cost.arm) for cost in found))
     right, top = WIDTH - 186, 8.0
     bottom = top + _ROW * len(found)
-    x = svg.scale([0.0, *(cost.most for cost in found)], left, right, margin=0.0)
+    x = svg.Scale(0.0, max(cost.most for cost in found) or 1.0, left, right)
     parts = [svg.x_axis(x, top, bottom, "training time of an epoch [s]")]
     for number, cost in enumerate(found):
         y = top + _ROW * (number + 0.5)

@@ -11,21 +11,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from softnce_ray.report import columns
+from softnce_ray.report.columns import format_row
+from softnce_ray.report.published import PAPER_HEADING, TEXT_COLUMNS, paper_lines, paper_table
 from softnce_ray.report.values import Report
-from softnce_ray.report.wording import (
-    COLUMNS,
-    PAPER_HEADING,
-    cells_of,
-    differing,
-    headings,
-    language_text,
-    legend,
-    method_line,
-    paper_lines,
-    paper_table,
-    problem_text,
-    settings_text,
-)
+from softnce_ray.report.wording import differing, legend, method_line, problem_text, settings_text
 
 
 def to_terminal(report: Report, *, width: int = 120) -> Group:
@@ -35,26 +25,24 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
     """
     narrow = width < 110
     table = Table(box=None, header_style="bold", padding=(0, 1 if narrow else 2, 0, 0), pad_edge=False)
-    shown = [name for name in COLUMNS if not (narrow and name == "interval")]
-    titles = dict(zip(COLUMNS, headings(report), strict=True))
-    for name in shown:
-        heading = titles[name].replace(" ", "\n") if narrow else titles[name]
-        if name in ("arm", "language"):
-            texts = [row.name if name == "arm" else language_text(report, row) for row in report.rows]
-            longest = max(map(len, texts), default=0)
+    shown = [column for column in columns.COLUMNS if not (narrow and column.key == "interval")]
+    for column in shown:
+        title = column.title(report)
+        heading = title.replace(" ", "\n") if narrow else title
+        if column.is_text:
+            longest = max((len(column.text(report, row)) for row in report.rows), default=0)
             table.add_column(heading, overflow="fold", min_width=min(longest, 24))
         else:
             table.add_column(heading, justify="right", no_wrap=True)
     last_of_table = {row.languages: row for row in report.rows}
     for row in report.rows:
-        cells = dict(zip(COLUMNS, cells_of(report, row), strict=True))
+        cells = format_row(report, row)
         if row.is_best:
             cells["MRR"] = f"*{cells['MRR']}"
         if narrow and row.mean:
             cells["MRR"] += "\n" + cells["interval"].replace(" ", "")
             cells["difference"] = cells["difference"].replace(" [", "\n[").replace(", ", ",")
-        styles = ["bold" if row.is_best and name in ("MRR", "interval") else "" for name in shown]
-        table.add_row(*(Text(cells[name], style) for name, style in zip(shown, styles, strict=True)))
+        table.add_row(*(Text(cells[column.key], "bold" if row.is_best and column.is_best else "") for column in shown))
         if row is last_of_table[row.languages] and row is not report.rows[-1]:
             table.add_row()
     parts: list[Text | Table] = [Text(report.title, "bold"), Text(report.question), Text(), table, Text()]
@@ -72,14 +60,13 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
 
 def to_markdown(report: Report) -> str:
     """GitHub-flavoured Markdown; ends with a newline."""
-    table = [[*headings(report), "settings"]]
-    table.append(["---" if i in (0, 1, 9) else "---:" for i in range(len(table[0]))])
+    table = [[*(column.title(report) for column in columns.COLUMNS), "settings"]]
+    table.append([*("---" if column.is_text else "---:" for column in columns.COLUMNS), "---"])
     for row in report.rows:
-        cells = [*cells_of(report, row), settings_text(row.settings)]
-        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        cells = {key: _escaped(cell) for key, cell in format_row(report, row).items()}
         if row.is_best:
-            cells[3] = f"**{cells[3]}**"
-        table.append(cells)
+            cells["MRR"] = f"**{cells['MRR']}**"
+        table.append([*cells.values(), _escaped(settings_text(row.settings))])
     lines = [f"| {' | '.join(cells)} |" for cells in table]
     blocks = [f"## {report.title}", report.question, "\n".join(lines)]
     if any(row.is_best for row in report.rows):
@@ -89,7 +76,7 @@ def to_markdown(report: Report) -> str:
         blocks.append(f"Common settings: {settings_text(report.common_settings)}")
     if report.paper is not None:
         blocks.append(f"### {PAPER_HEADING}")
-        blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in _escaped(paper_table(report))))
+        blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in _markdown(paper_table(report))))
         blocks.append("\n".join(f"- {line}" for line in paper_lines(report)))
     blocks += [f"**Note:** {note}" for note in report.notes]
     if report.problems:
@@ -110,18 +97,24 @@ def _paper(report: Report) -> list[Text | Table]:
     parts: list[Text | Table] = [Text(), Text(PAPER_HEADING, "bold")]
     if rows := paper_table(report):
         table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-        for number, heading in enumerate(rows[0]):
-            table.add_column(heading, justify="left" if number < 2 else "right", overflow="fold")
+        for heading in rows[0]:
+            table.add_column(heading, justify="left" if heading in TEXT_COLUMNS else "right", overflow="fold")
         for cells in rows[1:]:
             table.add_row(*(Text(cell) for cell in cells))
         parts.append(table)
     return [*parts, *(Text(line, "dim") for line in paper_lines(report)), Text()]
 
 
-def _escaped(table: list[list[str]]) -> list[list[str]]:
-    """The rows of a Markdown table, the line beneath its headings among them."""
-    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in table]
-    return [rows[0], ["---" if number < 2 else "---:" for number in range(len(rows[0]))], *rows[1:]] if rows else []
+def _markdown(table: list[list[str]]) -> list[list[str]]:
+    """Return the rows of a Markdown table, with the line beneath its headings."""
+    if not table:
+        return []
+    headings, *rows = [[_escaped(cell) for cell in cells] for cells in table]
+    return [headings, ["---" if heading in TEXT_COLUMNS else "---:" for heading in headings], *rows]
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
 
 
 def _block(heading: str, lines: Sequence[str], style: str = "") -> list[Text]:

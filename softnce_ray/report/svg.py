@@ -52,13 +52,16 @@ class Scale:
 def scale(
     values: Iterable[float], start: float, end: float, *, logarithmic: bool = False, margin: float = 0.05
 ) -> Scale:
-    """A scale that holds all values, with some room at both ends."""
+    """Return a scale that holds all values, with a share `margin` of their range as room at both ends: 0 for none.
+
+    A single value lies in the middle. Bars begin at 0: give them a `Scale` of their own.
+    """
     found = list(values)
     low, high = (min(found), max(found)) if found else (0.0, 1.0)
     if logarithmic and low > 0:
-        room = (math.log(high) - math.log(low)) * margin or 0.1
+        room = (math.log(high) - math.log(low)) * margin if high > low else 0.1
         return Scale(low * math.exp(-room), high * math.exp(room), start, end, True)
-    room = (high - low) * margin or abs(low) * margin or 0.5
+    room = (high - low) * margin if high > low else abs(low) * margin or 0.5
     return Scale(low - room, high + room, start, end)
 
 

@@ -157,7 +157,7 @@ class Report:
             known).
         shared: languages whose queries were drawn, and their signs flipped, together in means over languages.
         seeds: those that every arm should have.
-        counts: phase -> status -> number of trials, those that run now among them.
+        counts: phase -> ``TrialResult.outcome`` -> number of trials, those that run now among them.
         paper: published numbers beside these, where they were asked for.
         measure: what of each query is averaged; the means and differences are of it.
         problems: failed, stopped, running, missing and unusable trials.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from softnce_ray.ranks_file import Measure
-from softnce_ray.report.values import OVERALL, Problem, Published, Report, Row
+from softnce_ray.report.values import OVERALL, Problem, Report, Row
 from softnce_ray.statistics import Interval
 
-COLUMNS = ("arm", "language", "seeds", "MRR", "interval", "spread", "difference", "p (Holm)", "failed")
 NOTHING = "–"
 MEASURES: dict[Measure, tuple[str, str]] = {
     "reciprocal_rank": ("MRR", "Mean reciprocal rank"),
@@ -28,8 +27,9 @@ def method_line(report: Report) -> str:
         f"{MEASURES[report.measure][1]} on {report.split} ({sizes or 'no queries yet'}; "
         f"corpus {report.corpus_fingerprint[:12]}). Intervals: {percent(report.level)} percentile bootstrap over "
         f"queries and seeds, {report.resamples:,} resamples. Spread: standard deviation over seeds. p: "
-        "two-sided paired sign-flip test over queries of the seed-averaged values, "
-        f"{report.permutations:,} permutations (the trained models taken as given), Holm-corrected over the "
+        "two-sided paired sign-flip test over queries of the seed-averaged values, which says whether these trained "
+        "models differ and nothing of other seeds, "
+        f"{report.permutations:,} permutations, Holm-corrected over the "
         f"arms compared with {report.baseline} within each language"
         + (f", and overall (mean over languages).{shared_text(report)}" if overall else ".")
         + _training_sets_text(report)
@@ -65,57 +65,6 @@ def _training_sets_text(report: Report) -> str:
     )
 
 
-def paper_table(report: Report) -> list[list[str]]:
-    """Headings and rows of published numbers beside ours; empty where there are none, or none were asked for."""
-    if report.paper is None or not report.paper.published:
-        return []
-    models = list(dict.fromkeys(each.model for each in report.paper.published))
-    ours = {(row.name, row.language): row for row in report.rows}
-    found = {(each.name, each.language, each.model): each for each in report.paper.published}
-    table = [["arm", "language", "ours", f"difference from {report.baseline}", *models, "table"]]
-    for name, language in dict.fromkeys((each.name, each.language) for each in report.paper.published):
-        row = ours[name, language]
-        cells = cells_of(report, row)
-        beside = [found.get((name, language, model)) for model in models]
-        tables = dict.fromkeys(each.table for each in beside if each is not None)
-        table.append(
-            [
-                name,
-                language_text(report, row),
-                f"{row.mean.mean:.4f}" if row.mean else NOTHING,
-                cells[COLUMNS.index("difference")],
-                *(_published(each) for each in beside),
-                "; ".join(tables),
-            ]
-        )
-    return table
-
-
-def _published(each: Published | None) -> str:
-    if each is None:
-        return NOTHING
-    difference = "" if each.difference is None else f" ({signed(each.difference, 3)})"
-    return f"{each.mrr:.3f}{difference}"
-
-
-def paper_lines(report: Report) -> list[str]:
-    """What must be known to read the published numbers, a sentence a line."""
-    if report.paper is None:
-        return []
-    if not report.paper.published:
-        return [
-            "No published number stands for a row of this table: they are test MRR of InfoNCE and Soft-InfoNCE by "
-            "language, of other losses with SimCSE over six languages, and of cancellation with SimCSE on Python."
-        ]
-    lines = ["In brackets: the published difference from what the baseline is.", *report.paper.set_up]
-    if report.paper.unmatched:
-        lines.append(f"No published number for {'; '.join(report.paper.unmatched)}.")
-    return lines
-
-
-PAPER_HEADING = "Beside the published numbers (Li et al., EMNLP 2023, arXiv 2310.08069)"
-
-
 def differing(report: Report) -> list[str]:
     """A line for each arm's settings; for each of its languages where they are not the same in all."""
     languages: dict[tuple[str, str], list[str]] = {}
@@ -126,30 +75,6 @@ def differing(report: Report) -> list[str]:
     return [
         f"{name}: {text}" if names.count(name) == 1 else f"{name}, {', '.join(found)}: {text}"
         for (name, text), found in languages.items()
-    ]
-
-
-def headings(report: Report) -> list[str]:
-    headings = {
-        "MRR": f"{report.split} {MEASURES[report.measure][0]}",
-        "interval": f"{percent(report.level)} interval",
-        "difference": f"difference from {report.baseline}",
-    }
-    return [headings.get(name, name) for name in COLUMNS]
-
-
-def cells_of(report: Report, row: Row) -> list[str]:
-    difference = row.difference and f"{signed(row.difference.mean)} {bounds(row.difference, signed)}"
-    return [
-        row.name,
-        language_text(report, row),
-        f"{row.seeds_done}/{row.seeds_asked}",
-        f"{'≈' if row.ties_best else ''}{row.mean.mean:.4f}" if row.mean else NOTHING,
-        bounds(row.mean, "{:.4f}".format) if row.mean else NOTHING,
-        NOTHING if row.spread is None else f"{row.spread:.4f}",
-        difference or ("baseline" if row.arm == report.baseline else NOTHING),
-        NOTHING if row.p_holm is None else "<0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}",
-        str(row.failures),
     ]
 
 
@@ -176,7 +101,12 @@ def percent(level: float) -> str:
 
 
 def legend(report: Report) -> str:
-    return f"≈: not significantly different from it (sign-flip test, Holm, p ≥ {1 - report.level:.2g})."
+    return f"≈: not significantly different from it (sign-flip test on these models, Holm, p ≥ {1 - report.level:.2g})."
+
+
+def p_text(p: float) -> str:
+    """Return a p-value with three decimals."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def settings_text(settings: Mapping[str, str]) -> str:

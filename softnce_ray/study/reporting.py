@@ -59,7 +59,6 @@ def collect(store: Store, results: StudyResults, report: Report, *, corpus: str 
         histories=load_histories(store, wanted_histories(results)),
         distributions=distributions,
         study_text=background.text,
-        stopped_early=background.stopped_early,
         importances=shares,
         query_ids=query_ids,
         lacking=lacking,

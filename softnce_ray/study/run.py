@@ -63,6 +63,11 @@ class Launch:
     signal: int = 0
     stopped: int = 0
 
+    @property
+    def failed_before(self) -> int:
+        """Number of trials of the study that failed in an earlier launch and were not tried again in this one."""
+        return max(0, sum(trial.status == "FAILED" for trial in self.results.trials) - self.failed)
+
 
 def launch(
     study: StudyConfig | str | Path,

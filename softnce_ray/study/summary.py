@@ -17,7 +17,10 @@ PATIENCE = 30.0
 
 
 def sum_up(tracker: Tracker, store: Store, study: str, trying: Trying = at_once) -> StudyResults:
-    """Write means of arms, the report and the best models; returns the results that they were made of.
+    """Write means of arms, the report and the best models; return the results that they were made of.
+
+    Numbers of arms and study are written once the study has ended: MLflow takes no point back, so those of a launch
+    that was stopped would stay as further steps beside the final ones. The report has them at any time.
 
     Args:
       trying: calls what uses the storage of the checkpoints.
@@ -28,6 +31,7 @@ def sum_up(tracker: Tracker, store: Store, study: str, trying: Trying = at_once)
     results = load_results(store, study)
     report = build_report(results)
     attempts = Attempts(store.checkpoints(study), trying)
+    has_ended = results.status == "FINISHED"
     finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
     for arm in results.arms:
         metrics = arm_metrics(report, arm)
@@ -38,9 +42,11 @@ def sum_up(tracker: Tracker, store: Store, study: str, trying: Trying = at_once)
                 best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
                 with attempts.model_files(best.identity) as folder:
                     tracker.model(_key(best), folder)
-        tracker.arm_summary(arm, metrics)
+        if has_ended:
+            tracker.arm_summary(arm, metrics)
     failed = sum(trial.status == "FAILED" for trial in results.trials)
-    tracker.study_summary({"trials": len(results.trials), "failed": failed}, _note(report))
+    counters = {"trials": len(results.trials), "failed": failed} if has_ended else {}
+    tracker.study_summary(counters, _note(report))
     tracker.study_files(report_files(report, collect(store, results, report)))
     return results
 

@@ -39,14 +39,12 @@ class Background:
       corpus: its folder, as the study's file names it.
       text: the study as YAML; "" where the store has lost it.
       definitions: what each arm means now, as in `StudyRecord`.
-      stopped_early: runs of trials that the search stopped.
     """
 
     run_id: str
     corpus: str
     text: str
     definitions: Mapping[str, str]
-    stopped_early: frozenset[str]
 
 
 def load_background(store: Store, study: str) -> Background:
@@ -62,13 +60,11 @@ def load_background(store: Store, study: str) -> Background:
             text = fetch_file(store, parent, "study.yaml", folder).read_text(encoding="utf-8")
     except (OSError, MlflowException):
         text = ""
-    stopped = search_runs(client, parent.info.experiment_id, "tags.stopped_early = 'yes'")
     return Background(
         parent.info.run_id,
         parent.data.tags.get("corpus", ""),
         text,
         json.loads(from_pieces("definitions", parent.data.tags, "{}")),
-        frozenset(run.info.run_id for run in stopped),
     )
 
 

@@ -115,5 +115,6 @@ def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
         reciprocal_ranks=ranks.get("reciprocal_rank", {}),
         graded_ndcg=ranks.get("graded_ndcg", {}),
         failure=tags.get("failure", ""),
+        stopped_early="stopped_early" in tags,
         metrics={name.replace("_at_", "@"): value for name, value in run.data.metrics.items()},
     )

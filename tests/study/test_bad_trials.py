@@ -31,7 +31,7 @@ def test_a_loss_that_is_no_number_fails_its_trial_at_once_and_is_not_told_to_opt
         "diverging": {"temperature": 1e-40, "search": {"training.learning_rate": {"low": 0.01, "high": 0.02}}},
     }
     done = go(plain_study(arms=arms, search=SEARCH, seeds=[1]), store)
-    assert (done.ran, done.failed, done.interrupted) == (1, 3, False)
+    assert (done.ran, done.failed, done.failed_before, done.interrupted) == (1, 3, 0, False)
     failed = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
     assert {run.data.tags["failure_kind"] for run in failed} == {"diverged"}
     assert {run.data.tags["attempts"] for run in failed} == {"1"}  # another would only repeat it
