@@ -115,10 +115,9 @@ def test_dry_run_prints_the_trials_and_makes_nothing(tiny_corpus: Path, tmp_path
 @pytest.mark.parametrize("failed, ending", [(0, "0 failed, 4 failed in earlier launches"), (4, "4 failed")])
 def test_a_launch_names_trials_that_failed_in_earlier_ones(failed: int, ending: str) -> None:
     """58 trials ran and none failed in this launch; four that failed before were not tried again."""
-    common: dict = {"arm": "infonce", "language": "python", "phase": "search"}
     trials = [
-        TrialResult(run_id=str(seed), seed=seed, status=status, identity=str(seed), **common)
-        for seed, status in enumerate(["FAILED"] * 4 + ["FINISHED"] * 58)
+        TrialResult(str(n), "infonce", "python", n, "search", "FAILED" if n < 4 else "FINISHED", str(n))
+        for n in range(62)
     ]
     results = StudyResults("s", "", "infonce", ("infonce",), ("python",), (1,), "c", tuple(trials), "FINISHED")
     done = Launch(results, 58, 0, failed, False, (), ())

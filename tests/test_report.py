@@ -389,7 +389,8 @@ def test_a_column_that_is_added_appears_in_every_rendering_and_moves_no_mark(mon
     column = Column("codes", lambda report, row: f"c{row.seeds_done}", heading=lambda report: "added column")
     monkeypatch.setattr(columns, "COLUMNS", (columns.COLUMNS[0], column, *columns.COLUMNS[1:]))
     report = build(study(*complete()))
-    best = next(row for row in report.rows if row.is_best and row.mean)
+    best = next(row for row in report.rows if row.is_best)
+    assert best.mean is not None
     mean = f"{best.mean.mean:.4f}"
 
     titles, _, *rows = markdown_rows(to_markdown(report))
