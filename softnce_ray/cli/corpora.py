@@ -23,7 +23,10 @@ DropRepeatedQueries = Annotated[
     bool,
     typer.Option("--drop-repeated-queries", help="Leave out valid and test pairs whose query a training pair has too."),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Keep at most so many pairs of a language, seeded.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Keep at most so many pairs of a language, spread evenly over its packages."),
+]
 Valid = Annotated[int, typer.Option("--valid", min=1, help="Validation pairs wanted of each language.")]
 Test = Annotated[int, typer.Option("--test", min=1, help="Test pairs wanted of each language.")]
 Seed = Annotated[int, typer.Option("--seed", min=0)]

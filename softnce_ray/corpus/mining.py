@@ -14,13 +14,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from softnce_ray.corpus.cleaning import Drop, check_code, clean_query
 from softnce_ray.corpus.languages import LANGUAGES, Language, functions_in
 from softnce_ray.corpus.pairs import Pair
 from softnce_ray.corpus.sources import Source
+from softnce_ray.corpus.spreading import Spread
 
 MAX_FILE_BYTES = 1_000_000
 MAX_MEAN_LINE = 200
@@ -211,40 +212,45 @@ def mine_sources(
     strip_names: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
-    """Mine files in a seeded shuffled order, one batch per file, until `limit` pairs are kept.
+    """Mine files in a seeded shuffled order, one batch per file, until `limit` pairs are kept, spread over packages: as
+    many of each as of any other, as long as it has them.
 
     The batches are the same for any number of `workers` (processes; 1 stays in this one), and wherever the work is
     done: `map_chunks` does it elsewhere, on a cluster say, instead of in `workers` processes. `strip_names` is that of
-    `mine_file`. `progress` is called with (files done, files in all, pairs so far). The last batch is cut to the limit
-    and its rest is counted as `over_limit`.
+    `mine_file`. `progress` is called with (files done, files in all, pairs so far). With a limit a last batch of no
+    file has the pairs that waited until all packages were known, and counts what is left of them as `over_limit`.
     """
     order = list(sources)
     random.Random(seed).shuffle(order)
-    chunks = (order[start : start + _CHUNK_FILES] for start in range(0, len(order), _CHUNK_FILES))
+    spread = None if limit is None else Spread(order, limit)
+    chunks: Iterable[Sequence[Source]]
+    if spread is None:
+        chunks = (order[start : start + _CHUNK_FILES] for start in range(0, len(order), _CHUNK_FILES))
+    else:
+        chunks = spread.chunks(_CHUNK_FILES)
     done = kept = 0
     if map_chunks is None:
         map_chunks = process_pool(workers if len(order) > _CHUNK_FILES else 1)
     results = map_chunks(partial(_mine_chunk, language=language.name, strip_names=strip_names), chunks)
     try:
-        for batches in results:
-            for batch in batches:
+        for mined in results:
+            for batch in mined:
                 done += 1
-                room = len(batch.pairs) if limit is None else limit - kept
-                if len(batch.pairs) > room:
-                    over = Counter(batch.dropped_functions)
-                    over["over_limit"] += len(batch.pairs) - room
-                    batch = Batch(1, batch.pairs[:room], batch.dropped_files, over, batch.examples)
+                if spread is not None:
+                    batch = replace(batch, pairs=spread.add(batch.pairs))
                 kept += len(batch.pairs)
                 yield batch
-                if limit is not None and kept >= limit:
-                    if progress is not None:
-                        progress(done, len(order), kept)
-                    return
-            if progress is not None:
+            if mined and progress is not None:
                 progress(done, len(order), kept)
     finally:
         if isinstance(results, Generator):  # nothing more is wanted of a pool
             results.close()
+    if spread is not None:
+        pairs, over = spread.rest()
+        if pairs or over:
+            yield Batch(0, pairs, dropped_functions=over)
+        if progress is not None:
+            progress(done, len(order), kept + len(pairs))
 
 
 class Tally:
