@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -38,6 +39,20 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the corpus
 Out = Annotated[str, typer.Option(metavar="DIR", help="Folder to make on this machine; corpus copy takes it further.")]
 Cache = Annotated[str, typer.Option(metavar="DIR", help="Folder where archives are kept and unpacked.")]
 Place = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus: a folder or a URI.")]
+KeepPublishedTest = Annotated[
+    bool,
+    typer.Option(
+        "--keep-published-test/--leave-out-published-test",
+        help="Keep projects that stand in CodeSearchNet's validation or test split, or leave them out.",
+    ),
+]
+ApartFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CORPUS",
+        help="Leave out projects and functions of this corpus' valid and test, a folder or a URI, to measure on it.",
+    ),
+]
 StripNames = Annotated[
     bool,
     typer.Option("--strip-names/--keep-names", help="Take a function's name out of its documentation: Go's begins so."),
@@ -86,9 +101,11 @@ def corpus_mine(
     cache: Cache = "corpora/cache",
     overwrite: Overwrite = False,
     drop_repeated_queries: DropRepeatedQueries = False,
+    keep_published_test: KeepPublishedTest = True,
+    apart_from: ApartFrom = None,
 ) -> None:
     """Mine documented functions from source code into a corpus, split by package."""
-    from softnce_ray.corpus import LANGUAGES, check_output, source_sets
+    from softnce_ray.corpus import LANGUAGES, Corpus, check_output, source_sets
     from softnce_ray.corpus import python_environment as environment
     from softnce_ray.storage import local
 
@@ -99,6 +116,7 @@ def corpus_mine(
     if python_environment and language != "python":
         raise UserError(f"--python-environment holds python, got --language {language}")
     check_output(out, overwrite=overwrite)
+    apart = None if apart_from is None else Corpus.open(apart_from)
     if source:
         sets = source_sets(
             [local(each, "--source", "fetch it to this machine first") for each in source],
@@ -119,6 +137,8 @@ def corpus_mine(
         strip_names=strip_names,
         overwrite=overwrite,
         drop_repeated_queries=drop_repeated_queries,
+        keep_published_test=keep_published_test,
+        apart_from=apart,
         recipe={"source": source or "python environment", "language": language},
     )
 
@@ -140,12 +160,15 @@ def corpus_recipe(
     cache: Cache = "corpora/cache",
     overwrite: Overwrite = False,
     drop_repeated_queries: DropRepeatedQueries = False,
+    keep_published_test: KeepPublishedTest = False,
+    apart_from: ApartFrom = None,
 ) -> None:
     """Fetch well documented packages with the ordinary clients and mine them: a corpus without a hub."""
-    from softnce_ray.corpus import check_output, fetch_recipe, fetched_sources
+    from softnce_ray.corpus import Corpus, check_output, fetch_recipe, fetched_sources
     from softnce_ray.progress import progress
 
     check_output(out, overwrite=overwrite)
+    apart = None if apart_from is None else Corpus.open(apart_from)
     folder = _cache(cache)
     with progress("fetching", "packages") as advance:
         fetched = fetch_recipe(name.replace("-", "_"), folder, languages=language, progress=advance)
@@ -163,6 +186,8 @@ def corpus_recipe(
         strip_names=strip_names,
         overwrite=overwrite,
         drop_repeated_queries=drop_repeated_queries,
+        keep_published_test=keep_published_test,
+        apart_from=apart,
         recipe={"recipe": fetched.recipe, "packages": fetched.packages},
         notes=fetched.problems,
     )
@@ -211,8 +236,21 @@ def corpus_import(
 
 
 @app.command("check")
-def corpus_check(folder: Place) -> None:
+def corpus_check(
+    folder: Place,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Count instead what of this corpus' valid and test, a folder or a URI, the first one has: exit status "
+            "1 where its train has some.",
+        ),
+    ] = None,
+) -> None:
     """Read all rows of a corpus and see that evaluation is clean of training: exit status 1 where it is not."""
+    if against is not None:
+        _check_against(folder, against)
+        return
     from softnce_ray.corpus import Corpus
     from softnce_ray.corpus.checking import examine_rows, split_by_package
 
@@ -229,6 +267,43 @@ def corpus_check(folder: Place) -> None:
     otherwise = ", ".join(sorted(manifest.languages.keys() - split_by_package(manifest)))
     packages = f"not split by package: {otherwise}" if otherwise else "no package on both sides"
     print(f"{folder}: no function of valid or test is in train; {packages}; the rows are the manifest's")
+
+
+def _check_against(folder: str, against: str) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from softnce_ray.corpus import Corpus
+    from softnce_ray.corpus.comparing import Overlap, compare
+
+    one, other = Corpus.open(folder), Corpus.open(against)
+    if one.fingerprint == other.fingerprint:
+        raise UserError(
+            f"--against: expected another corpus than {folder}, got the same: leave it out to check this one"
+        )
+    found = list(compare(one, other))
+    names = [field.name for field in dataclasses.fields(Overlap)]
+    rows = [
+        [str(len(value) if isinstance(value, tuple) else value) for value in dataclasses.astuple(each)]
+        for each in found
+    ]
+    if sys.stdout.isatty():
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name in names:
+            table.add_column(
+                name.replace("_", " "), justify="left" if name in ("language", "split", "against") else "right"
+            )
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    else:
+        print("\n".join("\t".join(row) for row in [names, *rows]))
+    problems = [problem for each in found if each.split == "train" and (problem := each.problem(against))]
+    for problem in problems:
+        print(f"{folder}: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command("plant")

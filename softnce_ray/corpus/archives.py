@@ -16,7 +16,16 @@ from typing import IO, Any
 import pyarrow as pa
 
 from softnce_ray.corpus.languages import LANGUAGES
-from softnce_ray.corpus.package_facts import debian_facts, dep5_licence, npm_facts, wheel_facts
+from softnce_ray.corpus.package_facts import (
+    METADATA_FILES,
+    debian_facts,
+    debian_repositories,
+    dep5_licence,
+    gem_repositories,
+    npm_facts,
+    repositories_of,
+    wheel_facts,
+)
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.streams import AR, ZIP, Part, ar_members, plain
 from softnce_ray.folders import made_once
@@ -29,7 +38,7 @@ MAX_BYTES = 4 << 30
 # A stream can be endless without a file in it that is kept.
 MAX_READ = 32 << 30
 
-_LAYOUT = 2  # of what is unpacked: another number makes old caches unread
+_LAYOUT = 3  # of what is unpacked: another number makes old caches unread
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -41,8 +50,6 @@ _BROKEN = (
     RuntimeError,  # an encrypted zip, or a compression that this Python lacks
     ValueError,
 )
-# Beside sources: what tells the name of a package.
-_MARKERS = ("package.json", "METADATA")
 # Sources that a package of Java ships as an archive of their own.
 _INNER_ARCHIVE = re.compile(r"(?:^|[/._-])(?:src|sources?)\.(?:zip|jar)$", re.IGNORECASE)
 _VERSION = re.compile(r"[-_]v?\d[\w.+~:%-]*$")
@@ -51,7 +58,8 @@ _VERSION = re.compile(r"[-_]v?\d[\w.+~:%-]*$")
 @dataclass(frozen=True, slots=True)
 class Unpacked:
     """An archive's sources in a folder. `project` is what its package says it is part of: a Debian package's
-    source package, an npm package's repository where that may hold several packages, else the package's name."""
+    source package, an npm package's repository where that may hold several packages, else the package's name.
+    `repositories` (`owner/name` on GitHub) are those that its metadata names as its own."""
 
     archive: str
     folder: Path
@@ -59,6 +67,7 @@ class Unpacked:
     package: str
     version: str
     licence: str
+    repositories: tuple[str, ...] = ()
 
 
 class _Hostile(Exception):
@@ -108,6 +117,7 @@ def unpack_archive(
             raise CorpusError(f"{archive}: {said}: make room there, or give another folder") from error
         got = " ".join(str(error).split()) or type(error).__name__
         raise CorpusError(f"{archive}: expected a whole archive ({KINDS}), got {got}: fetch it again") from error
+    facts["repositories"] = tuple(facts["repositories"])
     return Unpacked(archive=str(archive), folder=final / "files", **facts)
 
 
@@ -117,7 +127,7 @@ def _digest(archive: Path) -> str:
     with archive.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    digest.update(repr((_LAYOUT, archive.name, sorted(_suffixes()), _MARKERS)).encode())
+    digest.update(repr((_LAYOUT, archive.name, sorted(_suffixes()), METADATA_FILES)).encode())
     return digest.hexdigest()
 
 
@@ -144,34 +154,40 @@ class _Unpacker:
     def __init__(self, *, max_files: int, max_bytes: int) -> None:
         self.max_files, self.max_bytes = max_files, max_bytes
         self.files = self.bytes = self.read = 0
+        self.repositories: frozenset[str] = frozenset()
         self.wanted = _suffixes()
 
-    def unpack(self, archive: Path, target: Path) -> dict[str, str]:
+    def unpack(self, archive: Path, target: Path) -> dict[str, Any]:
         """Write the sources below `target`; returns the fields of `Unpacked` that the archive tells."""
         target.mkdir()
         name = _stem(archive.name)
-        described = dict.fromkeys(("project", "package"), name) | {"version": "", "licence": ""}
+        described: dict[str, Any] = dict.fromkeys(("project", "package"), name) | {"version": "", "licence": ""}
         with archive.open("rb") as stream:
             start = stream.read(8)
             stream.seek(0)
             if start.startswith(AR):
-                return described | self._debian(stream, target)
+                return described | self._debian(stream, target) | {"repositories": sorted(self.repositories)}
             if start.startswith(ZIP):
                 self._zip(stream, target, inner=True)
             else:
                 self._tar(stream, target)
-        return described | npm_facts(target) | wheel_facts(target)
+        self.repositories |= repositories_of(target)
+        return described | npm_facts(target) | wheel_facts(target) | {"repositories": sorted(self.repositories)}
 
     def _debian(self, stream: IO[bytes], target: Path) -> dict[str, str]:
         described: dict[str, str] = {}
+        control = ""
         seen = False
         for name, size in ar_members(stream):
             part = Part(stream, size)
             if name.startswith("control.tar"):
-                described = debian_facts(self._text_of(part, "control"))
+                control = self._text_of(part, "control")
+                described = debian_facts(control)
             elif name.startswith("data.tar"):
                 seen = True
-                described["licence"] = dep5_licence(self._tar(part, target, "copyright"))  # type: ignore[arg-type]
+                text = self._tar(part, target, "copyright")  # type: ignore[arg-type]
+                described["licence"] = dep5_licence(text)
+                self.repositories |= debian_repositories(control, text)
             part.drain()
         if not seen or not described:
             raise ValueError("an ar archive that is no Debian package: no control.tar or no data.tar")
@@ -200,6 +216,8 @@ class _Unpacker:
                     continue
                 if path == "data.tar.gz":  # a gem: its files are one archive deeper
                     self._tar(_whole(tar.extractfile(member)), target)
+                elif path == "metadata.gz":  # of a gem
+                    self.repositories |= gem_repositories(self._head(plain(_whole(tar.extractfile(member)))))
                 elif wanted_text and not text and path.startswith("usr/share/doc/") and path.endswith(wanted_text):
                     text = self._head(tar.extractfile(member))
                 elif self._is_wanted(path):
@@ -232,7 +250,7 @@ class _Unpacker:
 
     def _is_wanted(self, path: str) -> bool:
         name = path.rpartition("/")[2]
-        return name.endswith(self.wanted) or name in _MARKERS
+        return name.endswith(self.wanted) or name in METADATA_FILES
 
     def _count_read(self, size: int) -> None:
         self.read += size

@@ -25,7 +25,7 @@ from softnce_ray.corpus.manifest import (
 from softnce_ray.corpus.mining import Example
 from softnce_ray.corpus.pairs import CorpusError, Pair
 from softnce_ray.corpus.spool import Part, Spool, take_rows
-from softnce_ray.corpus.store import MEANINGS, fingerprint, tables
+from softnce_ray.corpus.store import MEANINGS, Corpus, fingerprint, tables
 from softnce_ray.corpus.writing import write_language, write_meanings
 from softnce_ray.folders import appearing, others
 from softnce_ray.storage import local
@@ -78,6 +78,7 @@ def build_corpus(
     notes: Sequence[str] = (),
     licence: str = UNKNOWN_LICENCE,
     meanings: Mapping[str, Mapping[str, int]] | None = None,
+    apart_from: Corpus | None = None,
 ) -> Manifest:
     """Write the corpus folder `out` and return its manifest.
 
@@ -89,7 +90,8 @@ def build_corpus(
     three packages a split by package is impossible: it is then by file for that language, and a note says so.
     Evaluation pairs that repeat a training code (equal, or with a Jaccard index of 5-token shingles of at least
     `near_duplicate`; None: only equal) are dropped, and with `drop_repeated_queries` those whose query a training
-    pair has too. `dropped` (stage -> reason -> count), `examples` and `notes` are what mining or reading found,
+    pair has too. Pairs whose code repeats, in the same way, one of valid or test of `apart_from` are dropped from all
+    splits. `dropped` (stage -> reason -> count), `examples` and `notes` are what mining or reading found,
     for the manifest, and `recipe` is what was asked.
     `meanings` (language -> pair id -> number of 0 or more) says which pairs answer the same queries; it is
     for evaluation, so what it says of pairs that are in training, or were dropped, is not written. The
@@ -123,6 +125,7 @@ def build_corpus(
                 notes=notes,
                 licence=licence,
                 meanings=meanings,
+                apart_from=apart_from,
             )
     parts = pairs.parts()
     counts = {stage: dict(sorted(reasons.items())) for stage, reasons in (dropped or {}).items()}
@@ -130,7 +133,7 @@ def build_corpus(
         seen = "; ".join(f"{stage}: {reasons}" for stage, reasons in counts.items()) or "nothing was read"
         raise CorpusError(f"expected pairs to build a corpus from, got none ({seen}): give other sources")
     _check_meanings(meanings or {}, parts)
-    choice = choose(pairs, Options(valid, test, codebase, seed, near_duplicate, drop_repeated_queries))
+    choice = choose(pairs, Options(valid, test, codebase, seed, near_duplicate, drop_repeated_queries, apart_from))
     if choice.drops:
         counts["pairs"] = dict(sorted(choice.drops.items()))
     rules = {

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from softnce_ray.corpus.duplicates import Hashes, evaluation_duplicates, first_equal, normalise_code, occur_in
+from softnce_ray.corpus.duplicates import Hashes, evaluation_duplicates, first_equal, normalise_code, occur_in, repeats
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.splitting import assign_everywhere, assign_units, evaluation_size
 from softnce_ray.corpus.spool import Part, Spool, take_rows
+from softnce_ray.corpus.store import Corpus
 
 EVALUATION = ("test", "valid")  # test comes first: of two equal functions it keeps its own
 _MANY = 0.1
@@ -31,6 +32,7 @@ class Options:
     seed: int
     near_duplicate: float | None
     drop_repeated_queries: bool
+    apart_from: Corpus | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ def choose(spool: Spool, options: Options) -> Choice:
     notes: list[str] = []
     by_file: list[str] = []
     parts = {
-        language: {split: _without_repeats(part, drops) for split, part in of_language.items()}
+        language: {
+            split: _apart(language, _without_repeats(part, drops), options, drops)
+            for split, part in of_language.items()
+        }
         for language, of_language in spool.parts().items()
     }
     if spool.is_split:
@@ -114,6 +119,23 @@ def _without_repeats(part: Part, drops: Counter[str]) -> Chosen:
     rows = np.flatnonzero(first == np.arange(len(part)))
     drops["exact_duplicate"] += len(part) - len(rows)
     return Chosen(part, rows)
+
+
+def _apart(language: str, chosen: Chosen, options: Options, drops: Counter[str]) -> Chosen:
+    """What repeats no code of the evaluation of the corpus that this one is to stay apart from."""
+    corpus = options.apart_from
+    if corpus is None or language not in corpus.languages:
+        return chosen
+    evaluation = (
+        normalise_code(code)
+        for split in EVALUATION
+        for rows in corpus.batches(language, split, ["code"])
+        for code in rows.column("code").to_pylist()
+    )
+    found = repeats(evaluation, chosen.normalised_codes(), threshold=options.near_duplicate)
+    known = found.others_equal | found.others_near
+    drops["repeats_apart_from"] += int(known.sum())
+    return chosen.where(~known)
 
 
 def _note_shared_packages(language: str, splits: Splits, names: Sequence[str], notes: list[str]) -> None:

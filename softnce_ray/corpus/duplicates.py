@@ -176,6 +176,77 @@ def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield block
 
 
+class _Indexed:
+    """Normalised codes that others are compared with, of which only a block is in memory at a time."""
+
+    def __init__(self, codes: Iterable[str], threshold: float | None) -> None:
+        self._threshold = threshold
+        digests: list[bytes] = []
+        parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]] = []
+        for block in _blocks(codes, _EVALUATION_BLOCK):
+            if threshold is not None:
+                rows, hashes = _shingles(block)
+                parts.append((rows + len(digests), hashes))
+            digests.extend(map(text_hash, block))
+        self.count = len(digests)
+        self._first: dict[bytes, int] = {}
+        for index, digest in enumerate(digests):
+            self._first.setdefault(digest, index)
+        self.stand_ins = np.fromiter((self._first[digest] for digest in digests), np.int64, self.count)
+        """Of equal codes the number of the first."""
+        if parts and threshold is not None:
+            hashes = np.concatenate([part[1] for part in parts])
+            self._columns = _Columns.of(hashes)
+            rows = np.concatenate([part[0] for part in parts])
+            self._shingled = _Shingled.of(self.count, rows, hashes, self._columns, threshold)
+
+    def compare(self, others: Iterable[str]) -> Repeats:
+        """Which codes repeat one of `others`, and which of those are repeated; `others` are read once."""
+        equal, near = np.zeros(self.count, dtype=bool), np.zeros(self.count, dtype=bool)
+        none = np.zeros(0, dtype=bool)
+        equal_others, near_others = [none], [none]
+        for block in _blocks(others, _TRAIN_BLOCK):
+            met = [self._first.get(text_hash(code), -1) for code in block]
+            equal_others.append(np.array(met) >= 0)
+            equal[[number for number in met if number >= 0]] = True
+            near_others.append(np.zeros(len(block), dtype=bool))
+            if self._threshold is not None and self.count:
+                shingled = _Shingled.of(len(block), *_shingles(block), self._columns, self._threshold)
+                own, other = _near(self._shingled, shingled, self._threshold)
+                near[own] = near_others[-1][other] = True
+        return Repeats(equal[self.stand_ins], near, np.concatenate(equal_others), np.concatenate(near_others))
+
+    def near_pairs(self) -> Iterator[tuple[int, int]]:
+        """(code, earlier code) of those that are nearly equal."""
+        if self._threshold is not None and self.count:
+            near = _near(self._shingled, self._shingled, self._threshold)
+            for one, other in zip(*(side.tolist() for side in near), strict=True):
+                if other < one:
+                    yield one, other
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Which codes of one list are among those of another, and the other way round, each a boolean array.
+
+    `equal` are the same normalised codes; `near` have a near duplicate, which may be an equal one.
+    """
+
+    equal: npt.NDArray[np.bool_]
+    near: npt.NDArray[np.bool_]
+    others_equal: npt.NDArray[np.bool_]
+    others_near: npt.NDArray[np.bool_]
+
+
+def repeats(codes: Iterable[str], others: Iterable[str], *, threshold: float | None = NEAR_DUPLICATE) -> Repeats:
+    """Compare normalised codes with others, of which only a block is in memory at a time.
+
+    `threshold` is the Jaccard index of 5-token shingles from which on two are near duplicates, in (0, 1]; None finds
+    only equal ones.
+    """
+    return _Indexed(codes, threshold).compare(others)
+
+
 def evaluation_duplicates(
     evaluation: Iterable[str], train: Iterable[str], *, threshold: float | None = NEAR_DUPLICATE
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -189,43 +260,17 @@ def evaluation_duplicates(
     that of reading them. Returns two boolean arrays of as many elements as `evaluation`; no code is marked in
     both.
     """
-    digests: list[bytes] = []
-    parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]] = []
-    for block in _blocks(evaluation, _EVALUATION_BLOCK):
-        if threshold is not None:
-            rows, hashes = _shingles(block)
-            parts.append((rows + len(digests), hashes))
-        digests.extend(map(text_hash, block))
-    count = len(digests)
-    first: dict[bytes, int] = {}
-    for index, digest in enumerate(digests):
-        first.setdefault(digest, index)
-    repeated = np.zeros(count, dtype=bool)  # of equal codes, the first stands for all
-    near_train = np.zeros(count, dtype=bool)
+    indexed = _Indexed(evaluation, threshold)
+    if not indexed.count:
+        return np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)
+    found = indexed.compare(train)
+    of_train = found.equal | found.near
     pairs: dict[int, list[int]] = {}
-    if count and threshold is None:
-        for code in train:
-            if (number := first.get(text_hash(code))) is not None:
-                repeated[number] = True
-    elif count and threshold is not None:
-        hashes = np.concatenate([part[1] for part in parts])
-        columns = _Columns.of(hashes)
-        asked = _Shingled.of(count, np.concatenate([part[0] for part in parts]), hashes, columns, threshold)
-        del parts, hashes
-        for block in _blocks(train, _TRAIN_BLOCK):
-            for digest in map(text_hash, block):
-                if (number := first.get(digest)) is not None:
-                    repeated[number] = True
-            others = _Shingled.of(len(block), *_shingles(block), columns, threshold)
-            near_train[_near(asked, others, threshold)[0]] = True
-        for one, other in zip(*(side.tolist() for side in _near(asked, asked, threshold)), strict=True):
-            if other < one:
-                pairs.setdefault(one, []).append(other)
-    stand_ins = np.fromiter((first[digest] for digest in digests), np.int64, count)
-    of_train = repeated[stand_ins] | near_train
-    of_earlier = np.zeros(count, dtype=bool)
+    for one, other in indexed.near_pairs():
+        pairs.setdefault(one, []).append(other)
+    of_earlier = np.zeros(indexed.count, dtype=bool)
     for index in np.flatnonzero(~of_train).tolist():
         stays = [other for other in pairs.get(index, ()) if not of_train[other] and not of_earlier[other]]
         # Equal codes are marked alike in `of_train`, so the first of them is no training code either.
-        of_earlier[index] = bool(stays) or stand_ins[index] < index
+        of_earlier[index] = bool(stays) or indexed.stand_ins[index] < index
     return of_train, of_earlier

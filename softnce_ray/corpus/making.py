@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from softnce_ray.corpus.build import build_corpus, check_output
+from softnce_ray.corpus.choosing import EVALUATION
 from softnce_ray.corpus.formats import open_pairs
 from softnce_ray.corpus.languages import LANGUAGES
 from softnce_ray.corpus.manifest import Manifest
 from softnce_ray.corpus.mining import MapChunks, Progress, Tally, mine_sources
+from softnce_ray.corpus.published import PUBLISHED, Projects, codesearchnet, describe, part
 from softnce_ray.corpus.sources import SourceSet
 from softnce_ray.corpus.spool import Spool
+from softnce_ray.corpus.store import Corpus
 
 
 def mine_corpus(
@@ -30,12 +34,18 @@ def mine_corpus(
     strip_names: bool = True,
     overwrite: bool = False,
     drop_repeated_queries: bool = False,
+    keep_published_test: bool = True,
+    apart_from: Corpus | None = None,
     recipe: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Manifest:
     """Mine at most `limit` pairs of each language from its `sources` and build the corpus `out` of them. Pairs go to
     disk as they are mined: however many there are, memory holds a few files' worth.
+
+    Files of projects in CodeSearchNet's validation and test splits are left out without `keep_published_test`; with it
+    a note names them. `apart_from` is a corpus that what is trained here is to be measured on: files of the projects of
+    its valid and test are left out, and functions that repeat one of theirs.
 
     The other options are those of `mine_sources` and `build_corpus`; `recipe` and `notes` are added to what they were
     given. `progress` counts the files of all languages.
@@ -44,7 +54,19 @@ def mine_corpus(
         CorpusError: `out` is taken, or the sources have no pairs or too few to split.
     """
     check_output(out, overwrite=overwrite)
-    asked = {"limit": limit, "valid": valid, "test": test, "codebase": codebase, "seed": seed}
+    asked: dict[str, Any] = {"limit": limit, "valid": valid, "test": test, "codebase": codebase, "seed": seed}
+    known: list[str] = []
+    if apart_from is not None:
+        sources, met = _without(
+            sources, _evaluated(apart_from), f"valid or test of {apart_from.location}", "in_apart_from"
+        )
+        known += met.notes
+        asked |= {"apart_from": apart_from.fingerprint, "in_apart_from": met.packages}
+    reason = None if keep_published_test else "in_published_test"
+    sources, met = _without(sources, codesearchnet(), PUBLISHED, reason)
+    if met.packages:
+        known += met.notes
+        asked |= {"keep_published_test": keep_published_test, "in_published_test": met.packages}
     if any(LANGUAGES[language].without_name for language in sources):
         asked["strip_names"] = strip_names
     tally = Tally()
@@ -87,8 +109,45 @@ def mine_corpus(
             recipe={**asked, "files": total, "files_read": tally.files, **(recipe or {})},
             dropped={"files": skipped + tally.dropped_files, "functions": tally.dropped_functions},
             examples=tally.examples,
-            notes=(*notes, *said),
+            notes=(*notes, *known, *said),
+            apart_from=apart_from,
         )
+
+
+@dataclass(frozen=True)
+class _Met:
+    """Packages of known projects, language -> package -> project, and a note for each language that has some."""
+
+    packages: Mapping[str, Mapping[str, str]]
+    notes: tuple[str, ...]
+
+
+def _evaluated(corpus: Corpus) -> dict[str, Projects]:
+    """The projects of a corpus' valid and test, by language."""
+    return {
+        language: Projects(language, {name for split in EVALUATION for name in counts.packages.get(split, ()) if name})
+        for language, counts in corpus.manifest.languages.items()
+    }
+
+
+def _without(
+    sources: Mapping[str, SourceSet], projects: Mapping[str, Projects], where: str, reason: str | None
+) -> tuple[Mapping[str, SourceSet], _Met]:
+    """The sources without those of projects that stand in `where`, counted under a reason, and which these are; without
+    a reason all sources."""
+    parted = {name: part(found, projects[name]) for name, found in sources.items() if name in projects}
+    parted = {name: each for name, each in parted.items() if each.files}
+    met = _Met(
+        {name: each.packages for name, each in parted.items()},
+        tuple(describe(name, each, where, kept=reason is None) for name, each in parted.items()),
+    )
+    if reason is None:
+        return sources, met
+    rest = {
+        name: replace(each.rest, skipped=each.rest.skipped + Counter({reason: each.files}))
+        for name, each in parted.items()
+    }
+    return {**sources, **rest}, met
 
 
 def import_corpus(

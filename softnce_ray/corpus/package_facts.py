@@ -1,12 +1,19 @@
-"""What packages say of themselves: project, name, version and licence, by the fields of `archives.Unpacked`."""
+"""What packages say of themselves: project, name, version and licence, by the fields of `archives.Unpacked`, and the
+repositories that they come from."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+METADATA_FILES = ("package.json", "composer.json", "go.mod", "METADATA", "PKG-INFO")
+"""Names of files that are kept of an archive beside its sources."""
+
+_REPOSITORY = re.compile(r"github\.com[/:]+([\w-][\w.-]*)/([\w.-]+)")
+_SHORT_REPOSITORY = re.compile(r"(?:github:)?([\w-][\w.-]*/[\w.-]+)")
 _DEP5_LICENCE = re.compile(r"^License:[ \t]*(\S.*?)\s*$", re.MULTILINE)
 
 
@@ -64,3 +71,65 @@ def wheel_facts(target: Path) -> dict[str, str]:
             facts = {"project": name, "package": name, "version": fields.get("Version", "")}
             return {**facts, "licence": licence if len(licence) < 60 else ""}
     return {}
+
+
+def repositories_named(text: str) -> frozenset[str]:
+    """The repositories (`owner/name`) whose addresses on GitHub stand in a text."""
+    found = (f"{owner}/{name.rstrip('.').removesuffix('.git')}" for owner, name in _REPOSITORY.findall(text))
+    return frozenset(found)
+
+
+def debian_repositories(control: str, copyright: str) -> frozenset[str]:
+    """The repositories that a Debian package's control file and copyright file name as its home and source."""
+    lines = re.findall(r"^(?:Homepage|Source|Upstream-Source):.*$", f"{control}\n{copyright}", re.MULTILINE)
+    return repositories_named("\n".join(lines))
+
+
+def gem_repositories(metadata: str) -> frozenset[str]:
+    """The repositories that the metadata of a gem names as its home and source."""
+    return repositories_named("\n".join(re.findall(r"^ *(?:homepage|\w+_uri):.*$", metadata, re.MULTILINE)))
+
+
+def repositories_of(folder: Path) -> frozenset[str]:
+    """The repositories that the metadata of the project in a folder, or in the one folder there, names as its own."""
+    found: set[str] = set()
+    tops = [each for each in folder.iterdir() if not each.name.startswith(".")] if folder.is_dir() else []
+    for top in (folder, *(tops if len(tops) == 1 else ())):
+        for pattern, read in _READ_REPOSITORIES.items():
+            for file in top.glob(pattern):
+                try:
+                    found |= read(file.read_text(encoding="utf-8-sig", errors="replace"))
+                except (OSError, ValueError, AttributeError):
+                    continue
+    return frozenset(found)
+
+
+def _in_package_json(text: str) -> frozenset[str]:
+    facts = json.loads(text)
+    said = facts.get("repository") or ""
+    address = str(said.get("url", "")) if isinstance(said, dict) else str(said)
+    short = _SHORT_REPOSITORY.fullmatch(address)
+    return repositories_named(f"{address} {facts.get('homepage', '')}") | ({short.group(1)} if short else set())
+
+
+def _in_composer_json(text: str) -> frozenset[str]:
+    facts = json.loads(text)
+    name = str(facts.get("name", ""))
+    named = repositories_named(json.dumps([facts.get("homepage"), facts.get("support")]))
+    return named | ({name} if "/" in name else set())
+
+
+def _in_wheel_metadata(text: str) -> frozenset[str]:
+    head = text.split("\n\n")[0]
+    return repositories_named("\n".join(re.findall(r"^(?:Home-page|Project-URL):.*$", head, re.MULTILINE)))
+
+
+_READ_REPOSITORIES: dict[str, Callable[[str], frozenset[str]]] = {
+    "package.json": _in_package_json,
+    "composer.json": _in_composer_json,
+    "go.mod": lambda text: repositories_named("\n".join(re.findall(r"^module .*$", text, re.MULTILINE))),
+    "PKG-INFO": _in_wheel_metadata,
+    "*.dist-info/METADATA": _in_wheel_metadata,
+    "*.gemspec": lambda text: repositories_named("\n".join(re.findall(r".*(?:homepage|_uri).*", text))),
+    ".git/config": lambda text: repositories_named("\n".join(re.findall(r"^\s*url = .*$", text, re.MULTILINE))),
+}

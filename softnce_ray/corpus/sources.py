@@ -6,7 +6,7 @@ import os
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from softnce_ray.corpus.archives import KINDS, is_archive, unpack_archive
 from softnce_ray.corpus.languages import LANGUAGES, Language
+from softnce_ray.corpus.package_facts import repositories_named, repositories_of
 from softnce_ray.corpus.pairs import CorpusError
 
 STANDARD_LIBRARY = "python-standard-library"
@@ -64,11 +65,15 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceSet:
-    """Files to mine, sorted by (package, path), and how many files were passed over, by reason."""
+    """Files to mine, sorted by (package, path), and how many files were passed over, by reason.
+
+    `repositories` are those (`owner/name` on GitHub) that the metadata of a package names as its own.
+    """
 
     sources: tuple[Source, ...]
     skipped: Counter[str] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
+    repositories: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def path_exclusion(path: str, language: Language) -> str | None:
@@ -138,7 +143,16 @@ def python_environment(language: Language) -> SourceSet:
         for path, file in _files_below(root, language, skipped):
             top = path.split("/")[0].removesuffix(".py")
             sources.append(Source(_distributions().get(top, top), path, file))
-    return SourceSet(_sorted(sources), skipped)
+    packages = {source.package for source in sources}
+    return SourceSet(_sorted(sources), skipped, repositories={name: _installed_repositories(name) for name in packages})
+
+
+def _installed_repositories(distribution: str) -> frozenset[str]:
+    try:
+        said = metadata.metadata(distribution)
+    except metadata.PackageNotFoundError:
+        return frozenset()
+    return repositories_named("\n".join([*(said.get_all("Home-page") or ()), *(said.get_all("Project-URL") or ())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +164,14 @@ class _Root:
     name: str
     is_archive: bool
     is_project: bool
+    repositories: frozenset[str] = frozenset()
+
+    def repositories_of(self, packages: Collection[str]) -> dict[str, frozenset[str]]:
+        """The repositories that the packages' metadata names, for those of which it can be said."""
+        if not self.is_archive and not self.is_project:
+            return {name: repositories_of(self.folder / name) for name in packages}
+        # Of several projects in one archive its metadata is that of the one with its name.
+        return {name: self.repositories for name in packages if len(packages) == 1 or name == self.name}
 
     def project(self, path: str) -> str:
         """The project that the file at a path below the folder belongs to."""
@@ -168,7 +190,9 @@ def _folder_root(folder: Path) -> _Root:
     # A project is one whichever of its languages is mined.
     markers = {*_PROJECT_MARKERS, *(name for language in LANGUAGES.values() for name in language.project_files)}
     is_project = any(True for marker in markers for _ in folder.glob(marker))
-    return _Root(str(folder), folder, folder.resolve().name or "sources", is_archive=False, is_project=is_project)
+    named = repositories_of(folder) if is_project else frozenset[str]()
+    name = folder.resolve().name or "sources"
+    return _Root(str(folder), folder, name, is_archive=False, is_project=is_project, repositories=named)
 
 
 def _sources_of(root: _Root, language: Language, skipped: Counter[str]) -> list[Source]:
@@ -240,7 +264,12 @@ def source_folder(folder: str | Path, language: Language) -> SourceSet:
     sources = _sources_of(root, language, skipped)
     if not sources:
         raise CorpusError(_nothing_to_mine(path, [language], skipped))
-    return SourceSet(_sorted(sources), skipped, (_one_project_note(root),) if root.is_project else ())
+    return SourceSet(
+        _sorted(sources),
+        skipped,
+        (_one_project_note(root),) if root.is_project else (),
+        root.repositories_of({source.package for source in sources}),
+    )
 
 
 def source_languages(folder: str | Path) -> dict[str, int]:
@@ -302,12 +331,16 @@ def source_sets(
             notes.append(_one_project_note(root))
     if problems:
         raise CorpusError("\n".join(problems))
+    repositories: dict[str, dict[str, frozenset[str]]] = {language.name: {} for language in asked}
     for root, name, sources in gathered:
+        named = root.repositories_of({source.package for source in sources})
         for source in sources:
+            own = named.get(source.package, frozenset())
             # Two folders that both have a folder "src" are two projects.
             if not root.is_archive and len(owners[source.package]) > 1 and source.package != root.name:
                 source = replace(source, package=f"{root.name}/{source.package}")
             found[name].append(source)
+            repositories[name][source.package] = repositories[name].get(source.package, frozenset()) | own
     counts = {name: len(sources) for name, sources in found.items() if sources}
     if languages is None:
         most = max(counts.values(), default=0)
@@ -322,7 +355,7 @@ def source_sets(
     if not counts:
         raise CorpusError(_nothing_to_mine("the sources", asked, sum(skipped.values(), Counter())))
     order = sorted(counts, key=lambda name: (-counts[name], name))
-    return {name: SourceSet(_sorted(found[name]), skipped[name], tuple(notes)) for name in order}
+    return {name: SourceSet(_sorted(found[name]), skipped[name], tuple(notes), repositories[name]) for name in order}
 
 
 def _roots(paths: Sequence[str | Path], cache: str | Path, problems: list[str]) -> list[_Root]:
@@ -348,6 +381,7 @@ def _roots(paths: Sequence[str | Path], cache: str | Path, problems: list[str]) 
             except CorpusError as error:
                 problems.append(str(error))
                 continue
-            root = _Root(str(archive), unpacked.folder, unpacked.project, is_archive=True, is_project=True)
+            named = frozenset(unpacked.repositories)
+            root = _Root(str(archive), unpacked.folder, unpacked.project, True, True, named)
             roots.setdefault(unpacked.folder.resolve(), root)
     return list(roots.values())
