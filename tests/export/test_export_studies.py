@@ -24,7 +24,8 @@ from servers import MlflowServer
 from typer.testing import CliRunner
 
 from softnce_ray.cli import app
-from softnce_ray.corpus import Pair, build_corpus, copy_corpus
+from softnce_ray.corpus import Corpus, Pair, build_corpus, copy_corpus
+from softnce_ray.corpus.trained_on import read_trained_on
 from softnce_ray.errors import UserError
 from softnce_ray.export import FORMATS, ExportError, export, load_export, write_export
 from softnce_ray.export.choosing import Chosen, trial_of_study
@@ -67,6 +68,11 @@ def test_every_format_of_a_study_is_read_by_a_fresh_process_and_gives_vectors_an
             assert (checked.other_ranks, checked.mrr) == (0, checked.stored_mrr)
     assert done.largest_difference < 1e-6
     assert json.loads((tmp_path / "best" / "export.json").read_text())["formats"]["hf"]["other_ranks"] == 0
+    trained_on = read_trained_on(tmp_path / "best" / "hf")
+    assert trained_on is not None
+    manifest = Corpus.open(kept.corpus).manifest
+    assert trained_on.packages == {"python": sorted(manifest.languages["python"].packages["train"])}
+    assert trained_on.corpus == manifest.fingerprint
     np.testing.assert_allclose(
         load_export(tmp_path / "best" / "hf").encode_queries(TEXTS), model.encode_queries(TEXTS), atol=1e-6
     )
@@ -319,6 +325,9 @@ def test_one_format_is_the_folder_itself_with_a_card_of_what_is_known(kept: Kept
     done = export("attention", tmp_path / "best", store=kept.store)
     assert done.formats == {"sentence-transformers": tmp_path / "best"}
     assert (done.trial.run_id, done.registered) == (kept.runs["attention"], None)
+    trained_on = read_trained_on(tmp_path / "best")
+    assert trained_on is not None
+    assert trained_on.corpus == Corpus.open(kept.corpus).fingerprint
     card = (tmp_path / "best" / "README.md").read_text()
     assert "| plain | python | 2/2 |" in card
     assert f"| test_mrr | {kept.results['attention'].metrics['test_mrr']:.4f} |" in card
