@@ -82,9 +82,8 @@ def compare(corpus: Corpus, against: Corpus, *, splits: Sequence[str] = OVERLAP_
     for language in languages:
         for split in splits:
             for other in EVALUATION[::-1]:
-                if all(
-                    each in of.manifest.languages[language].pairs for of, each in ((corpus, split), (against, other))
-                ):
+                sides = ((corpus, split), (against, other))
+                if all(side.manifest.languages[language].pairs.get(name) for side, name in sides):
                     yield _overlap(corpus, against, language, split, other)
 
 

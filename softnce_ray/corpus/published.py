@@ -65,18 +65,19 @@ class Projects:
                 return self._whole[repository]
         if not package:
             return None
-        names = [_normal(owned)] if owned else [package, *(name.partition("/")[2] for name in sorted(repositories))]
-        for name in names:
-            for spelling in [name] if owned else self._spellings(name):
+        if owned:
+            return self._names.get(_normal(owned))
+        for name in (package, *sorted(repositories)):
+            for spelling in self._spellings(name.rpartition("/")[2]):
                 if spelling in self._names:
                     return self._names[spelling]
         return None
 
     def find_copy(self, path: str) -> str | None:
         """The project whose copy the file at a path is: below `owner/name`, or below its own package."""
-        for below, project in _COPIES.get(self._language, {}).items():
-            if below in path and project.lower() in self._whole:
-                return self._whole[project.lower()]
+        for below, copied in _COPIES.get(self._language, {}).items():
+            if below in path and copied.lower() in self._whole:
+                return self._whole[copied.lower()]
         folders = path.lower().split("/")[:-1]
         for owner, name in pairwise(folders):
             if (project := self._whole.get(f"{owner}/{name}")) is not None:

@@ -33,6 +33,7 @@ FUNCTION = '''def {name}(a, b):
         ("go", "github.com/containers/image", [], "containers/image"),
         ("go", "github.com/Dgraph-io/Badger", [], "dgraph-io/badger"),
         ("go", "go.etcd.io/etcd", [], "etcd-io/etcd"),
+        ("go", "k8s.io/test-infra", [], "kubernetes/test-infra"),
         ("ruby", "ruby-barby", [], "toretore/barby"),
         ("ruby", "ruby-net-ssh", [], "net-ssh/net-ssh"),
         ("ruby", "gitlab", [], "NARKOZ/gitlab"),
