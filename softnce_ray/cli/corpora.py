@@ -171,7 +171,9 @@ def corpus_recipe(
     apart = None if apart_from is None else Corpus.open(apart_from)
     folder = _cache(cache)
     with progress("fetching", "packages") as advance:
-        fetched = fetch_recipe(name.replace("-", "_"), folder, languages=language, progress=advance)
+        # Only the recipes that come along are named by what is also written with hyphens.
+        recipe = name if name.endswith((".yaml", ".yml")) else name.replace("-", "_")
+        fetched = fetch_recipe(recipe, folder, languages=language, progress=advance)
     for line in fetched.problems:
         print(f"note: {line}", file=sys.stderr)
     _mine(

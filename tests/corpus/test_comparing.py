@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ LONG = " ".join(f"word{n}" for n in range(100))
 HEADER = "language\tsplit\tagainst\tpairs\tpackages\tpackage_pairs\tequal_codes\tnear_codes\tequal_queries"
 
 
-def pair(number: int, package: str, **changes: str) -> Pair:
+def pair(number: int, package: str, **changes: Any) -> Pair:
     code = f"def f{number}(a{number}):\n    value{number} = a{number}\n    return value{number}"
     made = Pair(f"Give number {number} back", code, "python", package, "a.py", number, f"f{number}")
     return dataclasses.replace(made, **changes)

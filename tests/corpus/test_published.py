@@ -1,7 +1,9 @@
 import gzip
+import hashlib
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,29 @@ def test_published_projects_are_left_out_or_named_and_counted(projects, tmp_path
 
 def packages(manifest) -> set[str]:
     return {name for of_split in manifest.languages["python"].packages.values() for name in of_split}
+
+
+def test_a_recipe_leaves_published_projects_out_unless_told(tmp_path):
+    (tmp_path / "cache" / "pypi").mkdir(parents=True)
+    rows = {}
+    for name, home in (("first", ""), ("second", ""), ("third", ""), ("moved", "https://github.com/PyCQA/pylint")):
+        wheel = tmp_path / "cache" / "pypi" / f"{name}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as out:
+            out.writestr(f"{name}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\nProject-URL: Home, {home}\n")
+            said = [FUNCTION.format(name=f"{name}_{n}", said="Add", number=n) for n in range(5)]
+            out.writestr(f"{name}/a.py", "\n".join(said))
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        file = str(wheel.relative_to(tmp_path / "cache"))
+        rows[f"pypi:{name}==1.0"] = {"file": file, "version": "1.0", "bytes": wheel.stat().st_size, "sha256": digest}
+    (tmp_path / "cache" / "fetched.json").write_text(json.dumps(rows))
+    listed = ", ".join(f"{key.removeprefix('pypi:')}: MIT" for key in rows)
+    (tmp_path / "own.yaml").write_text(f"languages: {{python: {{pypi: {{{listed}}}}}}}")
+    asked = ["corpus", "recipe", str(tmp_path / "own.yaml"), "--cache", str(tmp_path / "cache"), "--workers", "1"]
+    for name, option in (("without", []), ("kept", ["--keep-published-test"])):
+        done = CliRunner().invoke(app, [*asked, "--valid", "1", "--test", "1", "--out", str(tmp_path / name), *option])
+        assert done.exit_code == 0, done.output
+    found = [packages(Corpus.open(tmp_path / name).manifest) for name in ("without", "kept")]
+    assert found == [{"first", "second", "third"}, {"first", "second", "third", "moved"}]
 
 
 def test_a_corpus_is_mined_apart_from_what_it_is_measured_on(projects, tmp_path):

@@ -32,7 +32,7 @@ def other(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def recorded(folder: Path, trained_on: TrainedOn | None) -> Path:
-    record = {"formats": {"hf": {}}, "files": {}}
+    record: dict[str, object] = {"formats": {"hf": {}}, "files": {}}
     if trained_on is not None:
         record["trained_on"] = dataclasses.asdict(trained_on)
     folder.mkdir(exist_ok=True)
