@@ -139,7 +139,8 @@ Work = Callable[[Sequence[Source]], "list[Batch]"]
 
 MapChunks = Callable[[Work, Iterable[Sequence[Source]]], "Iterator[list[Batch]]"]
 """Does the work for every chunk and gives the results in the chunks' order, as they come. Chunks are to be taken, and
-results kept, only some way ahead of the one that is asked for: they are all that mining has in memory."""
+results kept, only some way ahead of the one that is asked for: they are all that mining has in memory, and with a limit
+what comes next depends on results. A chunk may be empty."""
 
 
 def _mine_chunk(chunk: Sequence[Source], *, language: str, strip_names: bool) -> list[Batch]:
