@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -156,7 +156,9 @@ class Resources(Settings):
     """Where trials run. Never part of an identity."""
 
     cpus: float = Field(1, gt=0, description="processors that Ray reserves for a trial, or each of its workers")
-    gpus: float = Field(0, ge=0, description="the same for GPUs; a fraction lets several trials share one")
+    gpus: float = Field(
+        0, ge=0, description="the same for GPUs: 1, or a fraction, which lets several trials of one worker share one"
+    )
     memory: float = Field(0, ge=0, description="the same for memory, in gigabytes (10^9 bytes); 0: not reserved")
     workers: int = Field(
         1, ge=1, le=1024, description="processes that train a trial together, with the whole batch as negatives"
@@ -182,9 +184,35 @@ class Resources(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Resources:
-        if self.autoscale and self.max_concurrent is None:
-            raise wrong("max_concurrent", "expected a number of trials with autoscale: true, got null")
+        for key, message in self._broken_laws():
+            raise wrong(key, message)
         return self
+
+    def _broken_laws(self) -> Iterator[tuple[str, str]]:
+        if self.autoscale and self.max_concurrent is None:
+            yield "max_concurrent", "expected a number of trials with autoscale: true, got null"
+        if self.gpus > 1:
+            whole = self.gpus == int(self.gpus)
+            instead = f"workers: {self.workers * int(self.gpus)}, gpus: 1" if whole else "gpus: 1"
+            yield "gpus", f"expected at most 1, as a worker trains on one GPU, got {self.gpus:g}: write {instead}"
+        if self.workers > 1 and 0 < self.gpus < 1:
+            yield (
+                "gpus",
+                f"expected 1 with workers: {self.workers}, as no two workers of a trial can share a GPU, got "
+                f"{self.gpus:g}: write workers: {self.workers}, gpus: 1, or workers: 1, gpus: {self.gpus:g}",
+            )
+        if self.device == "cpu" and self.gpus:
+            yield (
+                "device",
+                f"expected auto or cuda with gpus: {self.gpus:g}, got cpu, and trials would reserve GPUs without using "
+                "them: write device: cpu, gpus: 0, or remove device",
+            )
+        if self.device == "cuda" and not self.gpus:
+            yield (
+                "gpus",
+                "expected 1, or a fraction that trials share, with device: cuda, got 0, and all trials of a node would "
+                "use its first GPU: write gpus: 1",
+            )
 
     @property
     def resolved_threads(self) -> int:

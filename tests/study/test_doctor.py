@@ -23,6 +23,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from softnce_ray.config import ArmConfig, BagEncoder, Resources, StudyConfig, TokenSettings, TransformerEncoder
+from softnce_ray.config.study import StudyArm
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.encoders import build_encoder
 from softnce_ray.store import Store
@@ -172,8 +173,8 @@ def test_workers_of_a_trial_may_lie_on_several_nodes() -> None:
     ]
     found = judging.room(Resources(workers=2), [node()], {"CPU": 4})
     assert "2 workers train each trial on CPUs" in only(found).text
-    refused = only(judging.room(Resources(gpus=2, workers=2), [node(gpus=2)], {"CPU": 4, "GPU": 2}))
-    assert "nodes with room for the 2 workers of a trial of 1 CPUs and 2 GPUs each" in refused.text
+    refused = only(judging.room(Resources(gpus=1, workers=3), [node(gpus=2)], {"CPU": 4, "GPU": 2}))
+    assert "nodes with room for the 3 workers of a trial of 1 CPUs and 1 GPUs each" in refused.text
 
 
 def test_memory_that_no_node_has_is_told_with_what_they_have() -> None:
@@ -194,10 +195,13 @@ def test_room_counts_nodes_and_not_their_sum() -> None:
     assert only(judging.room(Resources(max_concurrent=2), [node()], {"CPU": 4})).text.startswith("2 trials at once")
 
 
-def test_threads_that_nobody_reserved_and_a_cluster_in_use_are_warnings() -> None:
-    assert only(judging.reservations(Resources(threads=4))).level == "warning"
-    assert judging.reservations(Resources(threads=4, cpus=4)) == []
-    assert judging.reservations(Resources(cpus=0.5)) == []
+def test_threads_that_nobody_reserved_and_a_cluster_in_use_are_warnings(tiny_study) -> None:
+    def found_of(**resources: Any) -> list[Finding]:
+        return judging.reservations(tiny_study(resources=resources))
+
+    assert only(found_of(threads=4)).level == "warning"
+    assert found_of(threads=4, cpus=4) == []
+    assert found_of(cpus=0.5) == []
     found = only(judging.room(Resources(cpus=2), [node()], {"CPU": 1}))
     assert found.level == "warning" and "in use" in found.text
 
@@ -207,9 +211,13 @@ def test_cuda_must_be_seen_by_torch() -> None:
     assert only(judging.room(wanted, [node(gpus=1, cuda=1)], free)).level == "ok"
     assert only(judging.room(wanted, [node(gpus=1, cuda=0)], free)).level == "error"
     assert only(judging.room(wanted, [node(cuda=0), node(gpus=1, cuda=1)], free)).level == "ok"  # runs on the second
-    unreserved = Resources(device="cuda")
-    assert levels(judging.room(unreserved, [node(cuda=0)], free)) == [("resources", "error")]
-    assert levels(judging.reservations(unreserved)) == [("resources", "warning")]
+
+
+def test_gpus_that_only_bags_would_use_are_a_warning(tiny_study) -> None:
+    study = tiny_study(resources={"gpus": 0.5})
+    assert "every arm trains a bag of embeddings" in only(judging.reservations(study)).text
+    mixed = {**study.arms, "network": StudyArm(encoder=TransformerEncoder())}
+    assert judging.reservations(study.model_copy(update={"arms": mixed})) == []
 
 
 def test_a_cluster_without_a_whole_cpu_cannot_prepare() -> None:

@@ -206,6 +206,31 @@ MISTAKES = [
         "f.yaml:7: search.seed: expected a seed that no confirmation uses, got 2",
     ),
     (ARMS + "search: {seed: 3}\n", "f.yaml:7: search.trials: missing: give a value"),
+    (
+        ARMS + "resources: {gpus: 2}\n",
+        "f.yaml:7: resources.gpus: expected at most 1, as a worker trains on one GPU, got 2: write workers: 2, gpus: 1",
+    ),
+    (
+        ARMS + "resources: {gpus: 2, workers: 3}\n",
+        "f.yaml:7: resources.gpus: expected at most 1, as a worker trains on one GPU, got 2: write workers: 6, gpus: 1",
+    ),
+    (
+        ARMS + "resources: {gpus: 1.5}\n",
+        "f.yaml:7: resources.gpus: expected at most 1, as a worker trains on one GPU, got 1.5: write gpus: 1",
+    ),
+    (
+        ARMS + "resources: {workers: 2, gpus: 0.5}\n",
+        "f.yaml:7: resources.gpus: expected 1 with workers: 2, as no two workers of a trial can share a GPU, got 0.5: "
+        "write workers: 2, gpus: 1, or workers: 1, gpus: 0.5",
+    ),
+    (
+        ARMS + "resources: {device: cpu, gpus: 1}\n",
+        "f.yaml:7: resources.device: expected auto or cuda with gpus: 1, got cpu, and trials would reserve GPUs",
+    ),
+    (
+        ARMS + "resources:\n  cpus: 2\n  device: cuda\n",
+        "f.yaml:7: resources.gpus: expected 1, or a fraction that trials share, with device: cuda, got 0",
+    ),
 ]
 
 

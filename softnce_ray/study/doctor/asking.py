@@ -58,7 +58,7 @@ def ask(questions: Questions, *, patience: float = PATIENCE) -> list[Node]:
 
     One node that this process is on too is asked without Ray: a worker would need seconds to start.
     """
-    patience += 0 if questions.cuda == "no node" else _GPUS_PATIENCE
+    patience += _GPUS_PATIENCE if questions.cuda else 0
     alive = sorted(
         (node for node in ray.nodes() if node["Alive"] and _is_used(node)), key=lambda node: node["NodeManagerAddress"]
     )
@@ -152,8 +152,7 @@ def _start(node: Mapping[str, Any], function: Any, *arguments: Any) -> ray.Objec
 
 def _asked_of(node: Mapping[str, Any], asked: Questions) -> Questions:
     """The questions for one node."""
-    none = asked.cuda == "nodes with GPUs" and not node["Resources"].get("GPU", 0)
-    return replace(asked, cuda="no node") if none else asked
+    return replace(asked, cuda=asked.cuda and node["Resources"].get("GPU", 0) > 0)
 
 
 def _answer(asked: Questions, node: Mapping[str, Any]) -> str:

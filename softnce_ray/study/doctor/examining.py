@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import ray
 
-from softnce_ray.config import Resources, StudyConfig
+from softnce_ray.config import StudyConfig
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.store import Store
@@ -118,7 +117,7 @@ def _of_settings(study: StudyConfig, store: Store) -> list[Finding]:
     return [
         *models(study, store, elsewhere=elsewhere()),
         *misfits(study, folder_of),
-        *judging.reservations(study.resources),
+        *judging.reservations(study),
     ]
 
 
@@ -171,14 +170,8 @@ def _questions(study: StudyConfig | None, store: Store, corpus: Corpus | None) -
         "",
         corpus.location,
         _model_folders(study),
-        _cuda(study.resources),
+        study.resources.gpus > 0,
     )
-
-
-def _cuda(resources: Resources) -> Literal["no node", "nodes with GPUs", "all nodes"]:
-    if resources.device == "cpu" or (resources.device == "auto" and not resources.gpus):
-        return "no node"
-    return "nodes with GPUs" if resources.gpus else "all nodes"
 
 
 def _model_folders(study: StudyConfig) -> tuple[str, ...]:

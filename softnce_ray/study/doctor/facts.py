@@ -16,7 +16,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
@@ -61,14 +60,14 @@ class Questions:
       token: names the file that the asking process left in `folder`; its content too.
       corpus: a corpus folder.
       folders: others that must be there.
-      cuda: on which nodes to count the GPUs that torch sees, which takes seconds.
+      cuda: count the GPUs that torch sees, on nodes that Ray says have some; it takes seconds.
     """
 
     folder: Path | Location
     token: str
     corpus: str | None = None
     folders: tuple[str, ...] = ()
-    cuda: Literal["no node", "nodes with GPUs", "all nodes"] = "no node"
+    cuda: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def facts_here(questions: Questions, answer: str = "") -> NodeFacts:
         corpus=fingerprint,
         corpus_problem=problem,
         missing=tuple(folder for folder in questions.folders if not Path(folder).is_dir()),
-        cuda=None if questions.cuda == "no node" else _cuda(),
+        cuda=_cuda() if questions.cuda else None,
         bf16=_bf16(),
     )
 

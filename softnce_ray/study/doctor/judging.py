@@ -177,9 +177,9 @@ def corpora(corpus: str, fingerprint: str, nodes: Sequence[Node]) -> list[Findin
     return found or [Finding("corpus", "ok", f"{corpus}, fingerprint {fingerprint[:12]}{shared}")]
 
 
-def reservations(resources: Resources) -> list[Finding]:
+def reservations(study: StudyConfig) -> list[Finding]:
     """What a study's resources say that hurts on any cluster."""
-    found = []
+    found, resources = [], study.resources
     threads = resources.resolved_threads
     if threads > max(1, resources.cpus):
         found.append(
@@ -190,13 +190,14 @@ def reservations(resources: Resources) -> list[Finding]:
                 f"set resources.cpus: {threads}, or leave resources.threads away",
             )
         )
-    if resources.device == "cuda" and not resources.gpus:
+    if resources.gpus and all(arm.encoder.kind == "bag" for arm in study.arms.values()):
         found.append(
             Finding(
                 "resources",
                 "warning",
-                "trials use cuda without reserving a GPU: all of a node share its first",
-                "set resources.gpus, as a fraction where several should share one",
+                f"each trial reserves {resources.gpus:g} GPUs, and every arm trains a bag of embeddings, which takes "
+                "seconds on a CPU: fewer trials run at once",
+                "set resources.gpus: 0",
             )
         )
     return found

@@ -122,7 +122,7 @@ def adapters(study: StudyConfig, nodes: Sequence[Node]) -> list[Finding]:
 def precision(study: StudyConfig, nodes: Sequence[Node]) -> list[Finding]:
     """Whether bf16 is asked of processors that reckon in it as fast as in float32, or faster."""
     resources = study.resources
-    if resources.device == "cuda" or (resources.device == "auto" and resources.gpus):
+    if resources.gpus:
         return []
     arms = []
     for name, arm in study.arms.items():
