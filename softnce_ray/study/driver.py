@@ -15,7 +15,7 @@ from softnce_ray.results import TrialKey
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, title
-from softnce_ray.study.failures import Failure, Retries
+from softnce_ray.study.failures import Failure, Retries, with_remedies
 from softnce_ray.study.planner import Cell, Planner, Trial
 from softnce_ray.study.trainable import TrialSpec, device_for
 from softnce_ray.tracking import Tracker
@@ -158,7 +158,8 @@ class StudyRun:
         if self.planner.stopped_early(key):  # its worker was lost when nothing more was wanted of it
             self.ended(key, attempt, None, None)
             return
-        if self._retries.again(key, failure.kind, live.epoch):
+        failure = with_remedies(failure, self._study.resources, live.trial.config)
+        if self._retries.again(key, failure.kind, live.epoch, most=self._most(failure)):
             self._show.say(f"{title(key)}: {failure.reason}: tried again")
             self._reached[key] = live.epoch
             del self._live[key]
@@ -169,6 +170,13 @@ class StudyRun:
             self.started(key, attempt)
         self._fail(key, failure)
         self._gone(key, None)
+
+    def _most(self, failure: Failure) -> int | None:
+        """Attempts that the failure leaves whatever the study says. A trial that had its GPU alone would fill it again
+        with the same settings; one that shared it may have been the smaller part."""
+        if not failure.of_gpu:
+            return None
+        return 1 if self._study.resources.gpus < 1 else 0
 
     def look_around(self) -> None:
         """Tell once when MLflow no longer takes records, and once when it does again."""

@@ -26,6 +26,9 @@ lost one is noticed long before."""
 _GRACE = 20.0
 """Seconds after the loss of a worker in which the first should notice by itself."""
 
+_SPEAKING = 10.0
+"""Seconds that the first has to tell of the loss before it ends."""
+
 _ARRIVING = 3.0
 """Seconds in which the failure of another worker is heard of, where it made the first one fail."""
 
@@ -42,10 +45,16 @@ class WorkerError(RuntimeError):
 
 
 @contextlib.contextmanager
-def gang(count: int, device: str, work: Work, spec: dict[str, Any]) -> Iterator[Workers]:
+def gang(
+    count: int, device: str, work: Work, spec: dict[str, Any], last_word: Callable[[Failure], object]
+) -> Iterator[Workers]:
     """This process as the first of `count` workers; the others run `work`. They end with the context.
 
     The trial's placement group must have `count` bundles, of which this process has the first.
+
+    Args:
+      last_word: called, from another thread, with the failure of another worker before this process ends, where it
+        waits for that worker in a call that nothing interrupts.
 
     Raises:
       WorkerError: instead of what else is raised, where another worker failed first.
@@ -64,7 +73,7 @@ def gang(count: int, device: str, work: Work, spec: dict[str, Any]) -> Iterator[
     tasks = [
         other.run.remote(work, spec, host, store.port, rank, count, device) for rank, other in enumerate(others, 1)
     ]
-    watch = _Watch(tasks)
+    watch = _Watch(tasks, last_word)
     watch.start()
     try:
         _join(store, 0, count, device)
@@ -130,10 +139,12 @@ def _resources(bundle: dict[str, float]) -> dict[str, Any]:
 
 class _Watch(threading.Thread):
     """Notes the first worker that fails. On a GPU the others may wait for it for ever, in a call that nothing
-    interrupts: then this process ends, and the trial's next attempt goes on from its checkpoint."""
+    interrupts: then this process ends, after its last word, and the trial's next attempt goes on from its
+    checkpoint."""
 
-    def __init__(self, tasks: list[ray.ObjectRef]) -> None:
+    def __init__(self, tasks: list[ray.ObjectRef], last_word: Callable[[Failure], object]) -> None:
         super().__init__(daemon=True)
+        self._last_word = last_word
         self.failure = lost_worker("")
         self.noted, self.over = threading.Event(), threading.Event()
         self._waiting = tasks
@@ -150,5 +161,8 @@ class _Watch(threading.Thread):
                     self.failure = Failure(**told)
                     self.noted.set()
                     if not self.over.wait(_GRACE):
+                        speaking = threading.Thread(target=self._last_word, args=(self.failure,), daemon=True)
+                        speaking.start()
+                        speaking.join(_SPEAKING)
                         os._exit(1)
                     return

@@ -24,7 +24,7 @@ from softnce_ray.preparation import Prepared, open_data, partners
 from softnce_ray.ranks_file import RANKS_FILE, Measure, place, write_ranks
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location, on_disk
-from softnce_ray.study.failures import failure_of
+from softnce_ray.study.failures import Failure, failure_of
 from softnce_ray.study.gang import WorkerError, gang
 from softnce_ray.study.patience import Patience, Trying
 from softnce_ray.training import Report, TrainResult, train
@@ -68,13 +68,19 @@ def run_trial(spec: dict[str, Any]) -> None:
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
     try:
-        with working_in(trial.directory), gang(trial.workers, trial.device, _help, spec) as workers:
+        with working_in(trial.directory), gang(trial.workers, trial.device, _help, spec, _fail) as workers:
             _run(trial, workers, Patience(_note))
     except WorkerError as error:
-        tune.report({"failure": asdict(error.failure)})
+        _fail(error.failure)
     except Exception as error:
-        failure = failure_of(error, traceback.format_exc())
-        tune.report({"failure": asdict(failure)})
+        _fail(failure_of(error, traceback.format_exc()))
+    finally:  # the process waits for another trial, perhaps while others use its GPU
+        with contextlib.suppress(RuntimeError):  # of a GPU that is in trouble, as was told
+            torch.cuda.empty_cache()
+
+
+def _fail(failure: Failure) -> None:
+    tune.report({"failure": asdict(failure)})
 
 
 def _note(text: str, in_full: str) -> None:

@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
 import ray.tune.tune as running
 from ray import tune
 from ray.tune.execution.tune_controller import TuneController
@@ -24,7 +23,7 @@ from softnce_ray.config import Resources
 from softnce_ray.results import TrialKey
 from softnce_ray.storage import Location
 from softnce_ray.study.cluster import Room
-from softnce_ray.study.failures import Failure, failure_of, lost_worker, user_error_in
+from softnce_ray.study.failures import Failure, failure_in_ray, user_error_in
 from softnce_ray.study.patience import AwayError, is_away, reason
 from softnce_ray.study.trainable import TrialSpec, run_trial
 
@@ -134,8 +133,9 @@ class Recorder(_NotPickled, tune.Callback):
             self._driver.ended(_key(trial), _attempt(trial), metrics, files)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        error = trial.get_error()
-        self._driver.failed(_key(trial), _attempt(trial), _failure(error))
+        told = (trial.last_result or {}).get("failure")  # by a first worker that had to end
+        failure = Failure(**told) if told else failure_in_ray(trial.get_error())
+        self._driver.failed(_key(trial), _attempt(trial), failure)
 
 
 class _Controller(TuneController):
@@ -229,17 +229,3 @@ def _attempt(trial: TuneTrial) -> int:
 
 def _folder(trial: TuneTrial) -> str:
     return trial.config["folder"]
-
-
-def _failure(error: BaseException | None) -> Failure:
-    """What Ray says of a trial that ended without a word of its own."""
-    if error is None:
-        return lost_worker("")
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, ray.exceptions.OutOfMemoryError):
-        return Failure(
-            "memory", "Ray ended its worker before the machine ran out of memory: see the traceback", str(cause)
-        )
-    if isinstance(cause, ray.exceptions.RayError):
-        return lost_worker(str(cause))
-    return failure_of(cause, str(error))

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from softnce_ray.config import StudyConfig
+from softnce_ray.config import StudyConfig, TrialConfig, arm_settings
 from softnce_ray.config.study import FailureKind
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.distributions import DISTRIBUTIONS_FILE
-from softnce_ray.preparation import Prepared
+from softnce_ray.encoders import Bag
+from softnce_ray.preparation import Prepared, open_data, prepare
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
 from softnce_ray.storage import StorageError
@@ -20,8 +22,9 @@ from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import title
 from softnce_ray.study.driver import StudyRun
-from softnce_ray.study.failures import Failure
+from softnce_ray.study.failures import Failure, failure_of
 from softnce_ray.study.planner import Cell, Planner, cells
+from softnce_ray.training import train
 
 from .checkpoints import write_checkpoint
 
@@ -281,6 +284,31 @@ def test_a_trial_that_failed_is_tried_again_before_any_other(tiny_study, tmp_pat
     assert [args[0] for args, _ in tracker.of("trial_ended")] == [first[0], second[0]]
     assert [options["attempt"] for _, options in tracker.of("trial_started")] == [1, 1, 2]
     assert [args for args, _ in show.of("progress")][-1] == (2, 4)
+
+
+@pytest.mark.parametrize(("gpus", "attempts"), [(1, 1), (0.5, 2), (0, 3)])
+def test_a_gpu_that_is_full_is_tried_again_only_where_another_trial_may_have_filled_it(
+    tiny_study, tmp_path, tiny_corpus, monkeypatch, gpus, attempts
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.") if gpus else MemoryError
+
+    monkeypatch.setattr(Bag, "forward", full)
+    study = tiny_study(seeds=[1], arms={"infonce": {}}, resources={"gpus": gpus})
+    run, tracker, show = drive(study, tmp_path)
+    key, attempt = begin(run)
+    trial = TrialConfig(**arm_settings(study.arms["infonce"]), language="python", seed=1)
+    data = open_data(prepare(trial, tiny_corpus, "python", tmp_path / "made"), trial, "python")
+    with pytest.raises((torch.OutOfMemoryError, MemoryError)) as raised:
+        train(trial, data)
+    run.failed(key, attempt, failure_of(raised.value, "trace"))
+    while not run.finished():
+        run.failed(*begin(run), failure_of(raised.value, "trace"))
+    ((args, options),) = tracker.of("trial_ended")
+    assert (args, options["kind"]) == ((key, "FAILED"), "memory")
+    assert "try in this order: resources.chunk_size: 8 (now a batch of 16); " in options["failure"]
+    assert [options["attempt"] for _, options in tracker.of("trial_started")] == list(range(1, attempts + 1))
+    assert all("resources.chunk_size: 8" in args[0] for args, _ in show.of("say"))
 
 
 def test_what_an_attempt_says_that_has_been_replaced_is_refused(tiny_study, tmp_path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 
 import pytest
+import ray
 import torch
 
-from softnce_ray.config import Failures
+from softnce_ray.config import ArmConfig, Failures, Resources, TrainingSettings, TransformerEncoder
 from softnce_ray.corpus.store import CorpusError
 from softnce_ray.evaluation import DivergedError
 from softnce_ray.storage import StorageError
-from softnce_ray.study.failures import Retries, failure_of
+from softnce_ray.study.failures import Retries, failure_in_ray, failure_of, with_remedies
 
 
 def wrapped(inner: BaseException) -> BaseException:
@@ -25,7 +26,12 @@ CASES = [
     (DivergedError("the loss of epoch 2 is nan"), "diverged", "the loss of epoch 2 is nan"),
     (CorpusError("expected a corpus folder at x"), "settings", "expected a corpus folder at x"),
     (MemoryError(), "memory", "no memory left"),
-    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory", "Tried to allocate 2 GiB"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory", "on the GPU (CUDA out of memory"),
+    (
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x"),
+        "memory",
+        "no memory left on the",
+    ),
     (OSError(errno.ENOSPC, "No space left on device"), "disk", "free some where the store is"),
     (RuntimeError("I/O error: No space left on device (os error 28)"), "disk", "free some where the store is"),
     (FileNotFoundError(errno.ENOENT, "No such file", "train.bin"), "files", "FileNotFoundError: [Errno 2] No such"),
@@ -74,6 +80,61 @@ def test_memory_that_torch_really_does_not_get_is_known(one_thread) -> None:
 
 def test_a_reason_stays_short() -> None:
     assert len(failure_of(ValueError("long " * 1000), "").reason) <= 500
+
+
+NETWORK = ArmConfig(encoder=TransformerEncoder(), training=TrainingSettings(batch_size=64))
+ON_THE_GPU = failure_of(
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. " + "GPU 0 has " * 100), ""
+)
+HERE = failure_of(MemoryError(), "")
+
+
+@pytest.mark.parametrize(
+    ("failure", "resources", "remedies"),
+    [
+        (
+            ON_THE_GPU,
+            {"gpus": 1},
+            "resources.chunk_size: 32 (now a batch of 64); resources.gradient_checkpointing: true; a lower "
+            "training.batch_size (now 64) or tokens.code_length",
+        ),
+        (
+            ON_THE_GPU,
+            {"gpus": 0.5, "chunk_size": 9, "gradient_checkpointing": True},
+            "resources.chunk_size: 4 (now 9); a lower training.batch_size (now 64) or tokens.code_length; fewer trials "
+            "on a GPU (resources.gpus: 1, now 0.5)",
+        ),
+        (
+            ON_THE_GPU,
+            {"gpus": 1, "workers": 8, "chunk_size": 20, "gradient_checkpointing": True},
+            "resources.chunk_size: 4 (now 20); a lower training.batch_size (now 64) or tokens.code_length",
+        ),
+        (
+            HERE,
+            {"chunk_size": 1, "gradient_checkpointing": True},
+            "a lower training.batch_size (now 64) or tokens.code_length; fewer trials at once "
+            "(resources.max_concurrent)",
+        ),
+    ],
+)
+def test_a_lack_of_memory_names_its_remedies_in_order(failure, resources, remedies) -> None:
+    reason = with_remedies(failure, Resources.model_validate(resources), NETWORK).reason
+    assert reason.endswith(f": try in this order: {remedies}")
+    assert len(reason) < 500
+
+
+def test_a_process_that_ray_ended_for_its_memory_has_remedies_and_one_that_was_lost_has_none() -> None:
+    ended = with_remedies(failure_in_ray(ray.exceptions.OutOfMemoryError("1 worker was killed")), Resources(), NETWORK)
+    assert (ended.kind, ended.of_gpu) == ("memory", False)
+    assert "ran out of memory (see the traceback): try in this order: resources.chunk_size: 32" in ended.reason
+    lost = failure_in_ray(ray.exceptions.WorkerCrashedError())
+    assert (lost.kind, with_remedies(lost, Resources(), NETWORK)) == ("worker", lost)
+
+
+def test_a_bag_has_no_layers_to_compute_again_and_other_failures_have_no_remedies() -> None:
+    assert "gradient_checkpointing" not in with_remedies(HERE, Resources(), ArmConfig()).reason
+    other = failure_of(ZeroDivisionError("division"), "")
+    assert with_remedies(other, Resources(), NETWORK) == other
 
 
 def test_another_attempt_is_made_as_often_as_the_study_says() -> None:

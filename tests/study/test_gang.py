@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import psutil
 import pytest
+import torch
+from ray import tune
 
+from softnce_ray.config import Resources
 from softnce_ray.errors import UserError
+from softnce_ray.results import TrialKey
 from softnce_ray.store import Store
+from softnce_ray.study import gang, trainable, tuning
+from softnce_ray.study.cluster import Room
+from softnce_ray.study.failures import Failure
+from softnce_ray.workers import Workers
 
 from .launching import Meddling, actors, go, runs
 
@@ -110,6 +120,40 @@ def test_a_trial_of_two_workers_fails_as_one_of_one_does(study, store) -> None:
     (run,) = runs(store, "trial")
     assert "the loss of epoch 1 is nan" in run.data.tags["failure"]
     assert (run.data.tags["failure_kind"], run.data.tags["attempts"]) == ("diverged", "1")
+    assert_alone()
+
+
+def test_why_another_worker_failed_is_told_though_the_first_hangs_and_has_to_end(tmp_path) -> None:
+    """As on a GPU, where nothing interrupts a first worker that waits for one that has failed."""
+    failed: list[Failure] = []
+
+    def full(spec: dict[str, Any], workers: Workers) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    def hanging(config: dict[str, str]) -> None:
+        gang._GRACE = 0.1  # type: ignore[attr-defined]  # in the process of the trial
+        with gang.gang(2, "cpu", full, {}, trainable._fail):
+            time.sleep(600)
+
+    class Driver:
+        def failed(self, key: TrialKey, attempt: int, failure: Failure) -> None:
+            failed.append(failure)
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *arguments: None
+
+    driver: Any = Driver()
+    key = TrialKey("a", "python", "confirm", 1, "c0ffee")
+    tune.Tuner(
+        tune.with_resources(hanging, tune.PlacementGroupFactory([{"CPU": 1}] * 2)),
+        param_space={"key": json.dumps(asdict(key)), "spec": json.dumps({"attempt": 1})},
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path), verbose=0, callbacks=[tuning.Recorder(driver, Room(Resources()))]
+        ),
+    ).fit()
+    (failure,) = failed
+    assert (failure.kind, failure.of_gpu) == ("memory", True)
+    assert "Tried to allocate 2 GiB" in failure.reason
     assert_alone()
 
 
