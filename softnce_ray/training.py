@@ -349,6 +349,15 @@ class _Evaluation:
     graded: np.ndarray | None
 
 
+def validate(encoder: DualEncoder, data: TrainingData) -> dict[str, float]:
+    """Return the validation metrics of an encoder as they are measured after an epoch of `train`.
+
+    Raises:
+      DivergedError: its vectors are not finite.
+    """
+    return _metrics(_evaluate_all(encoder, data, "valid", ALONE), "valid")
+
+
 def _evaluate_all(encoder: DualEncoder, data: TrainingData, split: str, workers: Workers) -> dict[str, _Evaluation]:
     """The evaluation of each language, among its own codebase."""
     return {language: _evaluate(encoder, texts, split, workers) for language, texts in data.evaluated.items()}

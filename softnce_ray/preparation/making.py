@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from softnce_ray.config import (
     BM25Estimator,
     Estimator,
     HardNegatives,
+    Resources,
     SimCSEEstimator,
     TrainedEstimator,
     TrainingSet,
@@ -30,7 +31,8 @@ from softnce_ray.estimators import BM25, count_words, save_sparse, words
 from softnce_ray.hard_negatives import NONE, mine
 from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
-from softnce_ray.preparation.opening import MINED_FILE, Prepared, open_estimator, training_groups
+from softnce_ray.preparation.kept import Kept
+from softnce_ray.preparation.opening import METRICS_FILE, MINED_FILE, Prepared, open_estimator, training_groups
 from softnce_ray.preparation.vectors import Sources
 from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location
@@ -38,6 +40,8 @@ from softnce_ray.storage import Location
 _ESTIMATORS_VERSION = 3
 _GROUPS_VERSION = 1
 _HARD_NEGATIVES_VERSION = 1
+
+_PLAIN = Resources()
 
 
 def prepare(
@@ -48,12 +52,15 @@ def prepare(
     device: str = "cpu",
     *,
     progress: Progress | None = None,
+    resources: Resources = _PLAIN,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Prepared:
     """Tokenise the corpus, prepare the estimators of an arm and mine its hard negatives, unless `root`, a folder or
     URI, holds them already.
 
     Safe to call from several processes at once: one makes a folder, the others wait for it. Machines that share only an
-    object store do not wait for one another: what two of them make at once is made twice.
+    object store do not wait for one another: what two of them make at once is made twice. A model whose training was
+    cut off goes on after its last epoch, on any machine.
 
     Args:
       config: the arm.
@@ -62,6 +69,8 @@ def prepare(
       root: where all that is prepared lies.
       device: the torch device of encoders of estimators.
       progress: of tokenising.
+      resources: how much at a time models are trained with. They change no result, and so no name of a folder.
+      say: told, a line each, how far the training of models has come.
 
     Raises:
       CorpusError: the corpus is missing or damaged, a named tokenizer cannot be loaded, or a language's data flow is
@@ -78,14 +87,17 @@ def prepare(
     tokens = prepare_tokens(corpus, config.tokens, place, config.encoder.inputs, progress=progress)
     groups = _prepare_groups(corpus, languages, place) if len(languages.train) > 1 else None
     shared = Prepared(str(place), f"tokens/{tokens.folder.name}", {}, groups)
-    sources = Sources(config, corpus, languages, shared, device)
+    sources = Sources(config, corpus, languages, shared, device, resources, say)
     parts = [(key, part) for key, part in config.all_estimators.items() if key != "hard_negatives"]
     parts.sort(key=lambda part: _named_model(part[1]) is None)  # a model that cannot be used shows before any training
     made: dict[str, str] = {part.name: _prepare_estimator(key, part, sources) for key, part in parts}
+    trained = dict(made)
     mined = None
     if config.hard_negatives is not None:
-        mined = _prepare_hard_negatives(config.hard_negatives, sources)
-    return replace(shared, estimators=made, hard_negatives=mined)
+        mined, trained["hard_negatives"] = _prepare_hard_negatives(config.hard_negatives, sources)
+    scored = {name: _metrics(shared.folder(folder)) for name, folder in trained.items()}
+    metrics = {name: found for name, found in scored.items() if found}
+    return replace(shared, estimators=made, hard_negatives=mined, metrics=metrics)
 
 
 def learns(config: ArmConfig) -> bool:
@@ -106,8 +118,14 @@ def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> s
     return name
 
 
-def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> str:
-    """The name of the folder of the pairs that were mined."""
+def _metrics(folder: Path) -> dict[str, float]:
+    """What an estimator's model scored; nothing where none was trained, or by a version that did not keep it."""
+    file = folder / METRICS_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> tuple[str, str]:
+    """The names of the folders of the pairs that were mined, and of the estimator that ranked them."""
     ranking = settings.ranking
     ranked_by = _prepare_estimator("hard_negatives", ranking, sources)
     content = [_HARD_NEGATIVES_VERSION, ranked_by, settings.depth, settings.skip]
@@ -131,7 +149,7 @@ def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> str:
 
     name = f"hard_negatives/{digest}"
     shared_once(Location(sources.shared.root), name, make)
-    return name
+    return name, ranked_by
 
 
 def _named_model(settings: Estimator) -> str | None:
@@ -151,11 +169,15 @@ def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
     content = [_ESTIMATORS_VERSION, corpus.fingerprint, trained_on, decisive, _decides_learned(settings, sources)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def make(folder: Path) -> None:
-        _make_estimator(key, settings, sources, folder)
+    root, name = Location(sources.shared.root), f"estimators/{settings.name}-{digest}"
+    kept = Kept(root / f"estimators/.{settings.name}-{digest}.training")
 
-    name = f"estimators/{settings.name}-{digest}"
-    shared_once(Location(sources.shared.root), name, make)
+    def make(folder: Path) -> None:
+        _make_estimator(key, settings, sources, kept, folder)
+
+    shared_once(root, name, make)
+    if isinstance(settings, SimCSEEstimator | TrainedEstimator):
+        kept.remove()  # also what is left of a process that was killed when all was made
     return name
 
 
@@ -171,7 +193,7 @@ def _decides_learned(settings: Estimator, sources: Sources) -> object:
     return None
 
 
-def _make_estimator(key: str, settings: Estimator, sources: Sources, folder: Path) -> None:
+def _make_estimator(key: str, settings: Estimator, sources: Sources, kept: Kept, folder: Path) -> None:
     def asked() -> Iterator[list[str]]:
         return map(words, sources.texts("query"))
 
@@ -191,11 +213,11 @@ def _make_estimator(key: str, settings: Estimator, sources: Sources, folder: Pat
         case SimCSEEstimator(model=str(model)):
             vectors.write_named_sentences(f"{key}.model", located(model), sources, folder)
         case SimCSEEstimator():
-            vectors.write_sentences(settings, sources, folder)
+            vectors.write_sentences(settings, sources, kept, folder)
         case TrainedEstimator(model=str(model)):
             vectors.write_named_encoder(f"{key}.model", located(model), sources, folder)
         case TrainedEstimator():
-            vectors.write_trained(settings, sources, folder)
+            vectors.write_trained(settings, sources, kept, folder)
         case _:
             raise AssertionError(settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +30,23 @@ MINED_FILE = "rows.npy"
 """In the folder of hard negatives: rows of training pairs, see `hard_negatives.mine`."""
 
 
+METRICS_FILE = "metrics.json"
+"""In the folder of an estimator that was trained: what it scored on validation."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What an arm needs in a language or training set: names of folders below `root`, a path or URI that all machines
     have in common. They are the token ids, what each estimator that its loss needs has stored, and where it is trained
-    on several languages, which pairs are duplicates among all of them, and the hard negatives, where there are any."""
+    on several languages, which pairs are duplicates among all of them, and the hard negatives, where there are any.
+    `metrics` has what each model scored that was trained for it: by the estimator's name, or `hard_negatives`."""
 
     root: str
     tokens: str
     estimators: dict[str, str]
     groups: str | None = None
     hard_negatives: str | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def folder(self, name: str) -> Path:
         """One of them on this machine, which fetches it when it first asks.

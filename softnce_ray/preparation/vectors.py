@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softnce_ray.checkpoint import Checkpoint
 from softnce_ray.config import (
     ArmConfig,
     InfoNCE,
+    Resources,
     SimCSEEstimator,
     TrainedEstimator,
     TrainingSet,
@@ -27,8 +31,9 @@ from softnce_ray.corpus.tokens import TokenStore
 from softnce_ray.encoders import DualEncoder
 from softnce_ray.errors import UserError
 from softnce_ray.model import encode, load_export
-from softnce_ray.named import EXPORT_SETTINGS
-from softnce_ray.preparation.opening import Prepared, open_data, training_tokens
+from softnce_ray.named import EXPORT_SETTINGS, located, model_content
+from softnce_ray.preparation.kept import Kept
+from softnce_ray.preparation.opening import METRICS_FILE, Prepared, open_data, training_tokens
 from softnce_ray.simcse import train_sentence_encoder
 from softnce_ray.training import train
 
@@ -42,13 +47,15 @@ _TEXTS = 50_000
 @dataclass(frozen=True)
 class Sources:
     """What an estimator of an arm is made of: the texts of these languages of a corpus, their token ids in `shared`.
-    `device` is where encoders run."""
+    `device` is where encoders run, within `resources`; `say` takes lines on how far training has come."""
 
     arm: ArmConfig
     corpus: Corpus
     languages: TrainingSet
     shared: Prepared
     device: str
+    resources: Resources
+    say: Callable[[str], object]
 
     def texts(self, side: str) -> Iterator[str]:
         """One side of all training pairs, language after language, read as they are needed."""
@@ -82,30 +89,65 @@ def infonce_trial(settings: TrainedEstimator, arm: ArmConfig, languages: Trainin
     )
 
 
-def write_trained(settings: TrainedEstimator, sources: Sources, folder: Path) -> None:
-    """Vectors of queries and codes under an encoder that is trained with InfoNCE first."""
+def write_trained(settings: TrainedEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
+    """Vectors of queries and codes under an encoder that is trained with InfoNCE first, and what it scored."""
     trial = infonce_trial(settings, sources.arm, sources.languages)
     data = open_data(sources.shared, trial, sources.languages)
-    encoder = train(trial, data, device=sources.device).model.encoder.to(sources.device)
+    result = train(trial, data, **_training("trained", trial.training.epochs, trial.training.batch_size, sources, kept))
+    encoder = result.model.encoder.to(sources.device)
     _write(folder, "asking", _encoded(encoder, data.train.queries))
     _write(folder, "answering", _encoded(encoder, data.train.codes))
+    _write_metrics(folder, result.metrics)
 
 
-def write_sentences(settings: SimCSEEstimator, sources: Sources, folder: Path) -> None:
-    """Vectors of queries under a sentence encoder that is trained on the queries of the whole corpus first."""
+def write_sentences(settings: SimCSEEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
+    """Vectors of queries under a sentence encoder that is trained on the queries of the whole corpus first, and what it
+    scored in a search for codes."""
     tokens = TokenStore(sources.shared.folder(sources.shared.tokens))
     everywhere = concatenate([tokens.texts(each, "train", "query") for each in sources.corpus.languages])
-    vocabulary = tokens.tokenizer.get_vocab_size()
-    encoder = train_sentence_encoder(settings, sources.arm, everywhere, vocabulary, device=sources.device)
+    plain = infonce_trial(TrainedEstimator(), sources.arm, sources.languages)
+    encoder, metrics = train_sentence_encoder(
+        settings,
+        sources.arm,
+        everywhere,
+        tokens.tokenizer.get_vocab_size(),
+        open_data(sources.shared, plain, sources.languages),
+        **_training("simcse", settings.epochs, settings.batch_size, sources, kept),
+    )
     _write(folder, "asking", _encoded(encoder, training_tokens(tokens, sources.languages, "query")))
+    _write_metrics(folder, metrics)
+
+
+def _training(name: str, epochs: int, batch_size: int, sources: Sources, kept: Kept) -> dict[str, Any]:
+    """How a model of an arm's encoder is trained, whatever it learns: within the study's resources, from its last
+    checkpoint on, each epoch kept and told."""
+    named, resources = getattr(sources.arm.encoder, "model", None), sources.resources
+    identity = f"{kept.place.name} {model_content(located(named)) if named else ''}"
+    if (resume := kept.load(identity)) is not None:
+        sources.say(f"{name}: goes on after epoch {resume.progress.epoch}/{epochs}")
+
+    def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
+        kept.save(checkpoint)
+        loss = f"loss {metrics['train_loss']:.3f}, " if "train_loss" in metrics else ""  # none with no epochs
+        sources.say(f"{name}: epoch {metrics['epoch']:.0f}/{epochs}, {loss}valid MRR {metrics['valid_mrr']:.4f}")
+
+    # One process trains here what several workers of a trial would, and keeps to the share of one of them.
+    share = math.ceil(batch_size / resources.workers) if resources.workers > 1 else None
+    return {
+        "report": report,
+        "identity": identity,
+        "device": sources.device,
+        "resume": resume,
+        "chunk_size": min(filter(None, (share, resources.chunk_size)), default=None),
+        "gradient_checkpointing": resources.gradient_checkpointing,
+    }
 
 
 def write_named_sentences(key: str, model: str, sources: Sources, folder: Path) -> None:
     """Unit vectors of the training queries under a named sentence encoder; `key` is that of its name."""
     encoder = _sentence_transformer(key, model, sources.device)
-    encoded = (
-        encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False) for texts, _ in sources.parts("query")
-    )
+    options: dict[str, Any] = {"batch_size": _at_one_time(sources), "show_progress_bar": False}
+    encoded = (encoder.encode(texts, normalize_embeddings=True, **options) for texts, _ in sources.parts("query"))
     _write(folder, "asking", encoded)
 
 
@@ -129,6 +171,7 @@ def write_named_encoder(key: str, model: str, sources: Sources, folder: Path) ->
         encoder = _sentence_transformer(key, model, sources.device)
         options: dict[str, Any] = {
             "normalize_embeddings": encoder.similarity_fn_name != "dot",
+            "batch_size": _at_one_time(sources),
             "show_progress_bar": False,
         }
         encode_queries = partial(encoder.encode_query, **options)
@@ -153,10 +196,19 @@ def _sentence_transformer(key: str, model: str, device: str) -> SentenceTransfor
         ) from error
 
 
+def _at_one_time(sources: Sources) -> int:
+    """Texts that a model of sentence-transformers encodes at one time: its own 32, or fewer where a study says so."""
+    return min(32, sources.resources.chunk_size or 32)
+
+
 def _encoded(encoder: DualEncoder, texts: Ragged) -> Iterator[np.ndarray]:
     for start in range(0, len(texts), _TEXTS):
         rows = np.arange(start, min(start + _TEXTS, len(texts)))
         yield encode(encoder, texts.take(rows)).cpu().numpy()
+
+
+def _write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _write(folder: Path, name: str, parts: Iterable[np.ndarray]) -> None:

@@ -336,30 +336,41 @@ class Outcome:
 def run_all(
     function: Callable[..., Any],
     calls: Mapping[Any, tuple[Any, ...]],
-    finished: Callable[[Any], None] = lambda key: None,
+    finished: Callable[[Any, Any], None] = lambda key, result: None,
     *,
     at_once: int | None = None,
     options: Callable[[Any], dict[str, Any]] = lambda key: {},
+    meanwhile: Callable[[], None] | None = None,
+    fresh: bool = False,
 ) -> Outcome:
-    """Run `function(*arguments)` for each key as a Ray task, at most `at_once` of them at one time, and wait for all;
-    `finished` is called with each key as its task ends. `options` are those of each key's task.
+    """Run `function(*arguments)` for each key as a Ray task, at most `at_once` of them at one time, and wait for all.
 
     They are never cancelled: `ray.cancel` of a task whose reply is on its way ends the process that called it, with
     exit status 1 and no word (a failed check in Ray's task manager; seen in 6 of 36 runs of tests on a busy machine).
     In a session of the caller's they run on and leave what they made where the next launch finds it.
+
+    Args:
+      finished: called as each task ends, with its key and what it returned, None where it failed.
+      options: those of each key's task.
+      meanwhile: called every second while tasks run, and when one has ended.
+      fresh: each task has a process of its own. One that is used again keeps its memory of a GPU.
     """
-    outcome, remote = Outcome({}, {}), ray.remote(function)
+    outcome = Outcome({}, {})
+    remote = ray.remote(max_calls=1)(function) if fresh else ray.remote(function)
     left: deque[Any] = deque(calls)
     running: dict[ray.ObjectRef, Any] = {}
     while left or running:
         while left and len(running) < (at_once or len(calls)):
             key = left.popleft()
             running[remote.options(**options(key)).remote(*calls[key])] = key
-        (task, *_), _ = ray.wait(list(running))
-        key = running.pop(task)
-        try:
-            outcome.done[key] = ray.get(task)
-        except ray.exceptions.RayError as error:
-            outcome.failed[key] = getattr(error, "cause", None) or error
-        finished(key)
+        ended, _ = ray.wait(list(running), timeout=None if meanwhile is None else 1.0)
+        if meanwhile is not None:
+            meanwhile()
+        for task in ended:
+            key = running.pop(task)
+            try:
+                outcome.done[key] = ray.get(task)
+            except ray.exceptions.RayError as error:
+                outcome.failed[key] = getattr(error, "cause", None) or error
+            finished(key, outcome.done.get(key))
     return outcome

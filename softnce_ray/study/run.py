@@ -7,18 +7,21 @@ import dataclasses
 import datetime
 import importlib.metadata
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from softnce_ray import __version__
-from softnce_ray.config import StudyConfig, TrainingSet, arm_settings, flatten
+from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import Prepared, learns, prepare
 from softnce_ray.results import StudyRecord, StudyResults
+from softnce_ray.storage import Location
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
@@ -27,8 +30,9 @@ from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, display_for
 from softnce_ray.study.doctor import check_before_launch, check_settings
 from softnce_ray.study.driver import StudyRun
-from softnce_ray.study.failures import failure_of
+from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
+from softnce_ray.study.notes import Notes
 from softnce_ray.study.patience import AwayError, Patience
 from softnce_ray.study.planner import Cell, Planner, cells, definition, search_name
 from softnce_ray.study.saved import save_study, saved_study, study_text
@@ -192,11 +196,16 @@ def _start(
     """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
     show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
     outcome = _prepare_all(study, corpus, store, show, slots)
-    failures = {cell: failure_of(error, str(error)) for cell, error in outcome.failed.items()}
+    failures = {
+        cell: with_remedies(failure_in_ray(error), study.resources, study.arms[cell.arm])
+        for cell, error in outcome.failed.items()
+    }
     if not outcome.done:
         reasons = dict.fromkeys(failure.reason for failure in failures.values())
         raise LaunchError("nothing of the study can be prepared: " + "; ".join(reasons))
     tracker.open()
+    for arm, metrics in _scores(outcome.done).items():
+        tracker.arm_summary(arm, metrics)
     run = StudyRun(
         study,
         corpus,
@@ -214,39 +223,83 @@ def _start(
     return run
 
 
+def _scores(prepared: Mapping[Cell, Prepared]) -> dict[str, dict[str, float]]:
+    """What models of estimators scored, by arm, under the names that MLflow has them by."""
+    found: dict[str, dict[str, float]] = {}
+    for cell, each in prepared.items():
+        for name, metrics in each.metrics.items():
+            found.setdefault(cell.arm, {})[f"{cell.language}_{name}_valid_mrr"] = metrics["valid_mrr"]
+    return found
+
+
 def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display, slots: int) -> Outcome:
     """Tokens and estimators of all cells, as many at once as trials run. Of cells with the same tokens one goes first,
     so that no corpus is tokenised twice at the same time. What must be trained takes what a trial takes."""
     place, root, resources = corpus.location, store.prepared, study.resources
-    device = device_for(resources.device, resources.gpus)
+    learning = any(map(learns, study.arms.values()))
+    notes = Notes() if learning else None
     calls = {
-        cell: (str(Path.cwd()), study.arms[cell.arm], place, study.training_set(cell.language), root, device)
+        cell: (str(Path.cwd()), cell, study.arms[cell.arm], place, study.training_set(cell.language), root, resources)
         for cell in cells(study)
     }
 
     def options(cell: Cell) -> dict[str, Any]:
-        return {"num_gpus": resources.gpus} if resources.gpus and learns(study.arms[cell.arm]) else {}
+        if not learns(study.arms[cell.arm]):
+            return {}
+        asked = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "memory": resources.asked["memory"]}
+        return {name: count for name, count in asked.items() if count}
 
     first: dict[Any, Cell] = {}
-    for cell, (_, arm, *_) in calls.items():
+    for cell in calls:
+        arm = study.arms[cell.arm]
         first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
     done: list[Cell] = []
 
-    def finished(cell: Cell) -> None:
+    def pass_on() -> None:
+        for line in notes.heard() if notes else ():
+            show.say(line)
+
+    def finished(cell: Cell, prepared: Prepared | None) -> None:
         done.append(cell)
-        show.say(f"prepared {cell.arm}/{cell.language} [{len(done)}/{len(calls)}]")
+        scored = prepared.metrics if prepared else {}
+        scores = "".join(f", {name}: valid MRR {metrics['valid_mrr']:.4f}" for name, metrics in scored.items())
+        show.say(f"{'prepared' if prepared else 'could not prepare'} {cell}{scores} [{len(done)}/{len(calls)}]")
 
     whole = Outcome({}, {})
     for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
-        outcome = run_all(_prepare, {cell: calls[cell] for cell in batch}, finished, at_once=slots, options=options)
+        outcome = run_all(
+            _prepare,
+            {cell: (*calls[cell], notes) for cell in batch},
+            finished,
+            at_once=slots,
+            options=options,
+            meanwhile=pass_on if notes else None,
+            fresh=learning and resources.gpus > 0,
+        )
         whole = Outcome(whole.done | outcome.done, whole.failed | outcome.failed)
     return whole
 
 
-def _prepare(directory: str, *arguments: Any) -> Prepared:
+def _prepare(
+    directory: str,
+    cell: Cell,
+    arm: ArmConfig,
+    corpus: str,
+    languages: TrainingSet,
+    root: Location,
+    resources: Resources,
+    notes: Notes | None,
+) -> Prepared:
     """In a task: as a trial does its work."""
+
+    def say(text: str, in_full: str = "") -> None:
+        if notes is not None:
+            notes.say(f"preparing {cell}: {text}")
+
+    torch.set_num_threads(resources.resolved_threads if learns(arm) else 1)
+    device = device_for(resources.device, resources.gpus)
     with working_in(directory):
-        return Patience()(lambda: prepare(*arguments))
+        return Patience(say)(lambda: prepare(arm, corpus, languages, root, device, resources=resources, say=say))
 
 
 def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker) -> Planner:

@@ -36,7 +36,7 @@ def test_results_of_tasks_come_by_key_and_so_do_failures() -> None:
         return upper // lower
 
     ended: list[str] = []
-    outcome = run_all(divide, {"a": (7, 2), "b": (7, 0), "c": (9, 3)}, ended.append)
+    outcome = run_all(divide, {"a": (7, 2), "b": (7, 0), "c": (9, 3)}, lambda key, result: ended.append(key))
     assert outcome.done == {"a": 3, "c": 3}
     assert sorted(ended) == ["a", "b", "c"]
     (failed,) = outcome.failed.items()

@@ -14,6 +14,10 @@ _RAYS = "Running entrypoint for job "
 """A line of Ray's own, which may come last."""
 
 
+_OF_CELLS = ("prepared ", "could not prepare ")
+"""How lines begin that count cells, and not trials."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a study is; None where its lines do not tell yet."""
@@ -31,7 +35,9 @@ def progress_of(log: str) -> Progress:
     for line in reversed(lines):
         told = _TOLD.match(line)
         count = _COUNT.search(line)
-        if told and count and not line[told.end() :].startswith("prepared "):  # cells, not trials
+        if (
+            told and count and not line[told.end() :].startswith(("prepared ", "could not prepare "))
+        ):  # cells, not trials
             done, total = (int(number.replace(",", "")) for number in count.groups())
             return Progress(done, total, last)
         if nothing := _NOTHING.search(line):
