@@ -205,7 +205,10 @@ def corpus_import(
     language: Annotated[str | None, typer.Option("--language", help="Where the records do not say.")] = None,
     clean: Annotated[
         bool | None,
-        typer.Option(help="Apply the cleaning rules of mined pairs (default: where it is no published benchmark)."),
+        typer.Option(
+            help="Apply the cleaning rules of mined pairs (default: to no published benchmark, nor to other records "
+            "that name a split)."
+        ),
     ] = None,
     max_bad_share: Annotated[
         float, typer.Option("--max-bad-share", min=0, max=1, help="Stop when more of the lines are broken.")
@@ -216,7 +219,8 @@ def corpus_import(
     overwrite: Overwrite = False,
     drop_repeated_queries: DropRepeatedQueries = False,
 ) -> None:
-    """Make a corpus from files of pairs that exist, such as CodeSearchNet's; their splits are kept."""
+    """Make a corpus from files of pairs that exist, such as CodeSearchNet's. Their splits are kept, valid and test
+    whole: training pairs that repeat these are left out."""
     from softnce_ray.corpus import import_corpus
     from softnce_ray.storage import local
 

@@ -24,8 +24,9 @@ from softnce_ray.corpus.manifest import (
 )
 from softnce_ray.corpus.mining import Example
 from softnce_ray.corpus.pairs import CorpusError, Pair
+from softnce_ray.corpus.qrels import write_qrels
 from softnce_ray.corpus.spool import Part, Spool, take_rows
-from softnce_ray.corpus.store import MEANINGS, Corpus, fingerprint, tables
+from softnce_ray.corpus.store import MEANINGS, QRELS, Corpus, fingerprint, tables
 from softnce_ray.corpus.writing import write_language, write_meanings
 from softnce_ray.folders import appearing, others
 from softnce_ray.storage import local
@@ -79,28 +80,34 @@ def build_corpus(
     licence: str = UNKNOWN_LICENCE,
     meanings: Mapping[str, Mapping[str, int]] | None = None,
     apart_from: Corpus | None = None,
+    answers: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> Manifest:
     """Write the corpus folder `out` and return its manifest.
 
-    `pairs` are split here by package, or come split: a mapping of `train`, `valid`, `test`, `codebase` to
-    pairs keeps its splits. Pairs are read once and kept on disk beside `out`, so that any iterator will do; a
-    `Spool` is for a caller who knows only when all pairs are there what else to say of them. A package goes to
-    the same split in every language. `valid` and `test` are the pairs wanted per language, at most a tenth of all of
-    them; `codebase` is how many distractors to keep of the evaluation packages' surplus. With fewer than
-    three packages a split by package is impossible: it is then by file for that language, and a note says so.
+    `pairs` are split here by package, or come split: a mapping of `train`, `valid`, `test`, `codebase` to pairs keeps
+    its splits, and valid and test are kept whole. Pairs are read once and kept on disk beside `out`, so that any
+    iterator will do; a `Spool` is for a caller who knows only when all pairs are there what else to say of them. A
+    package goes to the same split in every language. `valid` and `test` are the pairs wanted per language, at most a
+    tenth of all of them; `codebase` is how many distractors to keep of the evaluation packages' surplus. With fewer
+    than three packages a split by package is impossible: it is then by file for that language, and a note says so.
     Evaluation pairs that repeat a training code (equal, or with a Jaccard index of 5-token shingles of at least
-    `near_duplicate`; None: only equal) are dropped, and with `drop_repeated_queries` those whose query a training
-    pair has too. Pairs whose code repeats, in the same way, one of valid or test of `apart_from` are dropped from all
-    splits. `dropped` (stage -> reason -> count), `examples` and `notes` are what mining or reading found,
-    for the manifest, and `recipe` is what was asked.
+    `near_duplicate`; None: only equal) are dropped; where pairs come split, it is the training pairs that are. With
+    `drop_repeated_queries` go evaluation pairs whose query a training pair has too. Pairs whose code repeats, in the same
+    way, one of valid or test of `apart_from` are dropped, of pairs that come split those of training. `dropped` (stage ->
+    reason -> count), `examples` and `notes` are what mining or reading found, for the manifest, and `recipe` is what was
+    asked.
     `meanings` (language -> pair id -> number of 0 or more) says which pairs answer the same queries; it is
-    for evaluation, so what it says of pairs that are in training, or were dropped, is not written. The
-    folder appears complete or not at all, and equal pairs, meanings, sizes and seed give an equal
+    for evaluation, so what it says of pairs that are in training, or were dropped, is not written.
+    `answers` (language -> id of a pair of valid or test -> ids of pairs of valid, test or codebase) is for pairs that
+    come split: whose codes answer the query too. Equal codes of evaluation pairs are one code, which is right for the
+    queries of all.
+    The folder appears complete or not at all, and equal pairs, meanings, answers, sizes and seed give an equal
     fingerprint.
 
     Raises:
         CorpusError: `out` is taken; there are no pairs, or too few to split; a number is negative; a split
-            or a language has an impossible name; `meanings` names a language or an id that no pair has.
+            or a language has an impossible name; `meanings` or `answers` name a language or an id that no pair has,
+            or there are meanings of a language whose queries do not each have a code of their own.
     """
     check_output(out, overwrite=overwrite)
     if valid < 0 or test < 0 or codebase < 0:
@@ -126,6 +133,7 @@ def build_corpus(
                 licence=licence,
                 meanings=meanings,
                 apart_from=apart_from,
+                answers=answers,
             )
     parts = pairs.parts()
     counts = {stage: dict(sorted(reasons.items())) for stage, reasons in (dropped or {}).items()}
@@ -133,6 +141,11 @@ def build_corpus(
         seen = "; ".join(f"{stage}: {reasons}" for stage, reasons in counts.items()) or "nothing was read"
         raise CorpusError(f"expected pairs to build a corpus from, got none ({seen}): give other sources")
     _check_meanings(meanings or {}, parts)
+    if unknown := set(answers or {}) - set(parts if pairs.is_split else ()):
+        raise CorpusError(
+            f"expected answers for languages of pairs that come split, got {min(unknown)!r}: give pairs of it in "
+            "splits, or leave its answers out"
+        )
     choice = choose(pairs, Options(valid, test, codebase, seed, near_duplicate, drop_repeated_queries, apart_from))
     if choice.drops:
         counts["pairs"] = dict(sorted(choice.drops.items()))
@@ -149,6 +162,14 @@ def build_corpus(
         languages = {
             name: write_language(folder / name, splits, pairs.packages) for name, splits in choice.splits.items()
         }
+        for language, splits in choice.splits.items() if pairs.is_split else ():
+            digest = write_qrels(folder / language, splits, parts[language], (answers or {}).get(language, {}))
+            if digest is not None and meanings and language in meanings:
+                raise CorpusError(
+                    f"{language}: expected queries of valid and test with a code of their own each where meanings are "
+                    "given, got some that share one or have several: leave meanings out"
+                )
+            languages[language] = languages[language].model_copy(update={"qrels": digest})
         for language, groups in (meanings or {}).items():
             digest = write_meanings(folder / language, list(choice.splits[language]), groups)
             languages[language] = languages[language].model_copy(update={"meanings": digest})
@@ -216,4 +237,5 @@ def _check_meanings(meanings: Mapping[str, Mapping[str, int]], given: Mapping[st
 
 
 def _digests(counts: LanguageCounts) -> dict[str, str]:
-    return counts.digests if counts.meanings is None else {**counts.digests, MEANINGS: counts.meanings}
+    beside = {MEANINGS: counts.meanings, QRELS: counts.qrels}
+    return {**counts.digests, **{name: digest for name, digest in beside.items() if digest is not None}}

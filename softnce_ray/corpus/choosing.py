@@ -91,27 +91,48 @@ def choose(spool: Spool, options: Options) -> Choice:
     drops: Counter[str] = Counter()
     notes: list[str] = []
     by_file: list[str] = []
-    parts = {
-        language: {
-            split: _apart(language, _without_repeats(part, drops), options, drops)
-            for split, part in of_language.items()
-        }
-        for language, of_language in spool.parts().items()
-    }
+    chosen = {}
     if spool.is_split:
-        splits = {
-            language: {split: chosen for split, chosen in of_language.items() if split is not None}
-            for language, of_language in parts.items()
-        }
-        for language, of_language in splits.items():
-            _note_shared_packages(language, of_language, spool.packages, notes)
+        for language, parts in spool.parts().items():
+            given = {split: part for split, part in parts.items() if split is not None}
+            chosen[language] = _as_given(language, given, options, drops)
+            _note_shared_packages(language, chosen[language], spool.packages, notes)
+            _note_shared_codes(language, chosen[language], notes)
     else:
-        splits = _split({language: each[None] for language, each in parts.items()}, spool, options, notes, by_file)
-    chosen = {
-        language: _decontaminated(of_language, spool.is_split, options, drops)
-        for language, of_language in splits.items()
-    }
+        whole = {
+            language: _apart(language, _without_repeats(parts[None], drops), options, drops)
+            for language, parts in spool.parts().items()
+        }
+        for language, splits in _split(whole, spool, options, notes, by_file).items():
+            chosen[language] = _decontaminated(splits, options, drops)
     return Choice(chosen, +drops, notes, by_file)
+
+
+def _as_given(language: str, parts: Mapping[str, Part], options: Options, drops: Counter[str]) -> Splits:
+    """Splits that others have made. Their evaluation stays whole, pairs that repeat each other too: what repeats it
+    leaves training. The codebase has each code once, and no answer.
+    """
+    splits = {split: Chosen(part, np.arange(len(part))) for split, part in parts.items()}
+    nothing = Chosen(next(iter(parts.values())), np.zeros(0, np.int64))
+    evaluation = {split: splits.get(split, nothing) for split in EVALUATION}
+    train = _without_repeats(parts["train"], drops) if "train" in parts else nothing
+    found = repeats(
+        (code for chosen in evaluation.values() for code in chosen.normalised_codes()),
+        train.normalised_codes(),
+        threshold=options.near_duplicate,
+    )
+    known = found.others_equal | found.others_near
+    drops["train_repeats_evaluation"] += int(known.sum())
+    train = _apart(language, train.where(~known), options, drops)
+    if options.drop_repeated_queries:
+        for split, chosen in evaluation.items():
+            known = occur_in(chosen.queries, train.queries)
+            drops["evaluation_query_in_train"] += int(known.sum())
+            evaluation[split] = chosen.where(~known)
+    distractors = splits.get("codebase", nothing)
+    different = distractors.where(first_equal(distractors.codes) == np.arange(len(distractors)))
+    drops["repeated_distractor"] += len(distractors) - len(different)
+    return _joined(train, evaluation, different, drops)
 
 
 def _without_repeats(part: Part, drops: Counter[str]) -> Chosen:
@@ -144,6 +165,16 @@ def _note_shared_packages(language: str, splits: Splits, names: Sequence[str], n
         shared = (of_split.get("train", set()) & of_split.get(split, set())) - {""}  # no name says nothing
         if shared:
             notes.append(f"{language}: {len(shared)} packages of {split} are also in train, as the splits were given")
+
+
+def _note_shared_codes(language: str, splits: Splits, notes: list[str]) -> None:
+    codes = np.concatenate([splits[split].codes for split in EVALUATION])
+    different = len(np.unique(first_equal(codes)))
+    if different < len(codes):
+        notes.append(
+            f"{language}: the {len(codes):,} queries of valid and test have {different:,} different codes: one of "
+            "several queries stands once in the codebase, and is right for each"
+        )
 
 
 def _targets(pairs: int, options: Options) -> dict[str, int]:
@@ -233,13 +264,11 @@ def _note_sizes(language: str, splits: Splits, targets: Mapping[str, int], total
             )
 
 
-def _decontaminated(splits: Splits, is_split: bool, options: Options, drops: Counter[str]) -> Splits:
+def _decontaminated(splits: Splits, options: Options, drops: Counter[str]) -> Splits:
     """Evaluation without repeats of training and of itself, cut to size; distractors that are no
     answers."""
-    some_part = next(iter(splits.values())).part
-    nothing = Chosen(some_part, np.zeros(0, np.int64))
-    train = splits.get("train", nothing)
-    evaluation = {split: splits.get(split, nothing) for split in EVALUATION}
+    train = splits["train"]
+    evaluation = {split: splits[split] for split in EVALUATION}
     of_train, of_earlier = evaluation_duplicates(
         (code for chosen in evaluation.values() for code in chosen.normalised_codes()),
         train.normalised_codes(),
@@ -257,19 +286,21 @@ def _decontaminated(splits: Splits, is_split: bool, options: Options, drops: Cou
             known = occur_in(kept[split].queries, train.queries)
             drops["evaluation_query_in_train"] += int(known.sum())
             kept[split] = kept[split].where(~known)
-    distractors = splits.get("codebase", nothing)
-    if not is_split:
-        total = sum(map(len, splits.values()))
-        surplus = []
-        for split, target in _targets(total, options).items():
-            kept[split], rest = _sample(kept[split], target, options.seed)
-            surplus.append(rest.rows)
-        distractors, left_out = _sample(Chosen(some_part, np.concatenate(surplus)), options.codebase, options.seed)
-        drops["surplus_of_evaluation_packages"] += len(left_out)
-    answers = np.concatenate([chosen.codes for chosen in kept.values()])
+    surplus = []
+    for split, target in _targets(sum(map(len, splits.values())), options).items():
+        kept[split], rest = _sample(kept[split], target, options.seed)
+        surplus.append(rest.rows)
+    distractors, left_out = _sample(Chosen(train.part, np.concatenate(surplus)), options.codebase, options.seed)
+    drops["surplus_of_evaluation_packages"] += len(left_out)
+    return _joined(train, kept, distractors, drops)
+
+
+def _joined(train: Chosen, evaluation: Mapping[str, Chosen], distractors: Chosen, drops: Counter[str]) -> Splits:
+    """All splits, the distractors without those that are an answer; an empty codebase is none."""
+    answers = np.concatenate([chosen.codes for chosen in evaluation.values()])
     others = distractors.where(~occur_in(distractors.codes, answers))
     drops["distractor_is_an_answer"] += len(distractors) - len(others)
-    result = {"train": train, "valid": kept["valid"], "test": kept["test"], "codebase": others}
+    result = {"train": train, "valid": evaluation["valid"], "test": evaluation["test"], "codebase": others}
     return {split: chosen for split, chosen in result.items() if len(chosen) or split != "codebase"}
 
 

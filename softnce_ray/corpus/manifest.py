@@ -30,7 +30,8 @@ class LanguageCounts(BaseModel):
     `pairs` and `digests` are per split, `packages` per split and package. `train_pairs_sharing_query`
     counts the training pairs whose normalised query another training pair has too (natural false
     negatives); `queries_in_train` counts, for valid and test, the queries that also occur in training.
-    `meanings` is the digest of the groups of pairs that share a meaning, where they are known.
+    `meanings` is the digest of the groups of pairs that share a meaning, where they are known, `qrels` that of which
+    codes are right, where that is not one for each query.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +42,7 @@ class LanguageCounts(BaseModel):
     digests: dict[str, str]
     # Left out of the file where there are none: manifests of other corpora stay as they are.
     meanings: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
+    qrels: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
 
 
 class Findings(BaseModel):

@@ -204,6 +204,11 @@ def _problems_of_corpus(corpus: Corpus, language: str, pairs: int) -> list[str]:
         return [f"expected {language} in {corpus.folder}, got a corpus of {', '.join(corpus.languages)}: give another"]
     counts = corpus.manifest.languages[language].pairs
     found = []
+    if corpus.manifest.languages[language].qrels is not None:
+        found.append(
+            f"expected a corpus whose queries have a code of their own each, got {corpus.folder}, where some of "
+            f"{language} share one or have several: give a mined corpus"
+        )
     if counts.get("train", 0) < pairs:
         found.append(
             f"expected at least {pairs} pairs in {language} train of {corpus.folder}, got {counts.get('train', 0)}: "

@@ -21,6 +21,19 @@ MEANING_SCHEMA = pa.schema(
 )
 
 
+QRELS = "qrels"  # the table beside the splits of which codes are right, where that is not one for each query
+QREL_SCHEMA = pa.schema(
+    [
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("query", pa.int32(), nullable=False),  # row of the split
+        pa.field("code", pa.int32(), nullable=False),  # row of valid, test and codebase, one after another
+        pa.field("relevance", pa.int32(), nullable=False),  # 1: right
+    ]
+)
+CODEBASE = ("valid", "test", "codebase")
+"""Splits whose codes every query is ranked among, in this order."""
+
+
 class RowsDigest:
     """64 hexadecimal digits of rows' contents in their order; file bytes and versions do not matter, nor how many
     rows come at a time."""
@@ -50,6 +63,12 @@ def meanings_digest(meanings: Mapping[str, int]) -> str:
     """64 hexadecimal digits of which pair has which meaning; the order does not matter."""
     lines = (f"{identity} {meaning}" for identity, meaning in sorted(meanings.items()))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def qrels_digest(qrels: pa.Table) -> str:
+    """64 hexadecimal digits of which codes are right, in the order of the rows."""
+    columns = (column.to_pylist() for column in qrels.columns)
+    return hashlib.sha256("\n".join(map(repr, zip(*columns, strict=True))).encode()).hexdigest()
 
 
 def fingerprint(digests: Mapping[str, Mapping[str, str]]) -> str:
@@ -125,6 +144,9 @@ class Corpus:
                 found = self.meanings(language)
                 if verify and meanings_digest(found or {}) != counts.meanings:
                     raise self._changed(language, MEANINGS, "the rows of the manifest", "other rows")
+            qrels = self.qrels(language)
+            if verify and qrels is not None and qrels_digest(qrels) != counts.qrels:
+                raise self._changed(language, QRELS, "the rows of the manifest", "other rows")
 
     @property
     def fingerprint(self) -> str:
@@ -191,17 +213,41 @@ class Corpus:
         self._expect("language", language, self.languages)
         if self.manifest.languages[language].meanings is None:
             return None
-        path = self._path(language, MEANINGS)
+        table = self._beside(language, MEANINGS, "meanings of pairs", MEANING_SCHEMA)
+        return dict(zip(table["id"].to_pylist(), table["meaning"].to_pylist(), strict=True))
+
+    def qrels(self, language: str) -> pa.Table | None:
+        """Which codes answer the queries of valid and test: rows of `QREL_SCHEMA` by split and query, of each query its
+        own row's code first. None where each query has its own row's code alone, and no other query has that.
+
+        Raises:
+            CorpusError: unknown language, or the table is missing, cannot be read, or names rows that are not there.
+        """
+        self._expect("language", language, self.languages)
+        if self.manifest.languages[language].qrels is None:
+            return None
+        table = self._beside(language, QRELS, "right codes of queries", QREL_SCHEMA)
+        pairs = self.manifest.languages[language].pairs
+        asked = {(split, row) for split in ("valid", "test") for row in range(pairs.get(split, 0))}
+        if set(zip(table["split"].to_pylist(), table["query"].to_pylist(), strict=True)) != asked:
+            raise self._changed(language, QRELS, "a right code for each query", "other queries")
+        codes = table["code"].to_numpy()
+        if len(codes) and not 0 <= codes.min() <= codes.max() < sum(pairs.get(split, 0) for split in CODEBASE):
+            raise self._changed(language, QRELS, "rows of the corpus", "others")
+        return table
+
+    def _beside(self, language: str, name: str, what: str, schema: pa.Schema) -> pa.Table:
+        """A table that lies beside the splits."""
+        path = self._path(language, name)
         if not path.is_file():
-            raise self._changed(language, MEANINGS, "meanings of pairs", "no file")
+            raise self._changed(language, name, what, "no file")
         try:
             table = pq.read_table(path, partitioning=None)
         except (OSError, pa.ArrowException) as error:
-            raise self._changed(language, MEANINGS, "a parquet table", str(error)) from error
-        if not table.schema.equals(MEANING_SCHEMA, check_metadata=False):
-            expected, got = MEANING_SCHEMA.names, table.schema.names
-            raise self._changed(language, MEANINGS, f"columns {expected}", f"columns {got}")
-        return dict(zip(table["id"].to_pylist(), table["meaning"].to_pylist(), strict=True))
+            raise self._changed(language, name, "a parquet table", str(error)) from error
+        if not table.schema.equals(schema, check_metadata=False):
+            raise self._changed(language, name, f"columns {schema.names}", f"columns {table.schema.names}")
+        return table
 
     def _digest(self, language: str, split: str) -> str:
         digest = RowsDigest()
@@ -244,6 +290,7 @@ def tables(manifest: Manifest) -> list[str]:
     for language, counts in sorted(manifest.languages.items()):
         found += [f"{language}/{split}.parquet" for split in counts.pairs]
         found += [f"{language}/{MEANINGS}.parquet"] if counts.meanings is not None else []
+        found += [f"{language}/{QRELS}.parquet"] if counts.qrels is not None else []
     return found
 
 

@@ -128,17 +128,38 @@ def test_exact_duplicates_go_and_natural_ones_stay(tmp_path):
     assert manifest.languages["python"].train_pairs_sharing_query == 2
 
 
-def test_evaluation_loses_what_repeats_training_or_itself(tmp_path):
-    near = pair(1).code + "\n"
+def test_given_evaluation_stays_whole_and_training_loses_what_repeats_it(tmp_path):
+    near = pair(1).code + " + 1"
     given = {
-        "train": [pair(1), pair(2)],
-        "test": [pair(10, query="Another question", code=near), pair(11), pair(12, query=pair(2).query)],
+        "train": [pair(1), pair(2), pair(3, code=pair(14).code.replace("    ", "\t"))],
+        "test": [pair(10, query="Another question", code=near), pair(11), pair(12, query=pair(2).query), pair(11)],
         "valid": [pair(13, code=pair(11).code), pair(14)],
+        "codebase": [pair(20, query=""), pair(21, code=pair(20).code), pair(22, code=pair(14).code)],
     }
     manifest = build_corpus(given, tmp_path / "c")
-    assert manifest.dropped["pairs"] == {"evaluation_repeats_train": 1, "evaluation_repeats_evaluation": 1}
-    assert manifest.languages["python"].pairs == {"train": 2, "valid": 1, "test": 2}
+    assert manifest.dropped["pairs"] == {
+        "train_repeats_evaluation": 2,
+        "repeated_distractor": 1,
+        "distractor_is_an_answer": 1,
+    }
+    assert manifest.languages["python"].pairs == {"train": 1, "valid": 2, "test": 4, "codebase": 1}
     assert manifest.languages["python"].queries_in_train == {"test": 1, "valid": 0}
+    assert manifest.findings is not None
+    assert manifest.findings.problems == ()
+    assert any("the 6 queries of valid and test have 4 different codes" in note for note in manifest.notes)
+    equal_only = build_corpus(given, tmp_path / "d", near_duplicate=None)
+    assert equal_only.dropped["pairs"]["train_repeats_evaluation"] == 1
+    assert build_corpus(given, tmp_path / "e", drop_repeated_queries=True).languages["python"].pairs["test"] == 3
+
+
+def test_mined_evaluation_loses_what_repeats_training_or_itself(tmp_path):
+    sizes = {"train": 9, "one": 3, "two": 3}
+    pairs = packages(sizes)
+    pairs[9] = replace(pairs[9], code=pairs[0].code + " + 1", query="Another question")
+    pairs[12] = replace(pairs[12], code=pairs[10].code.replace("    ", "\t"))
+    manifest = build_corpus(pairs, tmp_path / "c", valid=15, test=15)
+    assert manifest.dropped["pairs"]["evaluation_repeats_train"] == 1
+    assert manifest.dropped["pairs"]["evaluation_repeats_evaluation"] == 1
 
 
 def test_near_duplicates_by_the_jaccard_index():

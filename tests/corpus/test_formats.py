@@ -42,7 +42,7 @@ def write(path, *lines):
 
 
 def read_one(folder, **changes):
-    reading = read_codesearchnet(write(folder / "train.jsonl", record(**changes)))
+    reading = read_codesearchnet(write(folder / "train.jsonl", record(**changes)), clean=True)
     (pair,) = reading.splits["train"]
     return pair
 
@@ -85,15 +85,31 @@ def test_codes_of_other_languages_stay_as_they_are(tmp_path):
     ],
 )
 def test_data_rules_drop_records(tmp_path, changes, reason):
-    reading = read_codesearchnet(write(tmp_path / "train.jsonl", record(**changes)))
+    reading = read_codesearchnet(write(tmp_path / "train.jsonl", record(**changes)), clean=True)
     assert (reading.dropped, reading.bad) == (Counter([reason]), Counter())
     assert [(each.reason, each.path, each.line) for each in reading.examples] == [(reason, "train.jsonl", 1)]
 
 
-def test_published_records_can_be_taken_as_they_are(tmp_path):
-    path = write(tmp_path / "train.jsonl", record(docstring="Adds  it.", code="def f():\n    return 1"))
-    (pair,) = read_codesearchnet(path, clean=False).splits["train"]
-    assert (pair.query, pair.code) == ("Adds it.", "def f():\n    return 1")
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_published_records_are_taken_as_they_are(tmp_path, split):
+    short = "def f():\n    return 1"
+    given = [
+        record(docstring_tokens=["Adds"], code=short),
+        record(docstring="See  https://x.org", docstring_tokens=[], code=short),
+    ]
+    reading = read_codesearchnet(write(tmp_path / f"{split}.jsonl", *given))
+    assert [(pair.query, pair.code) for pair in reading.splits[split]] == [
+        ("Adds", short),
+        ("See https://x.org", short),
+    ]
+    assert not reading.dropped
+    assert read_codesearchnet(write(tmp_path / "no_split.jsonl", *given)).dropped.total() == 2
+
+
+def test_an_answer_of_a_published_query_is_kept_however_long_it_is(tmp_path):
+    path = write(tmp_path / "test.jsonl", record(code="(" * 100_001), record(code="(" * 100_001, code_tokens=...))
+    assert [pair.code for pair in read_codesearchnet(path).splits["test"]] == ["def add ( a , b ) :", "(" * 100_001]
+    assert read_codesearchnet(path, clean=True).dropped == Counter(code_too_long=2)
 
 
 BAD = [
@@ -107,10 +123,11 @@ BAD = [
     (record(code="  ", code_tokens=...), "empty_code"),
     (record(code=7), "wrong_type"),
     (record(code_tokens=["a", 1]), "wrong_type"),
-    (record(docstring=["a"]), "wrong_type"),
+    (record(docstring_tokens="a"), "wrong_type"),
+    (record(docstring=["a"], docstring_tokens=...), "wrong_type"),
     (record(docstring=..., docstring_tokens=...), "no_docstring"),
     (record(code="a\x00b"), "has_nul"),
-    (record(docstring="a \ud800 b"), "not_unicode"),
+    (record(docstring="a \ud800 b", docstring_tokens=...), "not_unicode"),
     (record(language=...), "no_language"),
     (record(language="../etc"), "no_language"),
     (record(repo=3), "wrong_type"),
@@ -166,7 +183,7 @@ def test_the_partition_tells_the_split_where_names_do_not(tmp_path):
 def test_a_candidate_needs_no_query(tmp_path):
     undocumented = record(docstring=..., docstring_tokens=...)
     path = write(tmp_path / "codebase.jsonl", undocumented, record(docstring="TODO"))
-    assert [pair.query for pair in read_codesearchnet(path).splits["codebase"]] == ["", ""]
+    assert [pair.query for pair in read_codesearchnet(path, clean=True).splits["codebase"]] == ["", ""]
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,17 @@ def test_no_meanings_at_all_can_be_known(tmp_path):
 
 def test_nothing_is_written_of_training_or_of_what_was_dropped(tmp_path):
     repeated = Pair("Other words for it", TEST[0].code, "python", "p", "b", 1, "g")
-    splits = {**SPLITS, "test": [*TEST, repeated]}
+    splits = {**SPLITS, "codebase": [*CODEBASE, repeated]}
     groups = {**GROUPS, TRAIN[0].id: 0, repeated.id: 0}
     build_corpus(splits, tmp_path / "corpus", meanings={"python": groups}, near_duplicate=None)
     assert Corpus.open(tmp_path / "corpus").meanings("python") == GROUPS
+
+
+def test_meanings_need_queries_with_a_code_of_their_own(tmp_path):
+    repeated = Pair("Other words for it", TEST[0].code, "python", "p", "b", 1, "g")
+    with pytest.raises(CorpusError, match="expected queries of valid and test with a code of their own each"):
+        build_corpus({**SPLITS, "test": [*TEST, repeated]}, tmp_path / "corpus", meanings={"python": GROUPS})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def places(reading):
 
 
 def test_a_stream_gives_pairs_one_by_one_and_counts_anew_each_time(tmp_path):
-    stream = open_pairs(write_lines(tmp_path / "train.jsonl", record(), record(docstring="Adds."), record()))
+    path = write_lines(tmp_path / "train.jsonl", record(), record(docstring="Adds."), record())
+    stream = open_pairs(path, clean=True)
     assert isinstance(stream, PairStream)
     first = next(iter(stream))
     assert stream.recipe == {"format": "codesearchnet", "clean": True}
@@ -456,7 +457,12 @@ def test_the_columns_of_code_search_net_on_the_hub_need_no_names(tmp_path):
         "func_code_url": URL,
     }
     result = read_table(write_table(tmp_path / "part.parquet", [row]))
-    assert result.splits == {"train": [Pair("Add two numbers.", CODE, "python", "owner/name", "a.py", 7, "A.add")]}
+    assert result.splits == {"train": [Pair("Add two numbers .", CODE, "python", "owner/name", "a.py", 7, "A.add")]}
+    cleaned, named = (
+        read_table(tmp_path, clean=True),
+        read_table(tmp_path, columns={"query": "func_documentation_string"}),
+    )
+    assert [each.splits["train"][0].query for each in (cleaned, named)] == ["Add two numbers."] * 2
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".jsonl"])

@@ -49,22 +49,23 @@ class Format:
     """How one kind of input is read.
 
     `rows` takes a path and the keywords `language` and `clean`, and `columns` where `takes_columns`; `clean` is
-    whether our data rules are applied when nobody says; `what` describes it in a line.
+    whether our data rules are applied when nobody says, None: to records that name no split, for others are of a
+    published benchmark; `what` describes it in a line.
     """
 
     rows: Callable[..., Iterator[Row]]
-    clean: bool
+    clean: bool | None
     what: str
     takes_columns: bool = False
 
 
 FORMATS: dict[str, Format] = {
-    "codesearchnet": Format(codesearchnet_rows, True, "CodeSearchNet's .jsonl or .jsonl.gz files"),
+    "codesearchnet": Format(codesearchnet_rows, None, "CodeSearchNet's .jsonl or .jsonl.gz files"),
     "graphcodebert": Format(
         graphcodebert_rows, False, f"{', '.join(LISTS)} of urls, beside CodeSearchNet's .jsonl.gz files"
     ),
     "cosqa": Format(cosqa_rows, False, f"CoSQA's .json files, with {MAP_NAMES[0]}"),
-    "table": Format(table_rows, True, "parquet, arrow, csv or json files with named columns", takes_columns=True),
+    "table": Format(table_rows, None, "parquet, arrow, csv or json files with named columns", takes_columns=True),
 }
 
 
@@ -79,9 +80,9 @@ def open_pairs(
 ) -> PairStream:
     """The pairs at `path`, to be read one by one.
 
-    `format` is one of `FORMATS`, or found by `detect_format`. `clean` applies our data rules to queries and codes;
-    None does so where the format is no published benchmark (`Format.clean`). `columns` is for tables. See
-    `read_codesearchnet`, `read_graphcodebert`, `read_cosqa` and `read_table`.
+    `format` is one of `FORMATS`, or found by `detect_format`. `clean` applies our data rules to queries and codes; None
+    does so to records that name no split, where the format is no published benchmark's (`Format.clean`). `columns` is
+    for tables. See `read_codesearchnet`, `read_graphcodebert`, `read_cosqa` and `read_table`.
 
     Raises:
         CorpusError: nothing is there, or of no known format; `columns` for another format than tables; a share that
@@ -169,18 +170,19 @@ def read_codesearchnet(
     path: str | Path,
     *,
     language: str | None = None,
-    clean: bool = True,
+    clean: bool | None = None,
     max_bad_share: float = 0.01,
 ) -> Reading:
     """Read CodeSearchNet records from a .jsonl or .jsonl.gz file, or from all of them below a folder.
 
-    The split is named by the file (`python_train_0.jsonl.gz`), else its folder, else the field `partition`.
-    `language` stands in where a record names none. The query is `docstring`, or `docstring_tokens` joined;
-    the code is `code` or `original_string` without its documentation, or `code_tokens` joined where that
-    does not parse (only then may it have fewer than three lines). `clean` off keeps queries and codes of
-    published splits as they are, but for surrounding space; codes of more than 100,000 characters are always
-    dropped. Records of `codebase` are candidates: they may have no query. The pickles that CodeSearchNet ships
-    beside its files are never opened: they run code.
+    The split is named by the file (`python_train_0.jsonl.gz`), else its folder, else the field `partition`. `language`
+    stands in where a record names none. The code is `code` or `original_string` without its documentation, or
+    `code_tokens` joined where that does not parse (only then may it have fewer than three lines). With `clean` the
+    query is made of `docstring`, or of `docstring_tokens` joined; without, it is what was published: `docstring_tokens`
+    joined, or `docstring`, but for surrounding space. None cleans records that name no split. Codes of more than
+    100,000 characters are dropped, but those of uncleaned valid and test, which are not parsed. Records of `codebase`
+    are candidates: they may have no query. The pickles that CodeSearchNet ships beside its files are never opened: they
+    run code.
 
     Raises:
         CorpusError: nothing to read, a broken gzip file, records with and without a split, or more than
@@ -237,7 +239,7 @@ def read_table(
     *,
     columns: Mapping[str, str] | None = None,
     language: str | None = None,
-    clean: bool = True,
+    clean: bool | None = None,
     max_bad_share: float = 0.01,
 ) -> Reading:
     """Read a table with named columns: a file or folder of parquet, arrow (as Hugging Face's `save_to_disk` writes it),
@@ -246,7 +248,8 @@ def read_table(
     `columns` says which column is the `query`, `query_tokens`, `code`, `code_tokens`, `language`, `package`, `path`,
     `url`, `name` or `split`, as in {"query": "docstring", "code": "func"}; for roles that it does not name the usual
     names are tried. A column of lists is taken as tokens. The split is named by the file
-    (`train-00000-of-00003.parquet`), else its folder, else the column. Documentation is taken out of the code. The
+    (`train-00000-of-00003.parquet`), else its folder, else the column. Documentation is taken out of the code. `clean`
+    is as in `read_codesearchnet`, and a column that is given as the query is it, also where there are its tokens. The
     line in counts and examples is the row, but the line in csv and json files.
 
     Raises:

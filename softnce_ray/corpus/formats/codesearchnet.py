@@ -17,7 +17,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz")
 LISTS = tuple(f"{split}.txt" for split in SPLITS)
 
 
-def codesearchnet_rows(path: Path, *, language: str | None, clean: bool) -> Iterator[Row]:
+def codesearchnet_rows(path: Path, *, language: str | None, clean: bool | None) -> Iterator[Row]:
     """A row for each line of the files at `path`; the rules are those of `read_codesearchnet`."""
     for file, shown in files_at(path, SUFFIXES):
         file_split = split_in_name(shown)
@@ -28,7 +28,9 @@ def codesearchnet_rows(path: Path, *, language: str | None, clean: bool) -> Iter
             except BadLine as error:
                 yield Row(shown, number, file_split, Bad(str(error)))
                 continue
-            yield Row(shown, number, split, pair_of(record, split, language=language, place=shown, clean=clean))
+            own = split is None if clean is None else clean
+            result = pair_of(record, split, language=language, place=shown, clean=own, query_of_tokens=not own)
+            yield Row(shown, number, split, result)
 
 
 def list_folders(path: Path) -> list[Path]:

@@ -79,12 +79,15 @@ def _pair(
     name = (text_of(record, "language") or language or "").lower()
     if not LANGUAGE_NAME.fullmatch(name):
         raise BadLine("no_language")
-    if len(text_of(record, "code", "original_string") or "") > MAX_CODE_CHARACTERS:
+    is_long = len(text_of(record, "code", "original_string") or "") > MAX_CODE_CHARACTERS
+    if is_long and (clean or split not in ("valid", "test")):
         return Drop("code_too_long")
     code, is_joined = _code(record, name)
-    documentation = _joined(record, "docstring_tokens") if query_of_tokens else text_of(record, "docstring")
+    documentation = (_joined(record, "docstring_tokens") or None) if query_of_tokens else None
     if documentation is None:
-        documentation = text_of(record, "docstring") if query_of_tokens else _joined(record, "docstring_tokens")
+        documentation = text_of(record, "docstring")
+    if documentation is None:
+        documentation = _joined(record, "docstring_tokens")
     if documentation is None and split != "codebase":
         raise BadLine("no_docstring")
     query: str | Drop = clean_query(documentation or "") if clean else " ".join((documentation or "").split())
@@ -121,7 +124,9 @@ def _code(record: Record, language: str) -> tuple[str, bool]:
     if code is None or (tokens is not None and code.split() == tokens.split()):
         return tokens or "", True
     entry = LANGUAGES.get(language)
-    stripped = strip_documentation(code, entry) if entry is not None else code
+    stripped: str | None = code
+    if entry is not None:
+        stripped = strip_documentation(code, entry) if len(code) <= MAX_CODE_CHARACTERS else None
     if stripped is not None:
         return stripped, False
     return (tokens, True) if tokens else (code, False)

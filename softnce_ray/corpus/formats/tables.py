@@ -57,7 +57,9 @@ _ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
 _TOKENS_OF = {"query": "query_tokens", "code": "code_tokens"}
 
 
-def table_rows(path: Path, *, language: str | None, clean: bool, columns: Mapping[str, str] | None) -> Iterator[Row]:
+def table_rows(
+    path: Path, *, language: str | None, clean: bool | None, columns: Mapping[str, str] | None
+) -> Iterator[Row]:
     """A row for each row of the files at `path`; the rules are those of `read_table`."""
     given = dict(columns or {})
     for role in given:
@@ -75,7 +77,10 @@ def table_rows(path: Path, *, language: str | None, clean: bool, columns: Mappin
             except BadLine as error:
                 yield Row(shown, number, file_split, Bad(str(error)))
                 continue
-            yield Row(shown, number, split, pair_of(record, split, language=language, place=shown, clean=clean))
+            own = split is None if clean is None else clean
+            of_tokens = not own and "query" not in given
+            result = pair_of(record, split, language=language, place=shown, clean=own, query_of_tokens=of_tokens)
+            yield Row(shown, number, split, result)
 
 
 def table_files(path: Path) -> list[tuple[Path, str]]:
