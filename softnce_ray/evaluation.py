@@ -14,45 +14,95 @@ ROUNDING = 1e-6
 """Scores closer than this share of |query| · |code| are ties: float32 products of equal vectors differ by
 as much, depending on where in a matrix they stand."""
 
+RECALL_AT = (1, 5, 10)
+NDCG_AT = 10
+
 
 class DivergedError(UserError, ValueError):
     """Vectors that are no numbers."""
 
 
 def ranks(queries: Tensor, codes: Tensor, targets: Tensor, *, block: int = 128) -> np.ndarray:
-    """Rank of each query's own code among all codes, ties counted half.
+    """Rank of each query's own code among all codes, ties counted half: `places` of one right code each.
 
     `rank = 1 + #better + #equal / 2`, so that ties never help: an encoder that maps everything to one vector
-    gets about M/2 for every query. Scores are dot products; `block` queries are scored at a time, so that
-    memory beyond the embeddings is about `8 · block · M` bytes.
+    gets about M/2 for every query.
 
     Args:
-      queries: (Q, D) vectors.
-      codes: (M, D) vectors on the same device.
+      queries, codes, block: as of `places`.
       targets: (Q,) row of each query's own code.
 
     Returns:
       (Q,) float64, from 1 to M.
 
     Raises:
-      ValueError: shapes do not fit, or a target is out of range.
+      ValueError, DivergedError: as of `places`.
+    """
+    if targets.ndim != 1:
+        raise ValueError(f"expected (Q,) targets, got shape {tuple(targets.shape)}")
+    return places(queries, codes, targets[:, None], block=block)[:, 0]
+
+
+def places(queries: Tensor, codes: Tensor, right: Tensor, *, block: int = 128) -> np.ndarray:
+    """Places of each query's right codes in the ranking of all codes, the best first.
+
+    Of right codes that tie with others each has the place that it is expected to have in a random order: the i-th of
+    r among t codes of equal score the place `#better + i (t + 1) / (r + 1)`. One right code has `1 + #better +
+    #equal / 2`. Reciprocal rank and nDCG of expected places are at most their expected values: ties never help. Scores
+    are dot products; `block` queries are scored at a time, so that memory beyond the embeddings is about
+    `8 · block · M` bytes.
+
+    Args:
+      queries: (Q, D) vectors.
+      codes: (M, D) vectors on the same device.
+      right: (Q, K) rows of the codes that answer each query, K >= 1; -1 after its last where it has fewer.
+
+    Returns:
+      (Q, K) float64, from 1 to M, ascending; NaN after the last.
+
+    Raises:
+      ValueError: shapes do not fit, or a row is out of range.
       DivergedError: a vector is not finite.
     """
     if queries.ndim != 2 or codes.ndim != 2 or queries.shape[1] != codes.shape[1]:
         raise ValueError(f"expected (Q, D) and (M, D), got {tuple(queries.shape)} and {tuple(codes.shape)}")
-    if targets.shape != queries.shape[:1]:
-        raise ValueError(f"expected {len(queries)} targets, got shape {tuple(targets.shape)}")
-    if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < len(codes)):
-        raise ValueError(
-            f"expected targets from 0 to {len(codes) - 1}, got {int(targets.min())} to {int(targets.max())}"
-        )
+    if right.ndim != 2 or right.shape[0] != len(queries) or not right.shape[1]:
+        raise ValueError(f"expected {len(queries)} targets, got shape {tuple(right.shape)}")
+    if len(right) and not (int(right[:, 0].min()) >= 0 and int(right.min()) >= -1 and int(right.max()) < len(codes)):
+        raise ValueError(f"expected targets from 0 to {len(codes) - 1}, got {int(right.min())} to {int(right.max())}")
     if not (torch.isfinite(queries).all() and torch.isfinite(codes).all()):
         raise DivergedError(
             "expected finite vectors, got NaN or infinity: the encoder has diverged; lower training.learning_rate "
             "or raise temperature"
         )
-    better, level = _places(queries, codes, targets[:, None], block)
-    return (1 + better + level / 2)[:, 0]
+    present = right >= 0
+    better, level = _places(queries, codes, torch.where(present, right, right[:, :1]), block)
+    return expected_places(better, level, present.cpu().numpy())
+
+
+def expected_places(better: np.ndarray, level: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """`places` of right codes from how many codes are better than each, and how many others as good.
+
+    Args:
+      better, level: (Q, K); what stands where `present` is False does not count.
+      present: (Q, K) bool, which of them are right codes.
+
+    Returns:
+      (Q, K) float64, ascending, NaN after the last.
+    """
+    better = np.where(present, better, np.inf)
+    order = np.lexsort((level, better), axis=-1)
+    better, level = np.take_along_axis(better, order, axis=1), np.take_along_axis(level, order, axis=1)
+    columns = np.broadcast_to(np.arange(better.shape[1]), better.shape)
+    # Right codes of equal score are no better than each other, and stand side by side: a run of columns.
+    edge = np.ones((len(better), 1), bool)
+    new = better[:, 1:] != better[:, :-1]
+    first = np.maximum.accumulate(np.where(np.hstack([edge, new]), columns, 0), axis=1)
+    last = np.where(np.hstack([new, edge]), columns, better.shape[1])
+    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    tied = np.maximum(np.take_along_axis(level, first, axis=1), last - first) + 1
+    place = better + (columns - first + 1) * (tied + 1) / (last - first + 2)
+    return np.where(np.isinf(place), np.nan, place)
 
 
 def graded_ndcg(
@@ -127,17 +177,33 @@ def reciprocal(rank: np.ndarray, *, cutoff: int | None = None) -> np.ndarray:
     return np.where(rank <= (cutoff or np.inf), 1.0 / rank, 0.0)
 
 
-def metrics(rank: np.ndarray) -> dict[str, float]:
-    """MRR, recall@1, 5, 10 and nDCG@10 of queries that each have one right code.
+def query_metrics(place: np.ndarray) -> dict[str, np.ndarray]:
+    """(Q,) values of reciprocal rank, recall@1, 5, 10 and nDCG@10 of each query: `RR`, `R@k` and `nDCG@10` of
+    ir_measures where nothing ties.
+
+    The reciprocal rank is that of the best right code, recall the share of the right codes among the first k, and
+    nDCG counts every right code as 1.
 
     Args:
-      rank: (Q,) ranks, Q >= 1; halves come from ties.
+      place: (Q,) ranks of one right code each, or (Q, K) `places`.
+    """
+    place = place.reshape(len(place), -1)
+    right = (~np.isnan(place)).sum(axis=1)
+    recall = {f"recall@{k}": (place <= k).sum(axis=1) / right for k in RECALL_AT}
+    gain = np.where(place <= NDCG_AT, 1.0 / np.log2(1.0 + place), 0.0)
+    ideal = np.cumsum(1.0 / np.log2(2.0 + np.arange(NDCG_AT)))[np.minimum(right, NDCG_AT) - 1]
+    return {"mrr": 1.0 / place[:, 0], **recall, f"ndcg@{NDCG_AT}": gain.sum(axis=1) / ideal}
+
+
+def metrics(place: np.ndarray) -> dict[str, float]:
+    """MRR, recall@1, 5, 10 and nDCG@10: the means of `query_metrics`.
+
+    Args:
+      place: (Q,) ranks of one right code each, or (Q, K) `places`, Q >= 1.
 
     Raises:
       ValueError: there are no queries.
     """
-    if not len(rank):
+    if not len(place):
         raise ValueError("expected at least one query, got none")
-    gain = np.where(rank <= 10, 1.0 / np.log2(1.0 + rank), 0.0)
-    recall = {f"recall@{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
-    return {"mrr": float(np.mean(1.0 / rank)), **recall, "ndcg@10": float(np.mean(gain))}
+    return {name: float(np.mean(values)) for name, values in query_metrics(place).items()}

@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 
 RANKS_FILE = "reciprocal_ranks.parquet"
 
+CUT_OFF = ("recall@1", "recall@5", "recall@10", "ndcg@10")
+"""What is kept beside, where queries have several right codes: of one, these follow from the reciprocal rank."""
+
 Measure = Literal["reciprocal_rank", "graded_ndcg"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 """What is kept of every query; graded nDCG only where the corpus knows which codes share a meaning."""
@@ -22,13 +25,11 @@ def place(name: str, language: str | None) -> str:
     return name if language is None else f"{name}/{language}"
 
 
-def write_ranks(
-    path: Path, ids: Mapping[str, Sequence[str]], measures: Mapping[Measure, Mapping[str, np.ndarray]]
-) -> None:
+def write_ranks(path: Path, ids: Mapping[str, Sequence[str]], measures: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Write one row a query: columns id, split, of several languages (see `place`) language, and one for each measure.
 
-    `ids` is split → ids of the queries' pairs, `measures` is measure → split → (Q,) values; a measure without any
-    split is left out.
+    `ids` is split → ids of the queries' pairs, `measures` is measure (of `MEASURES` or `CUT_OFF`) → split → (Q,)
+    values; a measure without any split is left out.
     """
     tables = []
     for key, names in ids.items():
@@ -43,7 +44,7 @@ def write_ranks(
     pq.write_table(pa.concat_tables(tables, promote_options="default"), path)
 
 
-def read_ranks(path: str | Path) -> dict[Measure, dict[str, np.ndarray]]:
+def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     """Measure → split → (Q,) float64, in the order in which they were written: the corpus'. Splits of several languages
     as `place` names them.
 
@@ -55,7 +56,7 @@ def read_ranks(path: str | Path) -> dict[Measure, dict[str, np.ndarray]]:
     if "language" in table.column_names:
         keys = [place(*each) for each in zip(keys, table.column("language").to_pylist(), strict=True)]
     rows, found = np.array(keys), {}
-    for measure in MEASURES:
+    for measure in (*MEASURES, *CUT_OFF):
         if measure in table.column_names:
             column = table.column(measure)
             known = ~column.is_null().to_numpy()  # a measure that only some languages have

@@ -99,6 +99,8 @@ class TrialResult:
             queries, so that entry i means the same query in every trial of a language. May be empty. Of several
             languages: ``test/ruby``.
         graded_ndcg: the same of the graded nDCG; empty where the corpus does not know which codes share a meaning.
+        cut_off: metric, as ``recall@5`` -> the same of it, where queries have several right codes; empty where it
+            follows from the reciprocal ranks.
         failure: one line saying why the trial has no result, or "".
         stopped_early: early stopping ended it, before its last epoch; its status is ``"FINISHED"``.
 
@@ -117,6 +119,7 @@ class TrialResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reciprocal_ranks: Mapping[str, np.ndarray] = field(default_factory=dict)
     graded_ndcg: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cut_off: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     failure: str = ""
     stopped_early: bool = False
 

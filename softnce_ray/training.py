@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -30,7 +30,7 @@ from softnce_ray.encoders import (
     trained_state,
 )
 from softnce_ray.errors import UserError
-from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, ranks, reciprocal
+from softnce_ray.evaluation import DivergedError, graded_ndcg, metrics, places, query_metrics, reciprocal
 from softnce_ray.gradients import backward
 from softnce_ray.hard_negatives import draw
 from softnce_ray.model import Model, encode
@@ -62,15 +62,18 @@ class TrainingError(UserError, RuntimeError):
 @dataclass(frozen=True)
 class TrainResult:
     """What a run leaves: `reciprocal_ranks` has (Q,) arrays for `valid` and, where it was read, `test`; so has
-    `graded_ndcg` where the corpus knows which codes share a meaning. A run that is tested on several languages has them
-    for each, as `valid/ruby`, and beside each metric, then a mean over languages, those of each. `distributions` are
-    those of the model on batches of its training pairs: the same batches whether or not the run was interrupted."""
+    `graded_ndcg` where the corpus knows which codes share a meaning, and each metric of `cut_off` where queries have
+    several right codes, so that these do not follow from the reciprocal rank. A run that is tested on several languages
+    has them for each, as `valid/ruby`, and beside each metric, then a mean over languages, those of each.
+    `distributions` are those of the model on batches of its training pairs: the same batches whether or not the run was
+    interrupted."""
 
     model: Model
     metrics: dict[str, float]
     reciprocal_ranks: dict[str, np.ndarray]
     graded_ndcg: dict[str, np.ndarray]
     distributions: Distributions
+    cut_off: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 @freed_memory_kept()
@@ -210,17 +213,23 @@ def train(
     encoder = merged(encoder)
     result = {"epoch": settings.epochs, "best_epoch": progress.best_epoch, "best_valid_mrr": progress.best_valid_mrr}
     reciprocal_ranks, graded = {}, {}
+    cut_off: dict[str, dict[str, np.ndarray]] = {}
     for split in splits:
         found = _evaluate_all(encoder, data, split, workers)
         result |= _metrics(found, split)
         for language, texts in data.evaluated.items():
             several = language if len(found) > 1 else None
-            reciprocal_ranks[place(split, several)] = reciprocal(found[language].ranks)
+            reciprocal_ranks[place(split, several)] = reciprocal(found[language].ranks[:, 0])
+            if found[language].ranks.shape[1] > 1:
+                for name, each in query_metrics(found[language].ranks).items():
+                    if name != "mrr":
+                        cut_off.setdefault(name, {})[place(split, several)] = each
             if (values := found[language].graded) is not None:
                 graded[place(split, several)] = values
             result[place(f"{split}_codebase", several)] = sum(map(len, texts.codebase))
     counted = _distributions(encoder, config, data, lengths, counts[0], device)
-    return TrainResult(Model(encoder.cpu().eval(), data.tokenizer, config), result, reciprocal_ranks, graded, counted)
+    model = Model(encoder.cpu().eval(), data.tokenizer, config)
+    return TrainResult(model, result, reciprocal_ranks, graded, counted, cut_off)
 
 
 def _train_epoch(
@@ -340,8 +349,8 @@ def hash_seed(seed: int, epoch: int, rank: int = 0) -> int:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """Vectors of a split's queries and of their own codes, (Q,) ranks, and (Q,) graded nDCG where partners are
-    known."""
+    """Vectors of a split's queries and of their own codes, (Q, K) ranks of their right codes, and (Q,) graded nDCG
+    where partners are known."""
 
     queries: Tensor
     codes: Tensor
@@ -367,12 +376,13 @@ def _evaluate(encoder: DualEncoder, data: EvaluationData, split: str, workers: W
     """Each query of a split against the whole codebase."""
     codes = _encode(encoder, concatenate(data.codebase), workers)
     queries = _encode(encoder, data.split(split).queries, workers)
-    own = torch.arange(data.first(split), data.first(split) + len(queries), device=codes.device)
+    right = torch.from_numpy(data.right(split)).to(codes.device)
+    own = right[:, 0]
     partners = data.partners.get(split)
     return _Evaluation(
         queries,
         codes[own],
-        ranks(queries, codes, own),
+        places(queries, codes, right),
         None if partners is None else graded_ndcg(queries, codes, own, partners),
     )
 

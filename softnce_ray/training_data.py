@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from softnce_ray.corpus.ragged import Ragged
+from softnce_ray.corpus.qrels import Codebase, own_codes
+from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.estimators import Estimator
 
 
@@ -22,7 +23,8 @@ class PairTexts:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """What a language is evaluated on. The codebase of every query is valid + test codes + distractors.
+    """What a language is evaluated on. The codebase of every query is valid + test codes + distractors, each code once;
+    `answers` says which rows these are and which are right, where that is not all and each query's own.
 
     `partners` has, for `valid` and `test` of a corpus that knows which of its codes share a meaning, for each query
     the rows of the codebase that do, its own code left out.
@@ -32,19 +34,25 @@ class EvaluationData:
     test: PairTexts
     distractors: Ragged
     partners: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
+    answers: Codebase | None = None
 
     @property
     def codebase(self) -> list[Ragged]:
-        """All codes that a query is ranked against, in three parts."""
-        return [self.valid.codes, self.test.codes, self.distractors]
+        """All codes that a query is ranked against, in parts."""
+        parts = [self.valid.codes, self.test.codes, self.distractors]
+        if self.answers is None or self.answers.rows is None:
+            return parts
+        return [concatenate(parts).take(self.answers.rows)]
 
     def split(self, name: str) -> PairTexts:
         """The pairs of `valid` or `test`."""
         return {"valid": self.valid, "test": self.test}[name]
 
-    def first(self, name: str) -> int:
-        """Row of the codebase where the codes of `valid` or `test` begin."""
-        return {"valid": 0, "test": len(self.valid.codes)}[name]
+    def right(self, name: str) -> np.ndarray:
+        """(Q, K) rows of the codebase that answer the queries of `valid` or `test`, see `Codebase.right`."""
+        if self.answers is not None:
+            return self.answers.right[name]
+        return own_codes(len(self.valid.codes), len(self.test.codes))[name]
 
 
 @dataclass(frozen=True)

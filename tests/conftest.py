@@ -109,6 +109,25 @@ def tiny_corpus(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
+def several_right(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a corpus whose queries share codes and have several: of 30 valid and 30 test queries every third has
+    the code of the one before, and every fifth is answered by two distractors too."""
+    code = [pair.code for pair in tiny_pairs]
+    asked = [
+        dataclasses.replace(pair, code=code[number - 1] if number % 3 == 2 else pair.code)
+        for number, pair in enumerate(tiny_pairs[:60])
+    ]
+    others = [dataclasses.replace(pair, query="") for pair in tiny_pairs[60:90]]
+    answers = {
+        pair.id: [others[number % 30].id, others[(number + 1) % 30].id] for number, pair in enumerate(asked[::5])
+    }
+    splits = {"train": tiny_pairs[90:], "valid": asked[:30], "test": asked[30:], "codebase": others}
+    folder = tmp_path_factory.mktemp("corpora") / "several"
+    build_corpus(splits, folder, near_duplicate=None, answers={"python": answers})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def two_languages(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a corpus of two languages: python has `tiny_pairs`, ruby the last 220 of them."""
     ruby = [dataclasses.replace(pair, language="ruby") for pair in tiny_pairs[80:]]

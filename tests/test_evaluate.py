@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ir_measures
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,10 +28,10 @@ from softnce_ray.errors import UserError
 from softnce_ray.evaluation import metrics
 from softnce_ray.export import write_export
 from softnce_ray.judgements import ndcg_of_scores
-from softnce_ray.preparation import open_data, prepare
-from softnce_ray.retrieval import evaluate_corpus, evaluate_judgements
+from softnce_ray.preparation import open_data, prepare, with_answers
+from softnce_ray.retrieval import evaluate_corpus, evaluate_judgements, open_embedder
 from softnce_ray.retrieval.lexical import WordIndex
-from softnce_ray.retrieval.rankings import fused, ranks_of
+from softnce_ray.retrieval.rankings import fused, places_of
 from softnce_ray.training import TrainResult, train
 
 GRADED = Path(__file__).parents[1].parent / "shared" / "data" / "graded_ruby"
@@ -43,6 +44,7 @@ def trained(corpus: Path, languages: dict[str, object], root: Path) -> Trained:
     shape = {"encoder": {"kind": "bag", "width": 24}, "training": {"epochs": 4, "batch_size": 16}}
     config = TrialConfig.model_validate({**languages, "seed": 0, **shape, "tokens": {"vocabulary": 400}})
     data = open_data(prepare(config, corpus, config.training_set, root), config, config.training_set)
+    data = with_answers(data, Corpus.open(corpus))
     result = train(config, data, read_test=True)
     write_export(result.model, root / "best", "card")
     return result, root / "best"
@@ -67,6 +69,43 @@ def test_an_exported_model_has_the_numbers_of_its_run(one: Trained, tiny_corpus:
     stored = {name: result.metrics[f"{split}_{name}"] for name in found}
     assert found == pytest.approx(stored, abs=1e-9)
     assert 0.05 < found["mrr"] < 1
+
+
+def test_queries_that_share_codes_and_have_several_are_measured_as_ir_measures_does(
+    several_right: Path, tmp_path: Path
+) -> None:
+    """The run, its export and ir_measures agree; what is right is read from the texts, not from our table."""
+    result, folder = trained(several_right, {"language": "python"}, tmp_path)
+    corpus = Corpus.open(several_right)
+    tables = {split: corpus.table("python", split).to_pylist() for split in ("valid", "test", "codebase")}
+    codes = list(dict.fromkeys(row["code"] for rows in tables.values() for row in rows))
+    assert len(codes) == 20 + 20 + 30
+    asked, model = tables["test"], open_embedder(folder)
+    scores = model.encode_queries([row["query"] for row in asked]) @ model.codes(codes, ["python"] * len(codes)).T
+    right = {row["id"]: {row["code"]} for row in asked}
+    for number, row in enumerate(asked):
+        if number % 5 == 0:  # see the fixture: the number of this query among all fifths decides
+            fifth = 6 + number // 5
+            right[row["id"]] |= {tables["codebase"][(fifth + more) % 30]["code"] for more in (0, 1)}
+    qrels = [ir_measures.Qrel(query, str(codes.index(code)), 1) for query, each in right.items() for code in each]
+    run = [
+        ir_measures.ScoredDoc(row["id"], str(code), float(score))
+        for row, line in zip(asked, scores, strict=True)
+        for code, score in enumerate(line)
+    ]
+    names = {"mrr": "RR", "recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "ndcg@10": "nDCG@10"}
+    measured = ir_measures.calc_aggregate([ir_measures.parse_measure(name) for name in names.values()], qrels, run)
+    expected = {name: measured[ir_measures.parse_measure(text)] for name, text in names.items()}
+    (line,) = [line for line in evaluate_corpus(folder, several_right).lines if line.system == "model"]
+    assert (line.queries, line.codes) == (30, 70)
+    assert {name: value.mean for name, value in line.metrics.items()} == pytest.approx(expected, abs=1e-9)
+    assert {name: result.metrics[f"test_{name}"] for name in names} == pytest.approx(expected, abs=1e-9)
+    assert result.metrics["test_codebase"] == 70
+    of_query = {each.query_id: each.value for each in ir_measures.iter_calc([ir_measures.RR], qrels, run)}
+    assert result.reciprocal_ranks["test"] == pytest.approx([of_query[row["id"]] for row in asked])
+    assert {name: values["test"].mean() for name, values in result.cut_off.items()} == pytest.approx(
+        {name: value for name, value in expected.items() if name != "mrr"}
+    )
 
 
 def test_the_mean_over_languages_is_that_of_the_languages(
@@ -120,17 +159,19 @@ def test_the_fused_score_by_hand() -> None:
 @given(arrays.arrays(np.float64, (3, 6), elements=st.floats(-10, 10, width=16)))
 @settings(max_examples=50, deadline=None)
 def test_a_system_that_tells_nothing_apart_changes_no_order(scores: np.ndarray) -> None:
-    targets = np.array([0, 3, 5])
+    targets = np.array([[0], [3], [5]])
     with_flat = fused(scores, np.full(scores.shape, 7.3))
     np.testing.assert_array_equal(
-        ranks_of(with_flat, targets, rounding=0), ranks_of(fused(scores), targets, rounding=0)
+        places_of(with_flat, targets, rounding=0), places_of(fused(scores), targets, rounding=0)
     )
 
 
 def test_ties_of_scores_count_half_and_a_query_without_known_words_gains_nothing() -> None:
     scores = np.array([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
-    assert ranks_of(scores, np.array([1, 2])).tolist() == [1.5, 2.5]
-    assert metrics(ranks_of(scores, np.array([1, 2])))["recall@1"] == 0
+    assert places_of(scores, np.array([[1], [2]])).tolist() == [[1.5], [2.5]]
+    assert metrics(places_of(scores, np.array([[1], [2]])))["recall@1"] == 0
+    # Two right ones: alone on the first two places, whatever their order; two of four alike at 5/3 and 10/3.
+    assert places_of(scores, np.array([[2, 1], [0, 3]])).tolist() == [[1, 2], [5 / 3, 10 / 3]]
 
 
 def test_judged_ndcg_of_scores_by_hand() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
+import ir_measures
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softnce_ray.errors import UserError
-from softnce_ray.evaluation import graded_ndcg, metrics, ranks, reciprocal, reciprocal_ranks
+from softnce_ray.evaluation import graded_ndcg, metrics, places, query_metrics, ranks, reciprocal, reciprocal_ranks
 
 
 def naive(queries: torch.Tensor, codes: torch.Tensor, targets: torch.Tensor) -> list[float]:
@@ -155,6 +156,91 @@ def test_perfect_ranks_are_one_in_every_metric():
 def test_metrics_of_no_query_are_an_error():
     with pytest.raises(ValueError, match="at least one query"):
         metrics(np.empty(0))
+
+
+# --- several right codes --------------------------------------------------------------------------------------
+
+
+def test_places_of_several_right_codes_by_hand():
+    codes = torch.tensor([[5.0], [4.0], [3.0], [3.0], [3.0], [1.0]])
+    right = torch.tensor([[2, 0, -1], [5, 1, 2], [3, -1, -1], [4, 2, 3]])
+    found = places(torch.ones(4, 1), codes, right)
+    # 3 ties with two others for the places 3, 4, 5: alone it is expected on 4; three right ones take all three.
+    np.testing.assert_array_equal(found, [[1, 4, np.nan], [2, 4, 6], [4, np.nan, np.nan], [3, 4, 5]])
+    values = query_metrics(found)
+    np.testing.assert_allclose(values["mrr"], [1, 1 / 2, 1 / 4, 1 / 3])
+    np.testing.assert_allclose(values["recall@1"], [1 / 2, 0, 0, 0])
+    np.testing.assert_allclose(values["recall@5"], [1, 2 / 3, 1, 1])
+    gain = [1 / math.log2(1 + place) for place in range(1, 7)]
+    ndcg = [
+        (gain[0] + gain[3]) / (gain[0] + gain[1]),
+        (gain[1] + gain[3] + gain[5]) / sum(gain[:3]),
+        gain[3],
+        sum(gain[2:5]) / sum(gain[:3]),
+    ]
+    np.testing.assert_allclose(values["ndcg@10"], ndcg)
+
+
+def test_of_r_right_codes_among_t_alike_the_first_is_expected_after_t_plus_1_over_r_plus_1():
+    """By counting: the mean place of the i-th right code over all ways to lay 3 right ones among 7."""
+    from itertools import combinations
+
+    ways = np.array(list(combinations(range(1, 8), 3)))
+    found = places(torch.ones(1, 2), torch.ones(7, 2), torch.tensor([[4, 0, 6]]))
+    np.testing.assert_allclose(found[0], ways.mean(axis=0))
+    # Ties never help: what is made of expected places is at most what is expected.
+    assert query_metrics(found)["mrr"][0] < np.mean(1 / ways[:, 0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), size=st.integers(2, 30), asked=st.integers(1, 6))
+def test_without_ties_metrics_are_those_of_ir_measures(data, size, asked):
+    scores = torch.stack([torch.tensor(data.draw(st.permutations(range(size)))) for _ in range(asked)]).float()
+    many = st.lists(st.integers(0, size - 1), min_size=1, max_size=12, unique=True)
+    answers = [data.draw(many) for _ in range(asked)]
+    width = max(map(len, answers))
+    right = torch.tensor([each + [-1] * (width - len(each)) for each in answers])
+    # Scores as products of vectors: query i has the i-th axis, on which code j has its score.
+    found = query_metrics(places(torch.eye(asked), scores.T.contiguous(), right, block=4))
+    qrels = [ir_measures.Qrel(f"q{query}", f"d{code}", 1) for query, each in enumerate(answers) for code in each]
+    run = [
+        ir_measures.ScoredDoc(f"q{query}", f"d{code}", float(score))
+        for query, row in enumerate(scores)
+        for code, score in enumerate(row)
+    ]
+    names = {"mrr": "RR", "recall@1": "R@1", "recall@5": "R@5", "recall@10": "R@10", "ndcg@10": "nDCG@10"}
+    measures = {name: ir_measures.parse_measure(text) for name, text in names.items()}
+    expected = {
+        (each.query_id, each.measure): each.value for each in ir_measures.iter_calc(measures.values(), qrels, run)
+    }
+    for name, measure in measures.items():
+        wanted = [expected[f"q{query}", measure] for query in range(asked)]
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-9, err_msg=name)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 300), asked=st.integers(1, 40), values=st.integers(2, 50))
+def test_of_one_right_code_each_all_is_bit_for_bit_what_it_was(seed, size, asked, values):
+    generator = torch.Generator().manual_seed(seed)
+    queries, codes = (torch.randint(values, (rows, 2), generator=generator).float() for rows in (asked, size))
+    targets = torch.randint(size, (asked,), generator=generator)
+    scores = queries @ codes.T
+    own = scores.gather(1, targets[:, None])
+    better, level = (scores > own).sum(1).double().numpy(), ((scores == own).sum(1) - 1).double().numpy()
+    rank = 1 + better + level / 2
+    assert (ranks(queries, codes, targets) == rank).all()
+    gain = np.where(rank <= 10, 1.0 / np.log2(1.0 + rank), 0.0)
+    assert metrics(places(queries, codes, targets[:, None])) == {
+        "mrr": float(np.mean(1.0 / rank)),
+        **{f"recall@{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)},
+        "ndcg@10": float(np.mean(gain)),
+    }
+
+
+@pytest.mark.parametrize("right", [[[-1, 0]], [[0, 4]], [[0, -2]]])
+def test_right_codes_out_of_range_are_an_error(right):
+    with pytest.raises(ValueError, match="expected targets from 0 to 3"):
+        places(torch.ones(1, 3), torch.ones(4, 3), torch.tensor(right))
 
 
 # --- graded nDCG ------------------------------------------------------------------------------------------

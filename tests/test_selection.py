@@ -128,6 +128,16 @@ def test_metrics_come_from_the_ranks() -> None:
         choose(results, metric="graded_ndcg")
 
 
+def test_metrics_that_do_not_follow_from_the_ranks_are_those_that_were_kept() -> None:
+    # Queries with several right codes: what is first says nothing of the share among the first five.
+    kept = {"recall@5": {"valid": ranks(0.25, 0.75)}}
+    results = study(*arm("first", *[ranks(1.0, 1.0)] * 3, cut_off=kept), *arm("second", *[ranks(0.5, 0.25)] * 3))
+    choice = choose(results, metric="recall@5")
+    assert (choice.chosen.arm, choice.chosen.mean.mean) == ("second", 1.0)
+    assert choose(results, metric="recall@5", arm="first").chosen.mean.mean == pytest.approx(0.5)
+    assert choose(results, metric="recall@1").chosen.arm == "first"
+
+
 def test_languages_of_a_training_set_count_the_same() -> None:
     both = {"name": "both", "train": ["go", "ruby"], "test": ["go", "ruby"]}
     sets = {"both": TrainingSet.model_validate(both)}

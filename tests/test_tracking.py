@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from softnce_ray.config import TrainingSet
-from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks, write_ranks
+from softnce_ray.ranks_file import RANKS_FILE, read_ranks, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
 from softnce_ray.tracking import Tracker, TrackingError, Unsent, download_model, load_results, studies
@@ -104,8 +104,8 @@ def test_measures_of_queries_are_kept_beside_one_another(tmp_path) -> None:
     ids = {"valid": ["d", "a"], "test": ["z", "b", "y"]}
     ranks = {"valid": np.array([0.5, 0.125]), "test": np.array([1.0, 0.25, 0.5])}
     graded = {"valid": np.array([0.75, 0.5]), "test": np.array([0.125, 1.0, 0.0625])}
-    both: dict[Measure, dict[str, np.ndarray]] = {"reciprocal_rank": ranks, "graded_ndcg": graded}
-    one: dict[Measure, dict[str, np.ndarray]] = {"reciprocal_rank": ranks}
+    both: dict[str, dict[str, np.ndarray]] = {"reciprocal_rank": ranks, "graded_ndcg": graded, "recall@5": graded}
+    one: dict[str, dict[str, np.ndarray]] = {"reciprocal_rank": ranks}
     for measures in (both, one):
         write_ranks(tmp_path / RANKS_FILE, ids, measures)
         found = read_ranks(tmp_path / RANKS_FILE)

@@ -22,7 +22,7 @@ from softnce_ray.estimators import BM25, words
 from softnce_ray.evaluation import ranks, reciprocal
 from softnce_ray.model import encode
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks, write_ranks
+from softnce_ray.ranks_file import RANKS_FILE, read_ranks, write_ranks
 from softnce_ray.training import TrainingError, TrainResult, train
 from softnce_ray.training_data import TrainingData
 
@@ -250,7 +250,7 @@ def test_ranks_of_several_languages_come_back_by_language(tmp_path):
         "test/ruby": np.array([0.25, 1.0]),
     }
     graded = {"test/ruby": np.array([0.75, 0.5])}  # python's corpus knows no meanings
-    measures: dict[Measure, dict[str, np.ndarray]] = {"reciprocal_rank": ranks_of, "graded_ndcg": graded}
+    measures: dict[str, dict[str, np.ndarray]] = {"reciprocal_rank": ranks_of, "graded_ndcg": graded}
     write_ranks(tmp_path / RANKS_FILE, ids, measures)
     found = read_ranks(tmp_path / RANKS_FILE)
     assert {name: {split: values.tolist() for split, values in each.items()} for name, each in found.items()} == {

@@ -92,10 +92,10 @@ def build_corpus(
     than three packages a split by package is impossible: it is then by file for that language, and a note says so.
     Evaluation pairs that repeat a training code (equal, or with a Jaccard index of 5-token shingles of at least
     `near_duplicate`; None: only equal) are dropped; where pairs come split, it is the training pairs that are. With
-    `drop_repeated_queries` go evaluation pairs whose query a training pair has too. Pairs whose code repeats, in the same
-    way, one of valid or test of `apart_from` are dropped, of pairs that come split those of training. `dropped` (stage ->
-    reason -> count), `examples` and `notes` are what mining or reading found, for the manifest, and `recipe` is what was
-    asked.
+    `drop_repeated_queries` go evaluation pairs whose query a training pair has too. Pairs whose code repeats, in the
+    same way, one of valid or test of `apart_from` are dropped; of pairs that come split, those of training. `dropped`
+    (stage -> reason -> count), `examples` and `notes` are what mining or reading found, for the manifest, and `recipe`
+    is what was asked.
     `meanings` (language -> pair id -> number of 0 or more) says which pairs answer the same queries; it is
     for evaluation, so what it says of pairs that are in training, or were dropped, is not written.
     `answers` (language -> id of a pair of valid or test -> ids of pairs of valid, test or codebase) is for pairs that

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from softnce_ray.encoders import Bag
-from softnce_ray.evaluation import ROUNDING, ranks
+from softnce_ray.evaluation import ROUNDING, places
 from softnce_ray.export.fresh import Job, Reader
 from softnce_ray.model import ExportError, Model
 
@@ -47,14 +47,15 @@ LANGUAGE = "python"
 class Ranked:
     """Queries of a language that a run was evaluated on, the codes that they were ranked among, and the result.
 
-    Query i has its own code in row `first + i`; `reciprocal_ranks` is (Q,) as the run stored them.
+    `right` is (Q, K): rows of the codes that answer each query, -1 where it has fewer; `reciprocal_ranks` is (Q,) as
+    the run stored them.
     """
 
     language: str
     split: str
     queries: Sequence[str]
     codes: Sequence[str]
-    first: int
+    right: np.ndarray
     reciprocal_ranks: np.ndarray
 
 
@@ -171,7 +172,7 @@ def relative_differences(got: np.ndarray, wanted: np.ndarray, what: str) -> np.n
 def _ranks(expected: Expected, vectors: Sequence[np.ndarray]) -> list[np.ndarray]:
     tensors = [torch.from_numpy(np.ascontiguousarray(each)) for each in vectors[2:]]
     return [
-        ranks(queries, codes, torch.arange(each.first, each.first + len(each.queries)))
+        places(queries, codes, torch.from_numpy(each.right))[:, 0]
         for each, codes, queries in zip(expected.ranked, tensors[::2], tensors[1::2], strict=True)
     ]
 
@@ -184,7 +185,7 @@ def _compare_ranks(expected: Expected, vectors: Sequence[np.ndarray], difference
         other += len(changed)
         codes, queries = vectors[2 + 2 * number], vectors[3 + 2 * number][changed]
         least, most = possible_ranks(
-            queries, codes, each.first + changed, ROUNDING + 4 * max(difference, _TRAINING_ROUNDING)
+            queries, codes, each.right[changed], ROUNDING + 4 * max(difference, _TRAINING_ROUNDING)
         )
         stored = 1 / each.reciprocal_ranks[changed]
         wrong = changed[~((least <= stored + 1e-9) & (stored - 1e-9 <= most))]
@@ -199,14 +200,17 @@ def _compare_ranks(expected: Expected, vectors: Sequence[np.ndarray], difference
 
 
 def possible_ranks(
-    queries: np.ndarray, codes: np.ndarray, targets: np.ndarray, slack: float
+    queries: np.ndarray, codes: np.ndarray, right: np.ndarray, slack: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,) lowest and highest rank of each query's own code when every score may be off by `slack` · |query| · the
-    longest code."""
+    """(Q,) lowest and highest rank of each query's best right code, of (Q, K), when every score may be off by `slack` ·
+    |query| · the longest code."""
     scores = queries @ codes.T
-    own = scores[np.arange(len(queries)), targets][:, None]
+    rows, others = np.arange(len(queries))[:, None], np.ones(scores.shape, bool)
+    best = np.where(right >= 0, scores[rows, right], -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    others[rows, np.where(right >= 0, right, right[:, :1])] = False
     room = slack * np.linalg.norm(queries, axis=1, keepdims=True) * np.linalg.norm(codes, axis=1).max(initial=0)
-    return 1.0 + (scores > own + room).sum(axis=1), 0.0 + (scores >= own - room).sum(axis=1)
+    better, as_good = others & (scores > best + room), others & (scores >= best - room)
+    return 1.0 + better.sum(axis=1), 1.0 + as_good.sum(axis=1)
 
 
 def _summary(expected: Expected, counted: Sequence[np.ndarray], difference: float, other: int) -> Checked:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from softnce_ray.corpus.pairs import CorpusError
-from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.qrels import codebase_of
+from softnce_ray.corpus.store import CODEBASE, Corpus
 from softnce_ray.export.checking import Ranked
 from softnce_ray.model import ExportError
 from softnce_ray.ranks_file import place
 from softnce_ray.results import StudyResults, TrialResult
-
-_CODEBASE = ("valid", "test", "codebase")
-"""Splits whose codes every query is ranked among, in this order."""
 
 
 def find_corpus(given: str | Path | None, recorded: str, root: Path, fingerprint: str) -> Corpus:
@@ -63,11 +61,9 @@ def stored_ranks(corpus: Corpus, results: StudyResults, trial: TrialResult) -> t
 
 def _ranked(corpus: Corpus, trial: TrialResult, split: str, language: str, key: str) -> Ranked:
     codes: list[str] = []
-    first = 0
-    for part in _CODEBASE:
-        if part == split:
-            first = len(codes)
+    for part in CODEBASE:
         codes += corpus.table(language, part, columns=["code"]).column("code").to_pylist()
+    codebase = codebase_of(corpus, language)
     queries = corpus.table(language, split, columns=["query"]).column("query").to_pylist()
     ranks = trial.reciprocal_ranks[key]
     if len(ranks) != len(queries):
@@ -75,4 +71,4 @@ def _ranked(corpus: Corpus, trial: TrialResult, split: str, language: str, key: 
             f"expected {len(queries):,} ranks of {key} in run {trial.run_id}, got {len(ranks):,}: launch the study "
             "again, or --no-ranks to check vectors alone"
         )
-    return Ranked(language, split, queries, codes, first, ranks)
+    return Ranked(language, split, queries, codebase.of(codes), codebase.right[split], ranks)

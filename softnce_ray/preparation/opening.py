@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from softnce_ray.config import (
     TrainingSet,
     UniformEstimator,
 )
+from softnce_ray.corpus.qrels import codebase_of
 from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import TokenStore
@@ -96,6 +97,18 @@ def training_groups(prepared: Prepared, languages: TrainingSet) -> np.ndarray:
     if prepared.groups is None:
         raise ValueError(f"expected what was prepared for {', '.join(languages.train)} together, got one language's")
     return np.load(prepared.folder(prepared.groups) / "groups.npy", mmap_mode="r")
+
+
+def with_answers(data: TrainingData, corpus: Corpus) -> TrainingData:
+    """The data with the codes that answer the queries of each language: not always one of its own for each.
+
+    Raises:
+      CorpusError: the table of right codes cannot be read.
+    """
+    evaluated = {
+        language: replace(texts, answers=codebase_of(corpus, language)) for language, texts in data.evaluated.items()
+    }
+    return replace(data, evaluated=evaluated)
 
 
 def partners(corpus: Corpus, language: str) -> dict[str, tuple[np.ndarray, ...]]:

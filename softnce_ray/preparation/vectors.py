@@ -33,7 +33,7 @@ from softnce_ray.errors import UserError
 from softnce_ray.model import encode, load_export
 from softnce_ray.named import EXPORT_SETTINGS, located, model_content
 from softnce_ray.preparation.kept import Kept
-from softnce_ray.preparation.opening import METRICS_FILE, Prepared, open_data, training_tokens
+from softnce_ray.preparation.opening import METRICS_FILE, Prepared, open_data, training_tokens, with_answers
 from softnce_ray.simcse import train_sentence_encoder
 from softnce_ray.training import train
 
@@ -92,7 +92,7 @@ def infonce_trial(settings: TrainedEstimator, arm: ArmConfig, languages: Trainin
 def write_trained(settings: TrainedEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
     """Vectors of queries and codes under an encoder that is trained with InfoNCE first, and what it scored."""
     trial = infonce_trial(settings, sources.arm, sources.languages)
-    data = open_data(sources.shared, trial, sources.languages)
+    data = with_answers(open_data(sources.shared, trial, sources.languages), sources.corpus)
     result = train(trial, data, **_training("trained", trial.training.epochs, trial.training.batch_size, sources, kept))
     encoder = result.model.encoder.to(sources.device)
     _write(folder, "asking", _encoded(encoder, data.train.queries))
@@ -111,7 +111,7 @@ def write_sentences(settings: SimCSEEstimator, sources: Sources, kept: Kept, fol
         sources.arm,
         everywhere,
         tokens.tokenizer.get_vocab_size(),
-        open_data(sources.shared, plain, sources.languages),
+        with_answers(open_data(sources.shared, plain, sources.languages), sources.corpus),
         **_training("simcse", settings.epochs, settings.batch_size, sources, kept),
     )
     _write(folder, "asking", _encoded(encoder, training_tokens(tokens, sources.languages, "query")))

@@ -13,13 +13,14 @@ import torch
 
 from softnce_ray.corpus.duplicates import normalise_query
 from softnce_ray.corpus.formats import read_judgements
-from softnce_ray.corpus.store import Corpus
-from softnce_ray.evaluation import ranks
+from softnce_ray.corpus.qrels import codebase_of
+from softnce_ray.corpus.store import CODEBASE, Corpus
+from softnce_ray.evaluation import places, query_metrics
 from softnce_ray.judgements import judged_ndcg, ndcg_of_scores
 from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.index import Advance, RetrievalError
 from softnce_ray.retrieval.lexical import WordIndex
-from softnce_ray.retrieval.rankings import fused, ranks_of
+from softnce_ray.retrieval.rankings import fused, places_of
 from softnce_ray.statistics import Interval, overall_mean_interval, same_queries
 
 MODEL, BM25, HYBRID = "model", "bm25", "hybrid"
@@ -66,7 +67,7 @@ def evaluate_corpus(
     advance: Advance = lambda done, total, note: None,
 ) -> Evaluation:
     """MRR, recall and nDCG of a split's queries, each ranked among its language's whole codebase: the codes of valid
-    and test and the distractors, as in studies.
+    and test and the distractors, as in studies. What is measured is said at `evaluation.query_metrics`.
 
     BM25 reads the words of the codes; the hybrid fuses both rankings, see `rankings.fused`. Ties count half.
 
@@ -88,15 +89,13 @@ def evaluate_corpus(
     asked: list[list[str]] = []
     notes: list[str] = []
     for language in languages or opened.languages:
-        parts = {each: _texts(opened, language, each, "code") for each in ("valid", "test", "codebase")}
+        codebase = codebase_of(opened, language)
+        codes = codebase.of([code for each in CODEBASE for code in _texts(opened, language, each, "code")])
         queries = _texts(opened, language, split, "query")
         if not queries:
             raise RetrievalError(f"expected {split} pairs of {language} in {corpus}, got none: name another --split")
         asked.append(queries)
-        codes = [code for part in parts.values() for code in part]
-        first = 0 if split == "valid" else len(parts["valid"])
-        targets = np.arange(first, first + len(queries))
-        by_language[language], wordless = _ranks(embedder, queries, codes, targets, language, advance)
+        by_language[language], wordless = _places(embedder, queries, codes, codebase.right[split], language, advance)
         if wordless:
             notes.append(
                 f"{language}: {wordless:,} of {len(queries):,} queries have no word of their code, which is all that "
@@ -104,7 +103,7 @@ def evaluate_corpus(
             )
         sizes[language] = len(codes)
     lines = [
-        _line(language, system, [_metrics(found[system])], [queries], sizes[language])
+        _line(language, system, [query_metrics(found[system])], [queries], sizes[language])
         for (language, found), queries in zip(by_language.items(), asked, strict=True)
         for system in SYSTEMS
     ]
@@ -113,7 +112,7 @@ def evaluate_corpus(
             _line(
                 ALL_LANGUAGES,
                 system,
-                [_metrics(found[system]) for found in by_language.values()],
+                [query_metrics(found[system]) for found in by_language.values()],
                 asked,
                 sum(sizes.values()),
             )
@@ -179,25 +178,26 @@ def _texts(corpus: Corpus, language: str, split: str, side: str) -> list[str]:
     return corpus.table(language, split, [side]).column(side).to_pylist()
 
 
-def _ranks(
+def _places(
     embedder: Embedder,
     queries: Sequence[str],
     codes: Sequence[str],
-    targets: np.ndarray,
+    right: np.ndarray,
     language: str,
     advance: Advance,
 ) -> tuple[dict[str, np.ndarray], int]:
-    """(Q,) ranks of each system, and how many queries have no word of the code that is right."""
+    """(Q, K) places of the right codes under each system, and how many queries have no word of any of them."""
     asking, answering = _vectors(embedder, queries, codes, language, advance)
-    found = {MODEL: ranks(torch.from_numpy(asking), torch.from_numpy(answering), torch.from_numpy(targets))}
+    found = {MODEL: places(torch.from_numpy(asking), torch.from_numpy(answering), torch.from_numpy(right))}
     words = WordIndex.fit(codes)
     lexical, both, wordless = [], [], 0
     for start in range(0, len(queries), _BLOCK):
         part = slice(start, start + _BLOCK)
         scores = words.scores(queries[part])
-        wordless += int((scores[np.arange(len(scores)), targets[part]] == 0).sum())
-        lexical.append(ranks_of(scores, targets[part]))
-        both.append(ranks_of(fused(asking[part] @ answering.T, scores), targets[part]))
+        known = np.take_along_axis(scores, np.maximum(right[part], 0), axis=1) * (right[part] >= 0)
+        wordless += int((known == 0).all(axis=1).sum())
+        lexical.append(places_of(scores, right[part]))
+        both.append(places_of(fused(asking[part] @ answering.T, scores), right[part]))
     return {**found, BM25: np.concatenate(lexical), HYBRID: np.concatenate(both)}, wordless
 
 
@@ -228,15 +228,6 @@ def _vectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     answering = embedder.codes(codes, [language] * len(codes), lambda done, total: advance(done, total, language))
     return np.ascontiguousarray(embedder.encode_queries(queries)), answering
-
-
-def _metrics(rank: np.ndarray) -> dict[str, np.ndarray]:
-    """(Q,) values of each metric, whose means are those of `evaluation.metrics`."""
-    return {
-        "mrr": 1.0 / rank,
-        **{f"recall@{k}": (rank <= k).astype(float) for k in (1, 5, 10)},
-        "ndcg@10": np.where(rank <= 10, 1.0 / np.log2(1.0 + rank), 0.0),
-    }
 
 
 def _line(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from softnce_ray.evaluation import ROUNDING
+from softnce_ray.evaluation import ROUNDING, expected_places
 
 _FLAT = 1e-9
 """A standard deviation that is only rounding."""
@@ -32,19 +32,23 @@ def fused(*scores: np.ndarray) -> np.ndarray:
     return total
 
 
-def ranks_of(scores: np.ndarray, targets: np.ndarray, *, rounding: float = ROUNDING) -> np.ndarray:
-    """Rank of each query's own document, ties counted half, as `evaluation.ranks` has it for vectors.
+def places_of(scores: np.ndarray, right: np.ndarray, *, rounding: float = ROUNDING) -> np.ndarray:
+    """Places of each query's right documents, as `evaluation.places` has them for vectors.
 
     Args:
       scores: (Q, M).
-      targets: (Q,) column of each query's own document.
+      right: (Q, K) columns of each query's right documents, -1 after its last where it has fewer than K.
       rounding: scores closer than this share of the query's largest are ties.
 
     Returns:
-      (Q,) float64, from 1 to M.
+      (Q, K) float64, from 1 to M, ascending; NaN after the last.
     """
-    own = np.take_along_axis(scores, targets[:, None], axis=1)
+    present = right >= 0
+    own = np.take_along_axis(scores, np.where(present, right, right[:, :1]), axis=1)
     slack = rounding * np.abs(scores).max(axis=1, keepdims=True)
-    better = (scores > own + slack).sum(axis=1)
-    level = (scores >= own - slack).sum(axis=1) - better - 1
-    return 1 + better + level / 2
+    better, level = np.empty(own.shape), np.empty(own.shape)
+    for column in range(own.shape[1]):
+        each = own[:, column, None]
+        better[:, column] = (scores > each + slack).sum(axis=1)
+        level[:, column] = (scores >= each - slack).sum(axis=1) - better[:, column] - 1
+    return expected_places(better, level, present)

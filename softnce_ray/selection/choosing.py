@@ -240,6 +240,8 @@ def _values(trial: TrialResult, key: str, metric: Metric) -> np.ndarray:
         )
     if metric in ("mrr", "graded_ndcg"):
         return kept[key]
+    if key in trial.cut_off.get(metric, {}):
+        return trial.cut_off[metric][key]
     rank = np.round(2 / kept[key]) / 2  # ties make halves
     cutoff = int(metric.partition("@")[2])
     gain = 1 / np.log2(1 + rank) if metric == "ndcg@10" else np.ones(len(rank))

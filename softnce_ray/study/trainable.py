@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import traceback
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +21,8 @@ from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, write_distributions
 from softnce_ray.model import save_model
-from softnce_ray.preparation import Prepared, open_data, partners
-from softnce_ray.ranks_file import RANKS_FILE, Measure, place, write_ranks
+from softnce_ray.preparation import Prepared, open_data, partners, with_answers
+from softnce_ray.ranks_file import RANKS_FILE, place, write_ranks
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location, on_disk
 from softnce_ray.study.failures import Failure, failure_of
@@ -141,7 +142,8 @@ def _trained(
 def _opened(trial: TrialSpec) -> tuple[TrialConfig, Corpus, TrainingData, Checkpoint | None]:
     """Settings, corpus and data of a trial, and the checkpoint to go on from."""
     config = TrialConfig.model_validate(trial.config)
-    corpus, data = _corpus(trial), open_data(Prepared(**trial.prepared), config, config.training_set)
+    corpus = _corpus(trial)
+    data = with_answers(open_data(Prepared(**trial.prepared), config, config.training_set), corpus)
     data = replace(
         data,
         evaluated={
@@ -174,9 +176,10 @@ def _save_result(
         for language in languages
     }
     ids = {key: corpus.table(*places[key], columns=["id"]).column("id").to_pylist() for key in result.reciprocal_ranks}
-    measures: dict[Measure, dict[str, np.ndarray]] = {
+    measures: dict[str, Mapping[str, np.ndarray]] = {
         "reciprocal_rank": result.reciprocal_ranks,
         "graded_ndcg": result.graded_ndcg,
+        **result.cut_off,
     }
     write_ranks(folder / RANKS_FILE, ids, measures)
     if trial.phase == "confirm":

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from softnce_ray.config import TrainingSet
-from softnce_ray.ranks_file import RANKS_FILE, Measure, read_ranks
+from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, expect_artifacts, first_line, search_runs
@@ -93,7 +93,7 @@ def download_model(store: Store, run_id: str, to: Path) -> Path:
 
 def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
     tags = run.data.tags
-    ranks: dict[Measure, dict[str, np.ndarray]] = {}
+    ranks: dict[str, dict[str, np.ndarray]] = {}
     if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
         try:
             with tempfile.TemporaryDirectory() as folder:  # MLflow copies, and would leave the copy lying about
@@ -114,6 +114,7 @@ def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
         settings=current_names(run.data.params),
         reciprocal_ranks=ranks.get("reciprocal_rank", {}),
         graded_ndcg=ranks.get("graded_ndcg", {}),
+        cut_off={name: values for name, values in ranks.items() if name in CUT_OFF},
         failure=tags.get("failure", ""),
         stopped_early="stopped_early" in tags,
         metrics={name.replace("_at_", "@"): value for name, value in run.data.metrics.items()},

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from softnce_ray.ranks_file import MEASURES, RANKS_FILE, Measure, place
+from softnce_ray.ranks_file import CUT_OFF, MEASURES, RANKS_FILE, place
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
@@ -51,15 +51,16 @@ def _of_validation(client: MlflowClient, store: Store, trial: TrialResult) -> Tr
         metrics=metrics,
         reciprocal_ranks=found.get("reciprocal_rank", {}),
         graded_ndcg=found.get("graded_ndcg", {}),
+        cut_off={name: values for name, values in found.items() if name in CUT_OFF},
     )
 
 
-def _validation_ranks(path: Path) -> dict[Measure, dict[str, np.ndarray]]:
+def _validation_ranks(path: Path) -> dict[str, dict[str, np.ndarray]]:
     table = pq.read_table(path, filters=[("split", "=", "valid")])
     several = "language" in table.column_names
     languages = np.array(table.column("language").to_pylist() if several else [None] * len(table), dtype=object)
-    found: dict[Measure, dict[str, np.ndarray]] = {}
-    for measure in MEASURES:
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for measure in (*MEASURES, *CUT_OFF):
         if measure not in table.column_names:
             continue
         values = table.column(measure).to_numpy()

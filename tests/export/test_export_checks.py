@@ -28,9 +28,13 @@ def test_a_difference_is_a_share_of_the_wanted_vector_and_of_a_zero_vector_itsel
 def test_possible_ranks_move_by_codes_that_score_as_well_as_alike() -> None:
     # Scores of the one query: 0.5, 0.5 + 1e-6, 0.6, 0.4; its own code is the first.
     codes = np.array([[0.5], [0.5 + 1e-6], [0.6], [0.4]])
-    query, own = np.array([[1.0]]), np.array([0])
+    query, own = np.array([[1.0]]), np.array([[0]])
     for slack, expected in ((1e-7, (3, 3)), (1e-5, (2, 3)), (0.5, (1, 4))):
         least, most = possible_ranks(query, codes, own, slack)
+        assert (least[0], most[0]) == expected
+    # The third answers the query too: of the best of both, and its fellow takes no place from it.
+    for slack, expected in ((1e-5, (1, 1)), (0.2, (1, 2)), (0.5, (1, 3))):
+        least, most = possible_ranks(query, codes, np.array([[0, 2, -1]]), slack)
         assert (least[0], most[0]) == expected
 
 
@@ -47,7 +51,7 @@ def ranked(model: Model) -> Ranked:
     """Two queries among three codes, the second's own code first in score by what `model` makes of them."""
     scores = model.encode_queries(QUERIES) @ model.encode_codes(CODES).T
     ranks = [1 + (row > row[own]).sum() for own, row in enumerate(scores)]
-    return Ranked("python", "test", QUERIES, CODES, 0, 1 / np.array(ranks, np.float64))
+    return Ranked("python", "test", QUERIES, CODES, np.arange(len(QUERIES))[:, None], 1 / np.array(ranks, np.float64))
 
 
 @pytest.mark.parametrize("encoder", ["bag", "mean"])

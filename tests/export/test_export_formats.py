@@ -113,7 +113,7 @@ def test_int8_is_smaller_and_its_loss_is_measured(encoder: str, trained: Callabl
     queries = ["Parse the date.", "Parse the price.", "Parse the name."]
     scores = model.encode_queries(queries) @ model.encode_codes(codes).T
     ranks = np.array([1.0 + (row > row[own]).sum() for own, row in enumerate(scores)])
-    expected = expect(model, [Ranked("python", "test", queries, codes, 0, 1 / ranks)])
+    expected = expect(model, [Ranked("python", "test", queries, codes, np.arange(len(queries))[:, None], 1 / ranks)])
     notes: list[str] = []
 
     def card(name: str, library: str, recipe: str, checked: Any, more: list[str]) -> str:

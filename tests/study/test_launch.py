@@ -17,13 +17,17 @@ import yaml
 from encoder_kinds import write_model
 from mlflow import MlflowClient
 
+from softnce_ray.export import export
 from softnce_ray.report import build_report, to_markdown
 from softnce_ray.results import MODEL_FOLDER
+from softnce_ray.retrieval import evaluate_corpus
+from softnce_ray.selection.choosing import choose
 from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
 from softnce_ray.study.cluster import LaunchError
 from softnce_ray.study.run import Launch
 from softnce_ray.tracking import load_results, studies
+from softnce_ray.tracking.selecting import load_validation
 
 from .launching import SEARCH, Said, go, runs, scores, statuses
 
@@ -121,6 +125,29 @@ def test_a_report_can_be_made_of_the_store_alone(undisturbed) -> None:
     text = to_markdown(build_report(load_results(store, "tiny"), resamples=100, permutations=100))
     assert "infonce" in text
     assert "soft" in text
+
+
+def test_of_queries_that_share_codes_and_have_several_all_say_the_same(
+    several_right, plain_study, store, tmp_path
+) -> None:
+    go(plain_study(corpus=str(several_right), seeds=[1], arms={"infonce": {}}), store)
+    results = load_results(store, "tiny")
+    (trial,) = results.trials
+    assert trial.metrics["test_codebase"] == 70
+    assert trial.reciprocal_ranks["test"].mean() == pytest.approx(trial.metrics["test_mrr"])
+    (row,) = (report := build_report(results)).rows
+    assert row.mean is not None
+    assert row.mean.mean == pytest.approx(trial.metrics["test_mrr"])
+    assert (report.queries["python"], report.codebase["python"]) == (30, 70)
+    chosen = choose(load_validation(store, "tiny"), metric="recall@5").chosen
+    assert chosen.mean.mean == pytest.approx(trial.metrics["valid_recall@5"])
+    # The export's own check refuses other ranks than those that the run stored.
+    (checked,) = export("tiny", tmp_path / "best", store=store, corpus=several_right).checked.values()
+    assert (checked.queries, checked.other_ranks, checked.mrr) == (30, 0, checked.stored_mrr)
+    found = evaluate_corpus(tmp_path / "best", several_right).lines[0].metrics
+    assert {f"test_{name}": value.mean for name, value in found.items()} == pytest.approx(
+        {f"test_{name}": trial.metrics[f"test_{name}"] for name in found}
+    )
 
 
 def test_a_second_launch_runs_nothing_and_says_so(undisturbed) -> None:
