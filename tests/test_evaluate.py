@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -212,6 +213,31 @@ def test_judgements_are_measured_in_both_ways(one: Trained, judgements: Path) ->
     within = (7 + 1) * (1 + 1 / math.log2(3)) / 2 / (7 + 1 / math.log2(3))
     assert lines["bm25"].metrics["ndcg@judged"].mean == pytest.approx(within, abs=0.15)
     assert lines["model"].metrics["ndcg@all"].mean > lines["bm25"].metrics["ndcg@all"].mean
+
+
+def test_bad_lines_of_judgements_are_counted_and_named(one: Trained, judgements: Path) -> None:
+    lines = (judgements / "judgements.jsonl").read_text().splitlines()
+    nobody = json.dumps({"query": "who", "url": "unknown", "relevance": 1})
+    (judgements / "judgements.jsonl").write_text("\n".join([lines[0], "{", nobody, *lines[1:], *[nobody] * 4]) + "\n")
+    command = ("evaluate", one[1], "--qrels", judgements, "--format", "json")
+    refused = call(*command)
+    assert refused.exit_code != 0
+    says = (
+        "at most 1.0% bad lines .* got 6 of 27 .*judgements.jsonl:2 bad_json; .*jsonl:3 unknown_code.*--max-bad-share"
+    )
+    assert re.search(says, str(refused.exception) + refused.output)
+    made = call(*command, "--max-bad-share", 0.5)
+    assert made.exit_code == 0, made.output
+    note = (
+        "6 of 37 lines are bad and were left out: bad_json 1 (judgements.jsonl:2); unknown_code 5 (judgements.jsonl:3, "
+    )
+    assert f"note: {note}judgements.jsonl:24, judgements.jsonl:25, …)" in made.stderr
+    (evaluation,) = json.loads(made.stdout)
+    kept = {
+        line.system: line.metrics["ndcg@all"].mean
+        for line in evaluate_judgements(one[1], judgements, max_bad_share=1).lines
+    }
+    assert {line["system"]: line["metrics"]["ndcg@all"]["mean"] for line in evaluation["lines"]} == pytest.approx(kept)
 
 
 @pytest.mark.skipif(not GRADED.is_dir(), reason="the human judgements are not there")

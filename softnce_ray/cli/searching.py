@@ -169,6 +169,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="CORPUS", help="What the model was trained on: note what of it --corpus evaluates."),
     ] = None,
+    max_bad_share: Annotated[
+        float, typer.Option("--max-bad-share", min=0, max=1, help="Stop when more lines of a --qrels file are broken.")
+    ] = 0.01,
     format: Annotated[Format | None, typer.Option("--format", help="Default: terminal, or tsv when piped.")] = None,
 ) -> None:
     """Measure a model on a corpus or on graded judgements, with BM25 and the hybrid of both beside it."""
@@ -190,7 +193,7 @@ def evaluate(
         if corpus is not None:
             made.append(evaluate_corpus(model, corpus, split=split, languages=language, advance=advance))
         if qrels is not None:
-            made.append(evaluate_judgements(model, qrels, advance=advance))
+            made.append(evaluate_judgements(model, qrels, max_bad_share=max_bad_share, advance=advance))
     for note in (note for each in made for note in each.notes):
         print(f"note: {note}", file=sys.stderr)
     chosen = format or (Format.terminal if sys.stdout.isatty() else Format.tsv)

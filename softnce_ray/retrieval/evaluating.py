@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from softnce_ray.corpus.duplicates import normalise_query
-from softnce_ray.corpus.formats import read_judgements
+from softnce_ray.corpus.formats import Judgements, read_judgements
+from softnce_ray.corpus.mining import MAX_EXAMPLES
 from softnce_ray.corpus.qrels import codebase_of
 from softnce_ray.corpus.store import CODEBASE, Corpus
 from softnce_ray.evaluation import places, query_metrics
@@ -123,23 +124,28 @@ def evaluate_corpus(
 
 
 def evaluate_judgements(
-    model: str | Path, qrels: str | Path, *, advance: Advance = lambda done, total, note: None
+    model: str | Path,
+    qrels: str | Path,
+    *,
+    max_bad_share: float = 0.01,
+    advance: Advance = lambda done, total, note: None,
 ) -> Evaluation:
     """nDCG by human judgements, in CodeSearchNet's two ways: `ndcg@judged` ranks a query's judged codes among
     themselves, `ndcg@all` among all codes of the query's language in the file. Queries without a relevant code are left
-    out.
+    out, and so are bad lines, which a note counts and names.
 
     Args:
       model: the folder of a model.
       qrels: `judgements.jsonl` beside `codes.jsonl`, or their folder: see `corpus.read_judgements`.
+      max_bad_share: stop when more of the lines of a file are bad, 0 to 1.
 
     Raises:
-      ExportError, CorpusError: no such model or judgements.
+      ExportError, CorpusError: no such model or judgements, or too many bad lines.
       RetrievalError: no query has a relevant code.
     """
-    judged, embedder = read_judgements(qrels), open_embedder(model)
+    judged, embedder = read_judgements(qrels, max_bad_share=max_bad_share), open_embedder(model)
     lines: list[Line] = []
-    notes: list[str] = []
+    notes = _bad_lines(judged)
     values: dict[str, list[dict[str, np.ndarray]]] = {system: [] for system in SYSTEMS}
     sizes: list[int] = []
     texts_asked: list[list[str]] = []
@@ -172,6 +178,17 @@ def evaluate_judgements(
     if len(sizes) > 1:
         lines += [_line(ALL_LANGUAGES, system, values[system], texts_asked, sum(sizes)) for system in SYSTEMS]
     return Evaluation(embedder.folder, embedder.content, str(qrels), "judgements", tuple(lines), tuple(notes))
+
+
+def _bad_lines(judged: Judgements) -> list[str]:
+    """A note of how many lines were left out, why, and where the first of each reason are."""
+    if not judged.bad:
+        return []
+    reasons = []
+    for reason, count in judged.bad.items():
+        found = ", ".join(f"{each.path}:{each.line}" for each in judged.examples if each.reason == reason)
+        reasons.append(f"{reason} {count:,} ({found}{', …' if count > MAX_EXAMPLES else ''})")
+    return [f"{judged.bad.total():,} of {judged.lines:,} lines are bad and were left out: {'; '.join(reasons)}"]
 
 
 def _texts(corpus: Corpus, language: str, split: str, side: str) -> list[str]:
