@@ -21,8 +21,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-_ROWS = 50_000
-_ENTRIES = 2**23
+from softnce_ray.bm25_formulas import Formula
+
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -60,15 +60,17 @@ def words(text: str) -> list[str]:
 class BM25:
     """BM25 of training queries against training documents (queries again, or codes): a sparse product per batch.
 
-    Scores are those of rank_bm25's `BM25Okapi` over the documents: each occurrence of a word in the asking query
-    counts, idf is `log((n - df + 0.5) / (df + 0.5))`, and a word in more than half of the documents gets `epsilon`
-    times the mean idf instead of a negative one.
+    Scores are those of one of rank_bm25's formulas over the documents, see `bm25_formulas.Formula`.
 
-    `asked` is (n, V) counts of words in queries, `answered` (n, V) BM25 weights of words in documents.
+    Attributes:
+      asked: (n, V) counts of words in queries.
+      answered: (n, V) float32 weights of words in documents.
+      base: (n,) float32, what a query scores with every document; None: nothing.
     """
 
     asked: sparse.csr_array
     answered: sparse.csr_array
+    base: np.ndarray | None = None
 
     def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
         columns = rows if columns is None else columns
@@ -79,7 +81,8 @@ class BM25:
         known = np.flatnonzero(words >= 0)  # the others are in no query of the batch
         weights = np.zeros((len(distinct), len(columns)), np.float32)
         weights[words[known], answered.rows[known]] = answered.values[known]
-        return asked.matrix(len(distinct)) @ weights
+        scores = asked.matrix(len(distinct)) @ weights
+        return scores if self.base is None else scores + self.base[rows, None]
 
     @cached_property
     def _numbers(self) -> np.ndarray:
@@ -87,14 +90,7 @@ class BM25:
         return np.full(self.asked.shape[1], -1, np.int32)
 
     @staticmethod
-    def fit(
-        queries: Iterable[Sequence[str]],
-        documents: Iterable[Sequence[str]],
-        *,
-        k1: float,
-        b: float,
-        epsilon: float,
-    ) -> BM25:
+    def fit(queries: Iterable[Sequence[str]], documents: Iterable[Sequence[str]], formula: Formula) -> BM25:
         """Statistics of n tokenised documents; n queries ask them, which may be the same object. Both are read once
         and not kept.
 
@@ -106,33 +102,25 @@ class BM25:
         if not vocabulary:
             raise ValueError("expected texts with words, got none: BM25 has nothing to count")
         asked = counts if queries is documents else count_words(queries, vocabulary)
-        shape = (counts.shape[0], len(vocabulary))  # words that only queries have stand at the end, and weigh nothing
-        counts.resize(shape)
-        found = np.zeros(shape[1], np.int64)
-        for start in range(0, len(counts.indices), _ENTRIES):  # numpy counts in a copy of twice the size
-            found += np.bincount(counts.indices[start : start + _ENTRIES], minlength=shape[1])
-        idf = np.log(shape[0] - found + 0.5) - np.log(found + 0.5)
-        mean = idf[found > 0].mean()
-        idf = np.where(idf < 0, epsilon * mean, idf)
-        sizes = counts.sum(axis=1)
-        scale = k1 * (1 - b + b * sizes / sizes.mean())
-        weights = np.empty(len(counts.data), np.float32)
-        for start in range(0, shape[0], _ROWS):  # in double precision only so many at a time
-            stop = min(start + _ROWS, shape[0])
-            part = slice(counts.indptr[start], counts.indptr[stop])
-            frequency = counts.data[part].astype(np.float64)
-            sizes_of = np.repeat(scale[start:stop], np.diff(counts.indptr[start : stop + 1]))
-            weights[part] = idf[counts.indices[part]] * frequency * (k1 + 1) / (frequency + sizes_of)
-        return BM25(asked, sparse.csr_array((weights, counts.indices, counts.indptr), shape))
+        counts.resize((counts.shape[0], len(vocabulary)))  # words that only queries have stand at the end
+        statistics = formula.fit(counts)
+        return BM25(asked, formula.weights(counts, statistics), formula.base(asked, statistics))
 
     def save(self, folder: Path) -> None:
         save_sparse(folder / "asked", self.asked)
         save_sparse(folder / "answered", self.answered)
+        if self.base is not None:
+            np.save(folder / "base.npy", self.base)
 
     @staticmethod
     def load(folder: Path) -> BM25:
         """Memory-mapped: all trials of a machine share one copy."""
-        return BM25(load_sparse(folder / "asked"), load_sparse(folder / "answered"))
+        base = folder / "base.npy"
+        return BM25(
+            load_sparse(folder / "asked"),
+            load_sparse(folder / "answered"),
+            np.load(base, mmap_mode="r") if base.exists() else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any, get_args
 
 import pytest
@@ -27,6 +28,7 @@ from softnce_ray.config import (
 from softnce_ray.losses import LOSSES
 
 SOFT: dict[str, Any] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}}
+PLUS: dict[str, Any] = {**SOFT, "estimator": {"name": "bm25", "variant": "plus", "delta": 1.0}}
 TRANSFORMER: dict[str, Any] = {"encoder": {"kind": "transformer"}}
 ADAPTED: dict[str, Any] = {
     "encoder": {"kind": "transformer", "model": "some/model", "freeze": {"embeddings": True, "layers": 2}, "lora": {}}
@@ -100,6 +102,8 @@ OTHERS: list[tuple[dict[str, Any], str, Any]] = [
     (SOFT, "estimator.k1", 1.0),
     (SOFT, "estimator.b", 0.5),
     (SOFT, "estimator.epsilon", 0.5),
+    (SOFT, "estimator.variant", "plus"),
+    (PLUS, "estimator.delta", 0.5),
 ]
 
 
@@ -112,7 +116,7 @@ def test_every_setting_changes_the_identity(arm: dict[str, Any], path: str, valu
 def test_no_setting_is_missing_from_the_list_of_those_that_change_the_identity() -> None:
     tried = {path for _, path, _ in OTHERS}
     whole = set()
-    for arm in ({}, TRANSFORMER, ADAPTED, *map(arm_of, LOSSES)):
+    for arm in ({}, TRANSFORMER, ADAPTED, PLUS, *map(arm_of, LOSSES)):
         whole |= set(flatten(trial(**arm).model_dump()))
     # kind and name choose the model; an absent estimator is `estimator` itself, and so are absent adapters
     named = {path for path in whole if path.rpartition(".")[2] not in ("kind", "name")}
@@ -403,6 +407,44 @@ def test_a_bag_takes_no_weight_decay_and_a_transformer_does() -> None:
     with pytest.raises(ValidationError, match=r"expected 0, got 0\.1"):
         trial(training={"weight_decay": 0.1})
     assert trial(**TRANSFORMER, training={"weight_decay": 0.1}).training.weight_decay == 0.1
+
+
+@pytest.mark.parametrize(
+    ("estimator", "before"),
+    [
+        ({"name": "bm25"}, "bbfb7dc2ae98b87a"),
+        ({"name": "bm25", "statistics": "batch"}, "81e19054646d53b4"),
+        ({"name": "bm25_code", "variant": "okapi", "delta": None}, "ea6c69e14eb9e26c"),
+        ({"name": "mix", "mix": {"bm25": 0.5, "bm25_code": 0.5}}, "5dc664efda3c1739"),
+    ],
+)
+def test_okapi_is_the_trial_that_it_was_before_there_were_variants(estimator: dict[str, Any], before: str) -> None:
+    assert identity(trial(**{**SOFT, "estimator": estimator}), "c0ffee") == before
+
+
+@pytest.mark.parametrize(("variant", "delta"), [("plus", 1.0), ("l", 0.5)])
+@pytest.mark.parametrize("name", ["bm25", "bm25_code"])
+def test_a_variant_has_the_packages_delta_and_comes_back_from_its_written_settings(
+    name: str, variant: str, delta: float
+) -> None:
+    short = trial(**{**SOFT, "estimator": {"name": name, "variant": variant}})
+    long = trial(**{**SOFT, "estimator": resolved(short)["estimator"]})
+    assert resolved(short)["estimator"]["delta"] == delta
+    assert identity(short, "c0ffee") == identity(long, "c0ffee")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"delta": 1.0}, "expected none with variant okapi, got 1; give variant: plus or l"),
+        ({"variant": "l", "epsilon": 0.5}, "expected none with variant l, got 0.5; remove it"),
+        ({"variant": "plus", "statistics": "batch"}, "expected none with statistics: batch, got plus"),
+        ({"variant": "adpt"}, "Input should be 'okapi', 'plus' or 'l'"),
+    ],
+)
+def test_settings_of_another_formula_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        trial(**{**SOFT, "estimator": {"name": "bm25", **settings}})
 
 
 def test_a_named_model_of_the_trained_estimator_takes_no_seed() -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rank_bm25 import BM25Okapi
+from rank_bm25 import BM25L, BM25Okapi, BM25Plus
 
+from softnce_ray import bm25_formulas
+from softnce_ray.bm25_formulas import Formula
 from softnce_ray.config import ArmConfig
 from softnce_ray.config.estimators import PARTS
 from softnce_ray.corpus import Corpus
@@ -39,14 +41,32 @@ QUERIES = [
 ]
 
 
-def reference(texts: list[list[str]], rows: np.ndarray, **settings: float) -> np.ndarray:
-    okapi = BM25Okapi(texts, **settings)
-    with np.errstate(invalid="ignore"):  # with b = 1 it divides zero by zero where a query has no words
-        return np.nan_to_num([okapi.get_scores(texts[row])[rows] for row in rows])
+PACKAGE = {"okapi": BM25Okapi, "plus": BM25Plus, "l": BM25L}
+FORMULAS: list[dict[str, Any]] = [
+    {},
+    {"k1": 1.2, "b": 0.0},
+    {"b": 1.0, "epsilon": 0.0},
+    {"variant": "plus", "delta": 1.0},
+    {"variant": "plus", "delta": 0.3, "k1": 2.0, "b": 0.4},
+    {"variant": "l", "delta": 0.5},
+    {"variant": "l", "delta": 1.5, "k1": 0.9, "b": 0.2},
+]
 
 
-def fitted(texts: list[list[str]], **settings: float) -> BM25:
-    return BM25.fit(texts, texts, **{"k1": 1.5, "b": 0.75, "epsilon": 0.25, **settings})
+def reference(asked: list[list[str]], texts: list[list[str]], variant: str = "okapi", **settings: float) -> np.ndarray:
+    """The package's scores of all texts for each that asks."""
+    fitted = PACKAGE[variant](texts, **settings)
+    with np.errstate(invalid="ignore"):  # with b = 1 it divides zero by zero where a text has no words
+        return np.nan_to_num([fitted.get_scores(text) for text in asked])
+
+
+def fitted(texts: list[list[str]], **settings: Any) -> BM25:
+    return BM25.fit(texts, texts, Formula(**{"k1": 1.5, "b": 0.75, **settings}))
+
+
+def assert_scores(scores: np.ndarray, expected: np.ndarray) -> None:
+    """Equal to 1e-6 of the score, or of the largest where positive and negative weights cancel."""
+    np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 # --- words -----------------------------------------------------------------------------------------------
@@ -70,14 +90,52 @@ def test_words_are_split_and_in_lower_case(text, expected):
 # --- BM25 ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"k1": 1.2, "b": 0.0}, {"b": 1.0, "epsilon": 0.0}])
+@pytest.mark.parametrize("settings", FORMULAS)
 def test_scores_are_those_of_rank_bm25(settings):
     texts = [words(query) for query in QUERIES]
-    assert sum("the" in text for text in texts) <= len(texts) / 2  # no negative idf here
-    rows = np.arange(len(texts))
-    scores = fitted(texts, **settings).similarity(rows)
+    asked = [*texts[:-3], ["unheard", "date", "date"], texts[-2], ["the", "unheard"]]
+    rows = np.array([5, 0, 1, 1, 8, 2, 4, 3, 6])
+    scores = BM25.fit(asked, texts, Formula(**{"k1": 1.5, "b": 0.75, **settings})).similarity(rows)
     assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, reference(texts, rows, **settings), rtol=1e-5, atol=1e-6)
+    assert_scores(scores, reference(asked, texts, **settings)[np.ix_(rows, rows)])
+
+
+@pytest.mark.parametrize("settings", FORMULAS)
+def test_what_the_package_counts_is_what_is_counted_of_a_corpus_too_large_for_it(settings, tiny_corpus, monkeypatch):
+    table = Corpus.open(tiny_corpus).table("python", "train")
+    queries, codes = ([words(text) for text in table.column(side).to_pylist()] for side in ("query", "code"))
+    codes[3] = []
+    codes = [[*code, "everywhere"] if number % 3 else code for number, code in enumerate(codes)]
+    found = {}
+    for most in (0, 10**9):
+        monkeypatch.setattr(bm25_formulas, "PACKAGE_ENTRIES", most)
+        found[most] = BM25.fit(queries, codes, Formula(**{"k1": 1.5, "b": 0.75, **settings}))
+    counted, of_package = found.values()
+    np.testing.assert_array_equal(counted.answered.data, of_package.answered.data)
+    np.testing.assert_array_equal(counted.base, of_package.base)
+
+
+def test_statistics_are_the_packages(monkeypatch):
+    """What the package gives as idf and lengths is what scores are made of."""
+
+    class Changed(BM25Okapi):
+        def _calc_idf(self, nd):
+            self.idf = dict.fromkeys(nd, 2.0)
+
+    monkeypatch.setattr(bm25_formulas.rank_bm25, "BM25Okapi", Changed)
+    scores = fitted([["date", "date"], ["date"]], k1=1.0, b=0.0).similarity(np.arange(2))
+    np.testing.assert_allclose(scores, [[2 * 2 * 2 * 2 / 3, 2 * 2 * 1 * 2 / 2], [2 * 2 * 2 / 3, 2 * 1 * 2 / 2]])
+
+
+def test_plus_by_hand():
+    """A text without the word has delta · idf of it, each time that it is asked."""
+    scores = fitted([["date"], ["size", "size"], [], ["date", "date"]], variant="plus", delta=0.5).similarity(
+        np.arange(4)
+    )
+    idf = {"date": np.log(5 / 2), "size": np.log(5 / 1)}
+    assert scores[3].tolist()[1:3] == pytest.approx([2 * 0.5 * idf["date"]] * 2)
+    assert scores[1, 1] == pytest.approx(2 * idf["size"] * (0.5 + 2 * 2.5 / (2 + 1.5 * (0.25 + 0.75 * 2 / 1.25))))
+    assert scores[2].tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.25, 1.0])
@@ -85,7 +143,7 @@ def test_a_word_in_more_than_half_of_the_queries_gets_a_share_of_the_mean_idf(ep
     texts = [["the", "date"], ["the", "size"], ["the", "the", "name"], ["other"]]
     rows = np.arange(4)
     scores = fitted(texts, epsilon=epsilon).similarity(rows)
-    np.testing.assert_allclose(scores, reference(texts, rows, epsilon=epsilon), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scores, reference(texts, texts, epsilon=epsilon), rtol=1e-5, atol=1e-6)
     idf = {word: np.log((4 - n + 0.5) / (n + 0.5)) for word, n in (("the", 3), ("date", 1), ("size", 1), ("name", 1))}
     mean = (idf["the"] + 4 * idf["date"]) / 5  # five words: other too
     # 'the' once in query 1 of mean length 2 (lengths 2, 2, 3, 1), asked once by query 0
@@ -115,11 +173,13 @@ def test_queries_without_words_are_like_nothing():
 
 @given(
     texts=st.lists(st.lists(st.sampled_from("abcdefg"), max_size=6), min_size=1, max_size=12).filter(any),
+    settings=st.sampled_from(FORMULAS),
     data=st.data(),
 )
-def test_any_rows_of_any_queries_score_as_rank_bm25(texts, data):
+def test_any_rows_of_any_queries_score_as_rank_bm25(texts, settings, data):
     rows = np.array(data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=8)))
-    np.testing.assert_allclose(fitted(texts).similarity(rows), reference(texts, rows), rtol=1e-4, atol=1e-5)
+    expected = reference(texts, texts, **settings)[np.ix_(rows, rows)]
+    assert_scores(fitted(texts, **settings).similarity(rows), expected)
 
 
 def test_texts_without_any_word_are_an_error():
@@ -127,9 +187,10 @@ def test_texts_without_any_word_are_an_error():
         fitted([[], []])
 
 
-def test_what_was_saved_scores_the_same_and_is_mapped(tmp_path):
+@pytest.mark.parametrize("settings", [{"k1": 1.2, "b": 0.5, "epsilon": 0.1}, {"variant": "plus", "delta": 1.0}])
+def test_what_was_saved_scores_the_same_and_is_mapped(settings, tmp_path):
     texts = [words(query) for query in QUERIES]
-    made = fitted(texts, k1=1.2, b=0.5, epsilon=0.1)
+    made = fitted(texts, **settings)
     made.save(tmp_path)
     loaded = BM25.load(tmp_path)
     rows = np.array([3, 0, 1, 1, 8])
@@ -141,9 +202,8 @@ def test_what_was_saved_scores_the_same_and_is_mapped(tmp_path):
 def test_queries_ask_codes_with_the_statistics_of_the_codes():
     queries = [["parse", "date", "unheard"], ["size"], ["date", "date"]]
     codes = [["def", "date", "date"], ["def", "size", "of", "date"], ["def", "name"]]
-    scores = BM25.fit(queries, codes, k1=1.5, b=0.75, epsilon=0.25).similarity(np.arange(3))
-    okapi = BM25Okapi(codes)
-    np.testing.assert_allclose(scores, [okapi.get_scores(query) for query in queries], rtol=1e-5)
+    scores = BM25.fit(queries, codes, Formula(k1=1.5, b=0.75)).similarity(np.arange(3))
+    assert_scores(scores, reference(queries, codes))
     assert scores[0, 2] == 0  # the only word that they share is in no code
 
 
@@ -227,6 +287,7 @@ def test_no_gradient_flows_into_similarities():
 
 ARMS: dict[str, dict[str, Any]] = {name: {"name": name} for name in PARTS} | {
     "bm25 of the batch": {"name": "bm25", "statistics": "batch"},
+    "bm25 of codes, plus": {"name": "bm25_code", "variant": "plus"},
     "mix": {"name": "mix", "mix": {"bm25": 0.5, "simcse": 0.25, "uniform": 0.25}},
 }
 """An arm's `estimator` for every kind; a new estimator is here by its name."""

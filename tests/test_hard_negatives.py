@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softnce_ray import hard_negatives, training
+from softnce_ray.bm25_formulas import Formula
 from softnce_ray.checkpoint import Checkpoint
 from softnce_ray.config import ArmConfig, TrialConfig
 from softnce_ray.corpus import Corpus
@@ -147,7 +148,7 @@ def test_bm25_mines_codes_with_the_querys_words(tiny_corpus: Path, root: Path) -
     data = opened(trial(hard_negatives=MINED), tiny_corpus, root)
     table = Corpus.open(tiny_corpus).table("python", "train")
     queries, codes = (table.column(side).to_pylist() for side in ("query", "code"))
-    scores = BM25.fit(map(words, queries), map(words, codes), k1=1.5, b=0.75, epsilon=0.25).similarity(
+    scores = BM25.fit(map(words, queries), map(words, codes), Formula(k1=1.5, b=0.75)).similarity(
         np.arange(len(queries))
     )
     assert data.hard_negatives is not None

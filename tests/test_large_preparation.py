@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softnce_ray import estimators
+from softnce_ray import bm25_formulas
+from softnce_ray.bm25_formulas import Formula
 from softnce_ray.config import ArmConfig
 from softnce_ray.corpus import Corpus
 from softnce_ray.estimators import BM25, Embedded, words
@@ -43,10 +44,11 @@ def test_bm25_of_many_texts_is_that_of_the_formula_in_parts_or_at_once(tiny_corp
     table = Corpus.open(tiny_corpus).table("python", "train")
     queries = [words(text) for text in table.column("query").to_pylist()]
     codes = [words(text) for text in table.column("code").to_pylist()]
-    whole = BM25.fit(queries, codes, k1=1.5, b=0.75, epsilon=0.25)
-    monkeypatch.setattr(estimators, "_ROWS", 7)
-    monkeypatch.setattr(estimators, "_ENTRIES", 11)
-    parts = BM25.fit(iter(queries), iter(codes), k1=1.5, b=0.75, epsilon=0.25)
+    whole = BM25.fit(queries, codes, Formula(k1=1.5, b=0.75))
+    monkeypatch.setattr(bm25_formulas, "_ROWS", 7)
+    monkeypatch.setattr(bm25_formulas, "_ENTRIES", 11)
+    monkeypatch.setattr(bm25_formulas, "PACKAGE_ENTRIES", 0)
+    parts = BM25.fit(iter(queries), iter(codes), Formula(k1=1.5, b=0.75))
     for one, other in ((whole.asked, parts.asked), (whole.answered, parts.answered)):
         assert one.shape == other.shape
         np.testing.assert_array_equal(one.indptr, other.indptr)
@@ -57,5 +59,5 @@ def test_bm25_of_many_texts_is_that_of_the_formula_in_parts_or_at_once(tiny_corp
 def test_texts_are_read_once_and_need_not_be_a_list():
     texts = [["a", "b", "a"], [], ["c"]]
     generated = (text for text in texts)
-    found = BM25.fit(generated, generated, k1=1.5, b=0.75, epsilon=0.25)
+    found = BM25.fit(generated, generated, Formula(k1=1.5, b=0.75))
     assert found.asked.toarray().tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 1]]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from softnce_ray.bm25_formulas import Formula
 from softnce_ray.config import ArmConfig, TrialConfig
 from softnce_ray.corpus import Corpus, CorpusError
 from softnce_ray.errors import UserError
@@ -55,7 +56,7 @@ def test_the_estimator_is_of_the_training_queries_in_their_order(tiny_corpus, tm
     data = open_data(prepare(SOFT, tiny_corpus, "python", tmp_path), SOFT, "python")
     queries = Corpus.open(tiny_corpus).table("python", "train").column("query").to_pylist()
     texts = [words(query) for query in queries]
-    expected = BM25.fit(texts, texts, k1=1.5, b=0.75, epsilon=0.25)
+    expected = BM25.fit(texts, texts, Formula(k1=1.5, b=0.75))
     rows = np.array([5, 0, 99, 17])
     assert data.estimator is not None
     np.testing.assert_array_equal(data.estimator.similarity(rows), expected.similarity(rows))

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from softnce_ray import training
 from softnce_ray.batching import random_batches
+from softnce_ray.bm25_formulas import Formula
 from softnce_ray.config import TrainingSet, TrialConfig, identity, trial_languages
 from softnce_ray.corpus import Corpus
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
@@ -124,7 +125,7 @@ def test_training_pairs_are_those_of_each_language_one_after_another(data_of, tw
 
 def test_bm25_counts_the_queries_of_all_languages_together(data_of, two_languages):
     texts = [words(query) for query in column(two_languages, "train", "query")]
-    expected = BM25.fit(texts, texts, k1=1.5, b=0.75, epsilon=0.25)
+    expected = BM25.fit(texts, texts, Formula(k1=1.5, b=0.75))
     rows = np.array([5, len(texts) - 3, 99, 250])
     estimator = data_of(trial(SOFT)).estimator
     assert estimator is not None

@@ -32,6 +32,7 @@ from softnce_ray.config.encoders import (
 from softnce_ray.config.estimators import (
     BM25CodeEstimator,
     BM25Estimator,
+    BM25Variant,
     Estimator,
     MixEstimator,
     SimCSEEstimator,
@@ -61,6 +62,7 @@ __all__ = [
     "ArmConfig",
     "BM25CodeEstimator",
     "BM25Estimator",
+    "BM25Variant",
     "BagEncoder",
     "Choices",
     "CodeBERTEncoder",

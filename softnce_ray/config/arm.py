@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from softnce_ray.config.encoders import PUBLISHED_KINDS, PUBLISHED_LENGTHS, BagEncoder, Encoder
-from softnce_ray.config.estimators import BM25Estimator, Estimator, MixEstimator
+from softnce_ray.config.estimators import BM25CodeEstimator, BM25Estimator, Estimator, MixEstimator
 from softnce_ray.config.hard_negatives import HardNegatives
 from softnce_ray.config.languages import TrainingSet
 from softnce_ray.config.losses import (
@@ -239,8 +239,10 @@ def resolved(config: ArmConfig) -> dict[str, Any]:
     settings["temperature"] = config.resolved_temperature
     if isinstance(config.loss, SoftInfoNCE):
         settings["loss"]["beta"] = config.loss.resolved_beta
-    if isinstance(config.estimator, BM25Estimator):
+    if isinstance(config.estimator, BM25Estimator | BM25CodeEstimator):
         settings["estimator"]["k1"] = config.estimator.resolved_k1
+        if config.estimator.resolved_delta is not None:
+            settings["estimator"]["delta"] = config.estimator.resolved_delta
     return settings
 
 

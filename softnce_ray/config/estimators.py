@@ -5,14 +5,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from softnce_ray.config.settings import Settings, wrong
 
+BM25Variant = Literal["okapi", "plus", "l"]
+"""rank_bm25's BM25Okapi, BM25Plus, BM25L."""
 
-class BM25Estimator(Settings):
+_EPSILON = 0.25
+_DELTA: dict[BM25Variant, float] = {"plus": 1.0, "l": 0.5}
+
+
+class _BM25Formula(Settings):
+    """Settings of the formula, with rank_bm25's defaults. `variant` and `delta` are left out where they are not given:
+    identities are those that there were before there was a choice."""
+
+    variant: BM25Variant = Field(
+        "okapi",
+        exclude_if=lambda variant: variant == "okapi",
+        description="corpus statistics: rank_bm25's BM25Okapi, BM25Plus or BM25L",
+    )
+    b: float = Field(0.75, ge=0, le=1)
+    epsilon: float = Field(
+        _EPSILON,
+        ge=0,
+        description="okapi with corpus statistics: idf of words in more than half of the documents, as a share of the "
+        "mean idf",
+    )
+    delta: float | None = Field(
+        None, ge=0, exclude_if=lambda delta: delta is None, description="null: 1 with variant plus, 0.5 with l"
+    )
+
+    @model_validator(mode="after")
+    def _check_variant(self) -> Self:
+        if self.variant == "okapi" and self.delta is not None:
+            raise wrong("delta", f"expected none with variant okapi, got {self.delta:g}; give variant: plus or l")
+        if self.variant != "okapi" and self.epsilon != _EPSILON:  # the default, as written-out settings have it
+            raise wrong("epsilon", f"expected none with variant {self.variant}, got {self.epsilon:g}; remove it")
+        return self
+
+    @property
+    def resolved_delta(self) -> float | None:
+        """None: of okapi, which has none."""
+        return _DELTA.get(self.variant) if self.delta is None else self.delta
+
+
+class BM25Estimator(_BM25Formula):
     """BM25 of query i against query j, each query standing for its code."""
 
     name: Literal["bm25"] = "bm25"
@@ -21,12 +61,12 @@ class BM25Estimator(Settings):
         "corpus", description="what document frequencies are counted in; batch: as the paper's authors code it"
     )
     k1: float | None = Field(None, ge=0, description="null: 1.5 with corpus statistics, 1.2 with those of the batch")
-    b: float = Field(0.75, ge=0, le=1)
-    epsilon: float = Field(
-        0.25,
-        ge=0,
-        description="corpus statistics: idf of words in more than half of the queries, as a share of the mean idf",
-    )
+
+    @model_validator(mode="after")
+    def _check_statistics(self) -> BM25Estimator:
+        if self.statistics == "batch" and self.variant != "okapi":
+            raise wrong("variant", f"expected none with statistics: batch, got {self.variant}; remove one")
+        return self
 
     @property
     def resolved_k1(self) -> float:
@@ -35,14 +75,16 @@ class BM25Estimator(Settings):
         return 1.5 if self.statistics == "corpus" else 1.2
 
 
-class BM25CodeEstimator(Settings):
+class BM25CodeEstimator(_BM25Formula):
     """BM25 of query i against code j, statistics of the training codes."""
 
     name: Literal["bm25_code"] = "bm25_code"
     temperature: float = Field(1.0, gt=0)
     k1: float = Field(1.5, ge=0)
-    b: float = Field(0.75, ge=0, le=1)
-    epsilon: float = Field(0.25, ge=0)
+
+    @property
+    def resolved_k1(self) -> float:
+        return self.k1
 
 
 class SimCSEEstimator(Settings):

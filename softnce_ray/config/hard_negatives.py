@@ -23,7 +23,7 @@ class _HardNegatives(Settings):
 
 
 class BM25HardNegatives(_HardNegatives):
-    """Codes that share words with the query, by BM25."""
+    """Codes that share words with the query, by BM25: estimator `bm25_code`, variant okapi."""
 
     name: Literal["bm25_code"] = "bm25_code"
     k1: float = Field(1.5, ge=0)

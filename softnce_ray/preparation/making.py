@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from softnce_ray.bm25_formulas import Formula
 from softnce_ray.config import (
     ArmConfig,
     BM25CodeEstimator,
@@ -206,10 +207,9 @@ def _make_estimator(key: str, settings: Estimator, sources: Sources, kept: Kept,
             np.save(folder / "average.npy", counts.sum() / max(1, counts.shape[0]))
         case BM25Estimator():
             texts = asked()
-            _fit(texts, texts, settings.resolved_k1, settings.b, settings.epsilon).save(folder)
+            _fit(texts, texts, settings).save(folder)
         case BM25CodeEstimator():
-            codes = map(words, sources.texts("code"))
-            _fit(asked(), codes, settings.k1, settings.b, settings.epsilon).save(folder)
+            _fit(asked(), map(words, sources.texts("code")), settings).save(folder)
         case SimCSEEstimator(model=str(model)):
             vectors.write_named_sentences(f"{key}.model", located(model), sources, folder)
         case SimCSEEstimator():
@@ -222,9 +222,14 @@ def _make_estimator(key: str, settings: Estimator, sources: Sources, kept: Kept,
             raise AssertionError(settings)
 
 
-def _fit(queries: Iterable[list[str]], documents: Iterable[list[str]], k1: float, b: float, epsilon: float) -> BM25:
+def _fit(
+    queries: Iterable[list[str]], documents: Iterable[list[str]], settings: BM25Estimator | BM25CodeEstimator
+) -> BM25:
+    formula = Formula(
+        settings.resolved_k1, settings.b, settings.epsilon, settings.variant, settings.resolved_delta or 0.0
+    )
     try:
-        return BM25.fit(queries, documents, k1=k1, b=b, epsilon=epsilon)
+        return BM25.fit(queries, documents, formula)
     except CorpusError:  # texts are read while they are counted
         raise
     except ValueError as error:

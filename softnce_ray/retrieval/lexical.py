@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from softnce_ray.bm25_formulas import Formula, Statistics, document_frequencies
 from softnce_ray.estimators import count_words, load_sparse, save_sparse, words
 
 K1 = 1.2
@@ -42,7 +43,8 @@ class WordIndex:
 
     The score of a document is the sum over the query's words, each as often as it stands there, of
     `idf · f (k1 + 1) / (f + k1 (1 - b + b · length / mean length))` with f the word's count in the document and
-    `idf = log(1 + (n - df + 0.5) / (df + 0.5))`, which is never negative.
+    `idf = log(1 + (n - df + 0.5) / (df + 0.5))`, which is never negative: Okapi's formula as estimators have it, with
+    Lucene's idf in the place of rank_bm25's.
 
     Attributes:
       vocabulary: row of each word.
@@ -60,13 +62,9 @@ class WordIndex:
         vocabulary: dict[str, int] = {}
         counts = count_words(map(words, documents), vocabulary)
         n = counts.shape[0]
-        found = np.bincount(counts.indices, minlength=len(vocabulary))
+        found = document_frequencies(counts)
         idf = np.log1p((n - found + 0.5) / (found + 0.5))
-        sizes = counts.sum(axis=1)
-        scale = k1 * (1 - b + b * sizes / max(float(sizes.mean()) if n else 0.0, 1e-9))
-        rows = np.repeat(np.arange(n), np.diff(counts.indptr))
-        weights = idf[counts.indices] * counts.data * (k1 + 1) / (counts.data + scale[rows])
-        matrix = sparse.csr_array((weights.astype(np.float32), counts.indices, counts.indptr), counts.shape)
+        matrix = Formula(k1, b).weights(counts, Statistics.of_counts(counts, idf))
         return WordIndex(vocabulary, sparse.csr_array(matrix.T))
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 from turns import explain
 
+from softnce_ray.bm25_formulas import Formula
 from softnce_ray.corpus import Corpus
 from softnce_ray.estimators import BM25, words
 
@@ -22,7 +23,7 @@ BATCH = 64
 
 def main(folder: str) -> None:
     texts = [words(query) for query in Corpus.open(folder).table("python", "train", ["query"]).column(0).to_pylist()]
-    ours = BM25.fit(texts, texts, k1=1.5, b=0.75, epsilon=0.25)
+    ours = BM25.fit(texts, texts, Formula(k1=1.5, b=0.75))
     theirs = BM25Okapi(texts)
     generator = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {"sparse product": [], "rank_bm25": []}
