@@ -25,6 +25,7 @@ from softnce_ray.config import (
     resolved,
     with_values,
 )
+from softnce_ray.config.settings import kind_of
 from softnce_ray.losses import LOSSES
 
 SOFT: dict[str, Any] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}}
@@ -514,6 +515,21 @@ def test_with_values_changes_a_copy() -> None:
     before = {"a": {"b": 1, "c": 2}, "d": 3}
     assert with_values(before, {"a.b": 5, "d": None}) == {"a": {"b": 5, "c": 2}, "d": None}
     assert before == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("training.batch_tokens", int),
+        ("training.epochs", int),
+        ("encoder.freeze.layers", int),
+        ("temperature", float),
+        ("estimator.k1", float),
+        ("tokens.split_identifiers", bool),
+    ],
+)
+def test_the_kind_of_a_setting_is_that_of_its_values_whether_it_may_be_null(path: str, kind: type) -> None:
+    assert kind_of(ArmConfig.model_validate({**ADAPTED, **SOFT}), path) is kind
 
 
 def test_flatten_gives_each_value_its_path() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import types
+import typing
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,6 +36,15 @@ def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, A
             inner = inner.setdefault(key, {})  # a group that says nothing may have been left out
         inner[last] = value
     return result
+
+
+def kind_of(settings: BaseModel, path: str) -> Any:
+    """The type of the setting at a dotted path, without its `None`: `int` of `batch_tokens: int | None`."""
+    *parents, last = path.split(".")
+    annotation = type(functools.reduce(getattr, parents, settings)).model_fields[last].annotation
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
+    is_nullable = len(kinds) == 1 and types.NoneType in typing.get_args(annotation)
+    return kinds[0] if is_nullable else annotation
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import random
@@ -24,7 +23,7 @@ from softnce_ray.config import (
     resolved,
     with_values,
 )
-from softnce_ray.config.settings import NAME
+from softnce_ray.config.settings import NAME, kind_of
 from softnce_ray.config.study import in_order, is_among, searched
 from softnce_ray.corpus.checking import check_corpus
 from softnce_ray.corpus.pairs import CorpusError
@@ -197,11 +196,9 @@ def _path_problem(arm: ArmConfig, path: str) -> str | None:
 
 def _range_problem(arm: ArmConfig, path: str, space: Range | Choices) -> str | None:
     """Why an interval does not fit a setting, or None. Its ends are checked with all others of the space."""
-    *parents, last = path.split(".")
-    model = functools.reduce(getattr, parents, arm)
-    kind = type(model).model_fields[last].annotation
     if isinstance(space, Choices):
         return None
+    kind = kind_of(arm, path)
     if kind is bool:
         return f"{path} is true or false: expected choices: [true, false], got low and high"
     if kind is int and space.step is not None and space.step != int(space.step):

@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import TrialState
 
 from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
+from softnce_ray.config.settings import kind_of
 from softnce_ray.config.study import in_order, searched
 from softnce_ray.store import StoreError
 
@@ -204,11 +205,7 @@ def _distribution(arm: ArmConfig, path: str, space: Range | Choices) -> optuna.d
     """Optuna's form of a searched setting: whole numbers where the setting is one."""
     if isinstance(space, Choices):
         return optuna.distributions.CategoricalDistribution(space.choices)
-    model: Any = arm
-    *parents, last = path.split(".")
-    for key in parents:
-        model = getattr(model, key)
-    if type(model).model_fields[last].annotation is int:
+    if kind_of(arm, path) is int:
         return optuna.distributions.IntDistribution(
             int(space.low), int(space.high), log=space.log, step=int(space.step or 1)
         )

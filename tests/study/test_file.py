@@ -190,6 +190,10 @@ MISTAKES = [
         "f.yaml:7: search.space.training.epochs: training.epochs is a whole number: expected a whole step, got 0.5",
     ),
     (
+        ARMS + "search: {trials: 1, space: {training.batch_tokens: {low: 1000, high: 2000, step: 0.5}}}\n",
+        "f.yaml:7: search.space.training.batch_tokens: training.batch_tokens is a whole number: expected a whole step",
+    ),
+    (
         ARMS + "search: {trials: 1, space: {training.epochs: {low: 1.5, high: 4}}}\n",
         "f.yaml:7: search.space.training.epochs: the space of arm infonce reaches an impossible setting",
     ),

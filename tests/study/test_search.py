@@ -23,6 +23,7 @@ SPACE: dict[str, Any] = {
     "temperature": {"low": 0.01, "high": 1.0, "log": True},
     "training.epochs": {"low": 1, "high": 9, "step": 2},
     "training.batch_size": {"low": 16, "high": 256, "log": True},
+    "training.batch_tokens": {"low": 1000, "high": 9000, "step": 500},
     "training.warmup": {"low": 0.0, "high": 0.5, "step": 0.25},
     "similarity": {"choices": ["cosine", "dot"]},
 }
@@ -97,6 +98,8 @@ def test_every_kind_of_setting_is_proposed_within_its_space_and_as_its_type(open
         assert values["training.epochs"] in (1, 3, 5, 7, 9)
         assert isinstance(values["training.batch_size"], int)
         assert 16 <= values["training.batch_size"] <= 256
+        assert isinstance(values["training.batch_tokens"], int)  # a whole number or null
+        assert values["training.batch_tokens"] in range(1000, 9001, 500)
         assert values["training.warmup"] in (0.0, 0.25, 0.5)
         assert values["similarity"] in ("cosine", "dot")
 
@@ -327,6 +330,7 @@ def test_without_conditions_the_proposals_are_those_of_plain_optuna(opened: Open
         "temperature": optuna.distributions.FloatDistribution(0.01, 1.0, log=True),
         "training.epochs": optuna.distributions.IntDistribution(1, 9, step=2),
         "training.batch_size": optuna.distributions.IntDistribution(16, 256, log=True),
+        "training.batch_tokens": optuna.distributions.IntDistribution(1000, 9000, step=500),
         "training.warmup": optuna.distributions.FloatDistribution(0.0, 0.5, step=0.25),
         "similarity": optuna.distributions.CategoricalDistribution(("cosine", "dot")),
     }
