@@ -31,7 +31,7 @@ from softnce_ray.corpus.ragged import Graphs, Ragged, concatenate, no_graphs
 from softnce_ray.corpus.tokens import TOKENS_VERSION, prepare_tokens, token_key
 from softnce_ray.encoders import EncoderError, build_encoder
 from softnce_ray.model import LanguageError, Model, encode
-from softnce_ray.preparation import prepare
+from softnce_ray.preparation import open_data, prepare
 from softnce_ray.study.doctor.needs import needs, parameters
 
 CODES = {
@@ -214,6 +214,20 @@ def test_a_corpus_of_a_language_without_data_flow_is_refused_at_once(folders: di
     with pytest.raises(CorpusError, match=r"encoder graphcodebert reads data flow.*got cobol"):
         prepare(config, tmp_path / "corpus", "cobol", tmp_path / "prepared")
     assert not (tmp_path / "prepared").exists() or not list((tmp_path / "prepared").glob("tokens/*"))
+
+
+def test_a_language_without_data_flow_is_in_no_other_ones_way(folders: dict[str, Path], tmp_path: Path) -> None:
+    python, cpp = (
+        [Pair(f"Give number {n} back.", f"x = {n}", language, "p", "a", n, "f") for n in range(6)]
+        for language in ("python", "c++")
+    )
+    splits = {"train": [*python[:3], *cpp[:3]], "valid": [python[3], cpp[3]], "test": [python[4], cpp[4]]}
+    build_corpus(splits, tmp_path / "corpus", near_duplicate=None)
+    config = ArmConfig.model_validate({"encoder": encoder_of("graphcodebert", folders["graphcodebert"])})
+    opened = open_data(prepare(config, tmp_path / "corpus", "python", tmp_path / "prepared"), config, "python")
+    assert opened.train.codes.graphs is not None
+    with pytest.raises(CorpusError, match=r"got c\+\+: use another encoder there"):
+        prepare(config, tmp_path / "corpus", "c++", tmp_path / "prepared")
 
 
 # --- what is stored --------------------------------------------------------------------------------------

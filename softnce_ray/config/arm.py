@@ -24,7 +24,7 @@ from softnce_ray.config.losses import (
     SoftInfoNCE,
     SubsampledInfoNCE,
 )
-from softnce_ray.config.settings import Name, Settings, wrong
+from softnce_ray.config.settings import LanguageName, Settings, wrong
 
 METHOD_VERSION = 2
 """Raised whenever a change makes the same settings train or evaluate differently: old results then no
@@ -201,12 +201,12 @@ class ArmConfig(Settings):
 class TrialConfig(ArmConfig):
     """One training run, fully resolved."""
 
-    language: Name = Field(description="a language, or the name of the training set")
+    language: LanguageName = Field(description="a language, or the name of the training set")
     seed: int = Field(ge=0, lt=2**31)
 
     # Left out for a language alone: its identity is the one that it had before there was anything else.
-    train_languages: tuple[Name, ...] | None = Field(None, min_length=1, exclude_if=lambda names: names is None)
-    test_languages: tuple[Name, ...] | None = Field(None, min_length=1, exclude_if=lambda names: names is None)
+    train_languages: tuple[LanguageName, ...] | None = Field(None, min_length=1, exclude_if=lambda names: names is None)
+    test_languages: tuple[LanguageName, ...] | None = Field(None, min_length=1, exclude_if=lambda names: names is None)
 
     @model_validator(mode="after")
     def _check_languages(self) -> TrialConfig:

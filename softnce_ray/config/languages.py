@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import Field, field_validator
 
-from softnce_ray.config.settings import Name, Settings
+from softnce_ray.config.settings import LanguageName, Settings
 
 ALL = "all"
 """In a study file, all languages of the corpus together."""
@@ -18,9 +18,9 @@ class TrainingSet(Settings):
     Their order says nothing: both are kept sorted.
     """
 
-    name: Name = Field(description="what runs, folders and reports call it")
-    train: tuple[Name, ...] = Field(min_length=1, description="languages of the corpus, trained on together")
-    test: tuple[Name, ...] = Field(min_length=1, description="languages of the corpus, each tested on by itself")
+    name: LanguageName = Field(description="what runs, folders and reports call it")
+    train: tuple[LanguageName, ...] = Field(min_length=1, description="of the corpus, trained on together")
+    test: tuple[LanguageName, ...] = Field(min_length=1, description="of the corpus, each tested on by itself")
 
     @field_validator("train", "test")
     @classmethod

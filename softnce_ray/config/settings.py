@@ -14,6 +14,10 @@ from pydantic_core import PydanticCustomError
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME)]
 
+LANGUAGE = r"^[a-z0-9]([a-z0-9_+#.* -]{0,61}[a-z0-9_+#*-])?$"
+"""Of languages: `c++`, `c#`, `visual basic .net`. It is also the name of a folder."""
+LanguageName = Annotated[str, Field(pattern=LANGUAGE)]
+
 
 class Settings(BaseModel):
     """Base of all settings: immutable, and a misspelt key is an error instead of a silent default."""

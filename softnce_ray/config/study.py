@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from softnce_ray.config.arm import ArmConfig
 from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.presets import PAPER
-from softnce_ray.config.settings import Name, Settings, wrong
+from softnce_ray.config.settings import LanguageName, Name, Settings, wrong
 
 Value = str | int | float | bool | None
 
@@ -245,7 +245,7 @@ def _kind_of_entry(value: Any) -> str:
 
 
 LanguageEntry = Annotated[
-    Annotated[Name, Tag("name")] | Annotated[TrainingSet, Tag("trainingset")], Discriminator(_kind_of_entry)
+    Annotated[LanguageName, Tag("name")] | Annotated[TrainingSet, Tag("trainingset")], Discriminator(_kind_of_entry)
 ]
 """A language by its name, `all`, or a training set."""
 

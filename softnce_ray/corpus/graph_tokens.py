@@ -31,11 +31,18 @@ def check_languages(languages: Iterable[str]) -> None:
     Raises:
       CorpusError: there are such.
     """
-    if unknown := [name for name in languages if name not in SYNTAXES]:
-        raise CorpusError(
-            f"encoder graphcodebert reads data flow: expected languages of {', '.join(SYNTAXES)}, got "
-            f"{', '.join(unknown)}: use another encoder, or a corpus without them"
-        )
+    if problem := flow_problem(languages):
+        raise CorpusError(problem)
+
+
+def flow_problem(languages: Iterable[str]) -> str:
+    """Why GraphCodeBERT cannot read functions of these languages, or ""."""
+    if not (unknown := [name for name in dict.fromkeys(languages) if name not in SYNTAXES]):
+        return ""
+    return (
+        f"encoder graphcodebert reads data flow: expected languages of {', '.join(SYNTAXES)}, got "
+        f"{', '.join(unknown)}: use another encoder there, as codebert, or leave them out"
+    )
 
 
 def graph_texts(

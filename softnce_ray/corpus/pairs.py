@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from softnce_ray.config.settings import LANGUAGE
 from softnce_ray.errors import UserError
 
-# A language's name is also a folder's name.
-LANGUAGE_NAME = re.compile(r"[a-z0-9][a-z0-9_+#-]{0,62}")
+LANGUAGE_NAME = re.compile(LANGUAGE)
 SPLITS = ("train", "valid", "test", "codebase")
 
 PAIR_SCHEMA = pa.schema(

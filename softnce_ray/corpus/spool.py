@@ -105,7 +105,9 @@ class Spool:
 
     def _start(self, language: str, split: str | None) -> _Writer:
         if not LANGUAGE_NAME.fullmatch(language):
-            raise CorpusError(f"expected a language of small letters and digits, got {language!r}: correct the input")
+            raise CorpusError(
+                f"expected a language of small letters, digits and + # . * - _, got {language!r}: correct the input"
+            )
         if any((split is None) != (other is None) for _, other in self._writers):
             raise CorpusError("expected all pairs to have a split or none to have one, got both: correct the input")
         if self._folder is None:

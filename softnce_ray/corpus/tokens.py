@@ -21,9 +21,9 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 
 from softnce_ray.config import Inputs, TokenSettings, how_to_get
 from softnce_ray.corpus.arrays import GrowingArray
-from softnce_ray.corpus.dataflow import GraphLimits
+from softnce_ray.corpus.dataflow import SYNTAXES, GraphLimits
 from softnce_ray.corpus.duplicates import as_hashes, first_equal, normalise_code, normalise_query, text_hash
-from softnce_ray.corpus.graph_tokens import GRAPHS_VERSION, check_languages, graph_texts_in_parts
+from softnce_ray.corpus.graph_tokens import GRAPHS_VERSION, graph_texts_in_parts
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.ragged import Graphs, Ragged
 from softnce_ray.corpus.store import Corpus
@@ -111,7 +111,7 @@ def prepare_tokens(
     """Tokenise a corpus unless that has been done.
 
     Args:
-      corpus: every language and split of it is tokenised.
+      corpus: every language and split of it is tokenised; with a graph, every language whose data flow is known.
       settings: lengths, vocabulary and identifiers.
       root: a folder or URI; the token folder is made below it, under its key.
       inputs: what the encoder reads of a text. Without a tokenizer a BPE tokenizer is trained on the training split,
@@ -119,13 +119,10 @@ def prepare_tokens(
       progress: called with (texts done, texts in all).
 
     Raises:
-      CorpusError: the named tokenizer cannot be loaded or lacks the prefix, or a graph is asked for in a language whose
-        data flow is not known.
+      CorpusError: the named tokenizer cannot be loaded or lacks the prefix.
       OSError: the folder cannot be written.
     """
     name = f"tokens/{token_key(corpus, settings, inputs)}"
-    if inputs.flow_length is not None:
-        check_languages(corpus.languages)
 
     def make(folder: Path) -> None:
         _write_tokens(folder, corpus, settings, inputs, progress)
@@ -142,10 +139,11 @@ def _write_tokens(
         tokenizer = train_tokenizer(_training_texts(corpus), settings, inputs.special)
     file = folder / "tokenizer.json"
     tokenizer.save(str(file))
-    total = sum(sum(counts.pairs.values()) for counts in corpus.manifest.languages.values()) * len(SIDES)
+    languages = [each for each in corpus.languages if inputs.flow_length is None or each in SYNTAXES]
+    total = sum(sum(corpus.manifest.languages[each].pairs.values()) for each in languages) * len(SIDES)
     kind = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
     done = 0
-    for language, split, side in product(corpus.languages, SPLITS, SIDES):
+    for language, split, side in product(languages, SPLITS, SIDES):
         (folder / language).mkdir(exist_ok=True)
         texts = _texts(corpus, language, split, side)
         if side == "code" and inputs.flow_length is not None:
@@ -159,7 +157,7 @@ def _write_tokens(
             done += written
             if progress:
                 progress(done, total)
-    for language in corpus.languages:
+    for language in languages:
         np.save(folder / language / "train.groups.npy", text_groups(corpus, [language]))
 
 

@@ -19,6 +19,7 @@ from softnce_ray.export.record import INT8, check_replaceable
 from softnce_ray.export.writing import places, possible, write_formats
 from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, Model, load_model
+from softnce_ray.plain_names import plain
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.storage import local
 from softnce_ray.store import Store
@@ -231,7 +232,7 @@ def _registered_name(store: Store, results: StudyResults, trial: TrialResult, gi
     from softnce_ray.tracking.models import check_name
 
     several = len(results.languages) > 1
-    name = given if given is not None else results.study + (f".{trial.language}" if several else "")
+    name = given if given is not None else results.study + (f".{plain(trial.language)}" if several else "")
     check_name(store, name)
     return name
 

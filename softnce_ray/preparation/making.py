@@ -24,6 +24,7 @@ from softnce_ray.config import (
     UniformEstimator,
     identity,
 )
+from softnce_ray.corpus.graph_tokens import check_languages
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
@@ -85,6 +86,8 @@ def prepare(
     for key, part in config.all_estimators.items():
         if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
             raise UserError(f"{key}.model: {problem}")
+    if config.encoder.inputs.flow_length is not None:
+        check_languages(languages.train + languages.test)
     tokens = prepare_tokens(corpus, config.tokens, place, config.encoder.inputs, progress=progress)
     groups = _prepare_groups(corpus, languages, place) if len(languages.train) > 1 else None
     shared = Prepared(str(place), f"tokens/{tokens.folder.name}", {}, groups)

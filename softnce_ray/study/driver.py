@@ -9,6 +9,7 @@ from pathlib import Path
 from softnce_ray.config import StudyConfig, flatten, resolved
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.distributions import DISTRIBUTIONS_FILE
+from softnce_ray.plain_names import plain
 from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
@@ -72,7 +73,7 @@ class StudyRun:
             return None
         key = trial.key
         self._waiting.pop(key, None)
-        name = f"{key.arm}-{key.language}-{key.phase}"
+        name = f"{key.arm}-{plain(key.language)}-{key.phase}"
         attempt = self._attempts.begin(key.identity, name, self.launch)
         self._live[key] = _Live(trial, attempt, attempt.epoch)
         self._tell_of_losses(key, attempt)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,9 +22,10 @@ from softnce_ray.config import (
     resolved,
     with_values,
 )
-from softnce_ray.config.settings import NAME, kind_of
+from softnce_ray.config.settings import kind_of
 from softnce_ray.config.study import in_order, is_among, searched
 from softnce_ray.corpus.checking import check_corpus
+from softnce_ray.corpus.graph_tokens import flow_problem
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.study.problems import Key, suggestion, text_of
@@ -242,6 +242,7 @@ def corpus_problems(
         return
     yield from ((("corpus",), problem) for problem in check_corpus(corpus.location))
     pairs: dict[str, int] = {}
+    used: set[str] = set()
     equal: dict[tuple[tuple[str, ...], ...], str] = {}
     for number, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
         found = [(("languages", number, *key), message) for key, message in _language_problems(entry, corpus)]
@@ -250,6 +251,7 @@ def corpus_problems(
         if training_set is None:
             continue
         name = training_set.name
+        used |= {*training_set.train, *training_set.test}
         pairs[name] = sum(_pairs(corpus, language, "train") for language in training_set.train)
         same = equal.setdefault((training_set.train, training_set.test), name)
         if same != name:
@@ -258,6 +260,10 @@ def corpus_problems(
                 f"{name} is trained and tested on the same languages as {same}: they would be trained twice; "
                 "remove one",
             )
+    for arm, config in study.arms.items() if study is not None else ():
+        reads_flow = arm not in aside and config.encoder.inputs.flow_length is not None
+        if reads_flow and (problem := flow_problem(sorted(used))):
+            yield ("arms", arm, "encoder", "kind"), problem
     if study is not None and "search" not in aside:  # without the search, who knows which sizes there are
         for arm in study.arms:
             if arm not in aside:
@@ -269,14 +275,6 @@ def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
     if not isinstance(entry, dict):
         if entry != ALL and entry not in corpus.languages:
             yield (), _no_language(corpus, entry) + (f", {ALL}" if len(corpus.languages) > 1 else "")
-            return
-        nameless = [language for language in corpus.languages if not re.search(NAME, language)]
-        if entry not in corpus.languages and nameless:
-            yield (
-                (),
-                f"expected languages whose names MLflow can take, got {', '.join(nameless)}: give the others as "
-                "{name: …, train: […], test: […]}",
-            )
             return
         for language in (entry,) if entry in corpus.languages else corpus.languages:
             yield from (((), text) for text in _untested(corpus, language))

@@ -7,9 +7,15 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+from softnce_ray.plain_names import plain
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line
 from softnce_ray.tracking.parent import parent_of
+
+
+def choice_tag(language: str) -> str:
+    """Name of the parent run's tag that holds the choice of a language."""
+    return f"selection.{plain(language)}"
 
 
 def read_choice(store: Store, study: str, language: str) -> dict[str, Any] | None:
@@ -24,7 +30,7 @@ def read_choice(store: Store, study: str, language: str) -> dict[str, Any] | Non
     except MlflowException as error:
         raise TrackingError(f"the choice of study {study} cannot be read: {first_line(error)}") from error
     try:
-        found = json.loads(parent.data.tags.get(f"selection.{language}", ""))
+        found = json.loads(parent.data.tags.get(choice_tag(language), ""))
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

@@ -21,6 +21,7 @@ from softnce_ray.ranks_file import RANKS_FILE, place
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
 from softnce_ray.tracking.long_tags import from_pieces
+from softnce_ray.tracking.metric_names import stored
 from softnce_ray.tracking.parent import parent_of
 
 _THREADS = 8
@@ -160,6 +161,6 @@ def fetch_file(store: Store, run: Run, name: str, folder: str) -> Path:
 
 def _history(client: MlflowClient, run_id: str, name: str) -> History:
     by_epoch: dict[int, float] = {}
-    for each in sorted(client.get_metric_history(run_id, name.replace("@", "_at_")), key=lambda each: each.timestamp):
+    for each in sorted(client.get_metric_history(run_id, stored(name)), key=lambda each: each.timestamp):
         by_epoch.setdefault(each.step, each.value)
     return tuple(sorted(by_epoch.items()))

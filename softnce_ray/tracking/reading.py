@@ -17,6 +17,7 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, expect_artifacts, first_line, search_runs
 from softnce_ray.tracking.history import fetch_file
 from softnce_ray.tracking.long_tags import from_pieces
+from softnce_ray.tracking.metric_names import original
 from softnce_ray.tracking.params import current_names
 from softnce_ray.tracking.parent import parent_of, studies_of
 from softnce_ray.tracking.runs import best_of_each
@@ -117,5 +118,5 @@ def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
         cut_off={name: values for name, values in ranks.items() if name in CUT_OFF},
         failure=tags.get("failure", ""),
         stopped_early="stopped_early" in tags,
-        metrics={name.replace("_at_", "@"): value for name, value in run.data.metrics.items()},
+        metrics={original(name): value for name, value in run.data.metrics.items()},
     )

@@ -17,6 +17,7 @@ from softnce_ray.results import MODEL_FOLDER, TrialKey
 from softnce_ray.tracking.connection import search_runs
 from softnce_ray.tracking.faults import Refused
 from softnce_ray.tracking.long_tags import cut
+from softnce_ray.tracking.metric_names import stored
 from softnce_ray.tracking.records import Record
 
 _LONGEST_FAILURE = 5_000
@@ -392,4 +393,4 @@ def _same(before: float, now: float) -> bool:
 
 
 def _metrics(values: Mapping[str, float], step: int, at: int) -> list[Metric]:
-    return [Metric(name.replace("@", "_at_"), float(value), at, step) for name, value in values.items()]
+    return [Metric(stored(name), float(value), at, step) for name, value in values.items()]

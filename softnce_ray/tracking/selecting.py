@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from softnce_ray.ranks_file import CUT_OFF, MEASURES, RANKS_FILE, place
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
 from softnce_ray.store import Store
+from softnce_ray.tracking.choices import choice_tag
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
 from softnce_ray.tracking.history import fetch_file
 from softnce_ray.tracking.parent import parent_of
@@ -104,6 +105,6 @@ def record_choice(store: Store, study: str, language: str, run_id: str, text: st
             if run.info.run_id != run_id and tags.get("language") == language and _SELECTED in tags:
                 client.delete_tag(run.info.run_id, _SELECTED)
         client.set_tag(run_id, _SELECTED, text)
-        client.set_tag(parent.info.run_id, f"selection.{language}", text)
+        client.set_tag(parent.info.run_id, choice_tag(language), text)
     except MlflowException as error:
         raise TrackingError(f"the choice cannot be recorded in study {study}: {first_line(error)}") from error

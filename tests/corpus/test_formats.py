@@ -112,6 +112,15 @@ def test_an_answer_of_a_published_query_is_kept_however_long_it_is(tmp_path):
     assert read_codesearchnet(path, clean=True).dropped == Counter(code_too_long=2)
 
 
+@pytest.mark.parametrize(
+    ("given", "name"), [("C++", "c++"), ("C#", "c#"), (" Visual Basic .NET ", "visual basic .net"), ("F*", "f*")]
+)
+def test_a_language_may_have_any_name(tmp_path, given, name):
+    path = write(tmp_path / "train.jsonl", record(language=given))
+    (pair,) = read_codesearchnet(path).splits["train"]
+    assert pair.language == name
+
+
 BAD = [
     (b"{", "bad_json"),
     (b"[" * 100_000, "bad_json"),

@@ -16,9 +16,12 @@ from mlflow import MlflowClient
 
 from softnce_ray.config import StudyConfig, TrainingSet
 from softnce_ray.corpus import build_corpus
+from softnce_ray.corpus.pairs import Pair
 from softnce_ray.export import export
 from softnce_ray.ranks_file import place
-from softnce_ray.report import build_report, to_markdown
+from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown
+from softnce_ray.retrieval import build_index, evaluate_corpus
+from softnce_ray.selection import best
 from softnce_ray.store import Store
 from softnce_ray.study.file import check_study, parse_study
 from softnce_ray.study.planner import Cell, Planner, cells, definition, planned_trials, search_name
@@ -26,6 +29,17 @@ from softnce_ray.study.problems import StudyError, StudyFile
 from softnce_ray.study.run import launch
 
 TRANSFER = {"name": "to_ruby", "train": ["python"], "test": ["ruby"]}
+CPP = "visual c++"
+TO_CPP = {"name": "to_cpp", "train": ["python"], "test": [CPP]}
+
+
+@pytest.fixture(scope="module")
+def odd_languages(tiny_pairs: list[Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus whose second language has a name that is no name of a metric."""
+    other = [dataclasses.replace(pair, language=CPP) for pair in tiny_pairs[80:]]
+    folder = tmp_path_factory.mktemp("corpora") / "odd"
+    build_corpus([*tiny_pairs, *other], folder, valid=22, test=22, codebase=20)
+    return folder
 
 
 def text(corpus: Path | str, languages: list[Any], **changes: Any) -> str:
@@ -126,11 +140,23 @@ def test_languages_to_test_on_need_pairs_to_be_tested_with(tiny_pairs, tmp_path)
     parse_study(text(tmp_path / "half", [{"name": "from_both", "train": ["python", "ruby"], "test": ["python"]}]))
 
 
-def test_all_languages_need_names_that_a_study_can_have(tiny_pairs, tmp_path) -> None:
-    other = [dataclasses.replace(pair, language="c++") for pair in tiny_pairs]
-    build_corpus([*tiny_pairs, *other], tmp_path / "odd", valid=30, test=30, codebase=20)
-    (found,) = wrong(tmp_path / "odd", "all")
-    assert found.startswith("languages.0: expected languages whose names MLflow can take, got c++: give the others as")
+def test_a_language_may_have_any_name(odd_languages) -> None:
+    assert parse_study(text(odd_languages, [CPP, "all", TO_CPP])).language_names == (CPP, "all", "to_cpp")
+    assert wrong(odd_languages, "c#") == [
+        f"languages.0: the corpus {odd_languages} has no language 'c#'; possible: python, visual c++, all"
+    ]
+    for name in ("../c", "c/d", "C", "c ", "", ".net", "c" * 64):
+        assert wrong(odd_languages, name)
+
+
+def test_graphcodebert_takes_only_languages_whose_data_flow_is_known(odd_languages) -> None:
+    arms = {"infonce": {"encoder": {"kind": "graphcodebert"}}, "bag": {}}
+    for entry in (CPP, "all", TO_CPP):
+        assert wrong(odd_languages, entry, arms=arms, defaults={}) == [
+            "arms.infonce.encoder.kind: encoder graphcodebert reads data flow: expected languages of go, java, "
+            "javascript, php, python, ruby, got visual c++: use another encoder there, as codebert, or leave them out"
+        ]
+    parse_study(text(odd_languages, ["python"], arms=arms, defaults={}))
 
 
 def test_a_batch_may_be_as_large_as_all_training_pairs_together(two_languages) -> None:
@@ -214,7 +240,7 @@ def test_another_training_set_of_the_same_name_is_another_search() -> None:
 
 
 @pytest.fixture(scope="module")
-def launched(two_languages, tmp_path_factory) -> Iterator[tuple[Path, Store, Any]]:
+def launched(odd_languages, tmp_path_factory) -> Iterator[tuple[Path, Store, Any]]:
     """A study with a model for each language, one for both and a transfer, run to its end."""
     ray.init(
         num_cpus=2,
@@ -226,7 +252,7 @@ def launched(two_languages, tmp_path_factory) -> Iterator[tuple[Path, Store, Any
     )
     root = tmp_path_factory.mktemp("launched")
     store = Store(root / "store", f"sqlite:///{root}/store/mlflow.db")
-    (root / "study.yaml").write_text(text(two_languages, ["python", "ruby", "all", TRANSFER]))
+    (root / "study.yaml").write_text(text(odd_languages, ["python", "visual c++", "all", TO_CPP]))
     yield root / "study.yaml", store, launch(root / "study.yaml", store=store)
     ray.shutdown()
 
@@ -235,20 +261,23 @@ def launched(two_languages, tmp_path_factory) -> Iterator[tuple[Path, Store, Any
 def test_a_study_of_several_training_sets_runs_to_its_end(launched) -> None:
     path, store, done = launched
     assert (done.ran, done.failed, done.problems, done.unsent) == (8, 0, (), ())
-    assert done.results.languages == ("python", "ruby", "all", "to_ruby")
+    assert done.results.languages == ("python", CPP, "all", "to_cpp")
     of = {(trial.arm, trial.language): trial for trial in done.results.trials}
     both = of["soft", "all"]
-    assert set(both.reciprocal_ranks) == {"valid/python", "valid/ruby", "test/python", "test/ruby"}
+    assert set(both.reciprocal_ranks) == {"valid/python", f"valid/{CPP}", "test/python", f"test/{CPP}"}
     for split in ("valid", "test"):
-        means = [both.reciprocal_ranks[place(split, each)].mean() for each in ("python", "ruby")]
+        means = [both.reciprocal_ranks[place(split, each)].mean() for each in ("python", CPP)]
         assert both.metrics[f"{split}_mrr"] == pytest.approx(sum(means) / 2)
-        assert [both.metrics[f"{split}_mrr/{each}"] for each in ("python", "ruby")] == pytest.approx(means)
-    assert both.metrics["test_recall@1/ruby"] <= 1
-    assert set(of["soft", "to_ruby"].reciprocal_ranks) == {"valid", "test"}
+        assert [both.metrics[f"{split}_mrr/{each}"] for each in ("python", CPP)] == pytest.approx(means)
+    assert both.metrics[f"test_recall@1/{CPP}"] <= 1
+    assert set(of["soft", "to_cpp"].reciprocal_ranks) == {"valid", "test"}
     assert not any("/" in name for name in of["soft", "python"].metrics)
     client = MlflowClient(tracking_uri=store.tracking_uri)
     names = {client.get_run(trial.run_id).info.run_name for trial in done.results.trials}
-    assert {"soft/all/confirm-1", "infonce/to_ruby/confirm-1"} <= names
+    assert {"soft/all/confirm-1", "infonce/to_cpp/confirm-1"} <= names
+    said = client.get_run(both.run_id).data
+    assert said.metrics["test_mrr/visual.20c.2B.2B"] == both.metrics[f"test_mrr/{CPP}"]
+    assert client.get_run(of["soft", CPP].run_id).data.tags["language"] == CPP
     again = launch(path, store=store)
     assert (again.ran, again.already_done) == (0, 8)
 
@@ -261,7 +290,7 @@ def test_the_report_has_every_model_in_the_tables_of_its_languages(launched) -> 
     arms = ("infonce", "soft")
     assert rows == [
         *((f"{arm}{tail}", "python") for tail in ("", " [all]") for arm in arms),
-        *((f"{arm}{tail}", "ruby") for tail in ("", " [all]", " [to_ruby]") for arm in arms),
+        *((f"{arm}{tail}", CPP) for tail in ("", " [all]", " [to_cpp]") for arm in arms),
         *((f"{arm}{tail}", "overall") for tail in ("", " [all]") for arm in arms),
     ]
     assert all(row.mean for row in report.rows)
@@ -272,15 +301,21 @@ def test_the_report_has_every_model_in_the_tables_of_its_languages(launched) -> 
             name = place("test_mrr", row.language if row.training_set == "all" else None)
             assert row.mean.mean == pytest.approx(trial.metrics[name])
             assert row.metrics["test_mrr"] == pytest.approx(row.mean.mean)
-    assert "[all] on python, ruby, [to_ruby] on python" in to_markdown(report)
+    assert "[all] on python, visual c++, [to_cpp] on python" in to_markdown(report)
+    assert all("visual c++" in render(report) for render in (to_latex, to_html, to_json))
 
 
 @pytest.mark.slow
-def test_the_model_of_all_languages_is_exported_by_its_name(launched, tmp_path) -> None:
+def test_the_model_of_all_languages_is_exported_by_its_name(launched, odd_languages, tmp_path) -> None:
     _, store, _ = launched
+    assert [each.language for each in best("tongues", store=store, language=CPP)] == [CPP]
     exported = export("tongues", tmp_path / "best", store=store, arm="soft", language="all")
     assert (exported.trial.arm, exported.trial.language) == ("soft", "all")
     card = (tmp_path / "best" / "README.md").read_text()
     assert "soft, all" in card
-    assert "| test_mrr/ruby |" in card
-    assert "['python', 'ruby']" in card
+    assert "| test_mrr/visual c++ |" in card
+    assert "['python', 'visual c++']" in card
+    lines = evaluate_corpus(tmp_path / "best", odd_languages).lines
+    assert {line.language for line in lines} == {"python", CPP, "mean"}
+    done = build_index(odd_languages, tmp_path / "best", tmp_path / "index")
+    assert set(done.languages) == {"python", CPP}

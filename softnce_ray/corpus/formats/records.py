@@ -76,7 +76,7 @@ def pair_of(
 def _pair(
     record: Record, split: str | None, language: str | None, place: str, clean: bool, query_of_tokens: bool
 ) -> Pair | Drop:
-    name = (text_of(record, "language") or language or "").lower()
+    name = (text_of(record, "language") or language or "").strip().lower()
     if not LANGUAGE_NAME.fullmatch(name):
         raise BadLine("no_language")
     is_long = len(text_of(record, "code", "original_string") or "") > MAX_CODE_CHARACTERS

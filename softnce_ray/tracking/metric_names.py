@@ -1,0 +1,16 @@
+"""Names of metrics as MLflow takes them: `test_recall@1/c++` is `test_recall_at_1/c.2B.2B` there."""
+
+from __future__ import annotations
+
+from softnce_ray.plain_names import plain, spelt
+
+
+def stored(name: str) -> str:
+    """A metric's name in MLflow."""
+    return "/".join(map(plain, name.replace("@", "_at_").split("/")))
+
+
+def original(name: str) -> str:
+    """The name that `stored` wrote. A language may be called `look_at_me`: only what stands before it is a metric."""
+    metric, slash, language = name.partition("/")
+    return metric.replace("_at_", "@") + slash + spelt(language)
