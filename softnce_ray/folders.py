@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import io
 import os
 import shutil
 import tempfile
@@ -38,7 +39,7 @@ def made_once(final: Path, make: Callable[[Path], None]) -> Path:
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     lock = final.parent / f".{final.name}.lock"
-    with lock.open("w") as file:
+    with lock_file(lock) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             if not final.exists():
@@ -161,22 +162,66 @@ def recover(final: Path) -> bool:
     """
     final = _absolute(final)
     back = False
+    for holder in left_over(final.parent, _prefix(final), _LOCK):
+        with contextlib.suppress(OSError):
+            back |= _settle(holder, final)
+    return back
+
+
+@contextmanager
+def held(parent: Path, prefix: str, lock: str, named: Path) -> Iterator[Path]:
+    """A new folder that only this user can look into, held by this process as long as it has the `lock` in it; errors
+    are told of what is `named`."""
+    while True:
+        try:
+            holder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        except OSError as error:  # told by the name that the user knows
+            raise OSError(error.errno, error.strerror, str(named)) from None
+        try:
+            file = (holder / lock).open("x")
+        except FileNotFoundError:  # somebody took it for a left-over: it had no lock yet
+            continue
+        with contextlib.suppress(OSError):  # a file system without locks: then nobody takes anything for a left-over
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            break
+        file.close()
+    with file:
+        yield holder
+
+
+def left_over(parent: Path, prefix: str, lock: str) -> Iterator[Path]:
+    """Folders of this user that processes held which have ended, each held by this one meanwhile."""
     try:
-        with os.scandir(final.parent) as entries:
-            holders = [each.path for each in entries if each.name.startswith(_prefix(final)) and _is_own_folder(each)]
+        with os.scandir(parent) as entries:
+            holders = [each.path for each in entries if each.name.startswith(prefix) and _is_own_folder(each)]
     except OSError:
-        return False
+        return
     for holder in map(Path, holders):
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             try:
-                lock = os.open(holder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                number = os.open(holder / lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             except FileNotFoundError:  # killed before it had a lock, or after all was gone but the folder
                 holder.rmdir()
                 continue
-            held.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            back |= _settle(holder, final)
-    return back
+            opened.callback(os.close, number)
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield holder
+
+
+def lock_file(path: Path) -> io.FileIO:
+    """Open a file that is locked (`flock`) and has no content; a link in its place is not followed.
+
+    Raises:
+      OSError: it cannot be opened.
+    """
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "a link stands in the place of a lock: remove it", str(path)) from None
+    return io.FileIO(number, "r+")
 
 
 def _absolute(path: Path) -> Path:
@@ -198,21 +243,7 @@ def _is_own_folder(entry: os.DirEntry[str]) -> bool:
 @contextmanager
 def _holder(final: Path) -> Iterator[Path]:
     """A hidden folder beside `final` that this process holds."""
-    while True:
-        try:
-            holder = Path(tempfile.mkdtemp(prefix=_prefix(final), dir=final.parent))
-        except OSError as error:  # told by the name that the user knows
-            raise OSError(error.errno, error.strerror, str(final)) from None
-        try:
-            file = (holder / _LOCK).open("x")
-        except FileNotFoundError:  # somebody took it for a left-over: it had no lock yet
-            continue
-        with contextlib.suppress(OSError):  # a file system without locks: then nobody takes anything for a left-over
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            break
-        file.close()
-    with file:
+    with held(final.parent, _prefix(final), _LOCK, final) as holder:
         try:
             yield holder
         finally:

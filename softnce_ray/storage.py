@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 from softnce_ray.errors import UserError
 from softnce_ray.folders import nearest
+from softnce_ray.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -302,8 +302,8 @@ def on_disk(place: Location, files: Sequence[str] | None = None) -> Iterator[Pat
         yield path
         return
     there = _below(place)
-    with tempfile.TemporaryDirectory() as holder:
-        folder = Path(holder) / place.name
+    with temporary_folder() as holder:
+        folder = holder / place.name
         folder.mkdir()
         download(place, folder, [name for name in there if files is None or name in files])
         yield folder

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softnce_ray.errors import UserError
+from softnce_ray.folders import lock_file
 from softnce_ray.storage import Location, local
 
 DEFAULT_FOLDER = "softnce_runs"
@@ -100,7 +101,7 @@ def only_launch(store: Store, study: str) -> Iterator[None]:
     folder = store.ray(study)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
+        file = lock_file(folder / "lock")
     except OSError as error:
         raise StoreError(
             f"expected a store that can be written at {store.root}, got: {error.strerror}: choose another with --store"

@@ -21,6 +21,7 @@ from softnce_ray.corpus.archives import is_whole
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.recipe import Package, load_recipe
 from softnce_ray.corpus.sources import SourceSet, source_sets
+from softnce_ray.folders import lock_file
 
 Progress = Callable[[int, int, str], None]
 
@@ -154,7 +155,7 @@ def fetched_sources(fetched: Fetched, cache: str | Path) -> dict[str, SourceSet]
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    with (root / ".lock").open("w") as file:
+    with lock_file(root / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

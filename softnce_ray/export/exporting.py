@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from softnce_ray.plain_names import plain
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.storage import local
 from softnce_ray.store import Store
+from softnce_ray.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def export(
     known = (
         find_corpus(corpus, corpus_of_study(place, study), place.root, results.corpus_fingerprint) if ranks else None
     )
-    with tempfile.TemporaryDirectory() as work:
-        model = load_model(download_model(place, trial.run_id, Path(work)))
+    with temporary_folder() as work:
+        model = load_model(download_model(place, trial.run_id, work))
     possible(names, model)
     origin = cards.Origin(results, trial, known, _table(results), chosen.why)
     expected = expect(model, stored_ranks(known, results, trial) if known else ())

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from softnce_ray.export import reader
 from softnce_ray.model import ExportError
+from softnce_ray.temporary import temporary_folder
 
 Job = tuple[Sequence[str], str] | tuple[Sequence[str], str, str]
 """Texts, and what they are: `query` or `code`; for an encoder that asks for it, their language as well."""
@@ -32,8 +32,8 @@ def in_a_fresh_process(recipe: str, folder: Path, jobs: Sequence[Job]) -> list[n
     Raises:
       ExportError: the process fails.
     """
-    with tempfile.TemporaryDirectory() as work:
-        places = [Path(work) / f"{number}.npy" for number in range(len(jobs))]
+    with temporary_folder() as work:
+        places = [work / f"{number}.npy" for number in range(len(jobs))]
         request = {
             "recipe": recipe,
             "folder": str(folder),
@@ -42,7 +42,7 @@ def in_a_fresh_process(recipe: str, folder: Path, jobs: Sequence[Job]) -> list[n
                 for job, place in zip(jobs, places, strict=True)
             ],
         }
-        file = Path(work) / "request.json"
+        file = work / "request.json"
         file.write_text(json.dumps(request), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-P", reader.__file__, str(file)],

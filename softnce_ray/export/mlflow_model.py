@@ -4,12 +4,12 @@ package: mlflow, onnxruntime and tokenizers suffice."""
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from softnce_ray.export import onnx_graph
 from softnce_ray.model import Model, settings_json
 from softnce_ray.named import EXPORT_SETTINGS
+from softnce_ray.temporary import temporary_folder
 
 _RECIPE = """\
 import mlflow
@@ -28,8 +28,8 @@ def write(model: Model, folder: Path) -> None:
     """Write the files into an existing folder."""
     from softnce_ray.tracking.models import write_served
 
-    with tempfile.TemporaryDirectory() as work:
-        graph, made = Path(work) / "encoder", Path(work) / "model"
+    with temporary_folder() as work:
+        graph, made = work / "encoder", work / "model"
         graph.mkdir()
         onnx_graph.write(model, graph)
         (graph / EXPORT_SETTINGS).write_text(settings_json(model.config))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from softnce_ray.export.graph_encoders import graph_problem
 from softnce_ray.export.hf import quiet
 from softnce_ray.export.tokenizer_files import lengths, plain, wrapped
 from softnce_ray.model import Model
+from softnce_ray.temporary import temporary_folder
 
 _RECIPE = """\
 from sentence_transformers import SentenceTransformer
@@ -53,12 +53,12 @@ def write(model: Model, folder: Path) -> None:
     quiet()
     tower = model.encoder.tower
     modules: list[Any]
-    with tempfile.TemporaryDirectory() as work:
+    with temporary_folder() as work:
         if isinstance(tower, Bag):
             modules = [StaticEmbedding(plain(model), embedding_weights=tower.folded())]
         else:
             assert isinstance(tower, Transformer)
-            modules = _transformer_modules(tower, model, Path(work))
+            modules = _transformer_modules(tower, model, work)
         if model.config.similarity == "cosine":
             modules.append(Normalize())
         whole = SentenceTransformer(modules=modules, device="cpu")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from softnce_ray.corpus.pairs import SPLITS, CorpusError, Pair
 from softnce_ray.corpus.sources import Source, path_exclusion
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.storage import Location
+from softnce_ray.temporary import temporary_folder
 
 _CHUNK_FILES = 32
 _ASIDE = ("test_file", "example_file")
@@ -71,7 +71,7 @@ def find_functions(
         elif not path.exists():
             raise CorpusError(f"expected sources or a corpus at {path}, got nothing: correct the path")
         elif is_archive(path):
-            cache_folder = held.enter_context(tempfile.TemporaryDirectory())
+            cache_folder = held.enter_context(temporary_folder())
             unpacked = unpack_archive(path, cache_folder)
             sources = sorted(_files(unpacked.folder, tests, passed), key=lambda each: each.path)
         elif language_of(path.name):

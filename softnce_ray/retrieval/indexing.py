@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from softnce_ray.corpus.arrays import GrowingArray
 from softnce_ray.corpus.pairs import Pair
-from softnce_ray.folders import appearing, others, recover
+from softnce_ray.folders import appearing, lock_file, others, recover
 from softnce_ray.retrieval.embedding import CHUNK, Embedder, open_embedder
 from softnce_ray.retrieval.functions import find_functions
 from softnce_ray.retrieval.index import (
@@ -293,7 +293,7 @@ def _held(out: Path) -> Iterator[None]:
     """Keep an index for one process that makes it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = out.parent / f".{out.name}.lock"
-    with lock.open("w") as file:
+    with lock_file(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.selection.choosing import as_recorded, choose
 from softnce_ray.selection.values import Choice, Cost, Metric, Recorded, Rule, Scales, SelectionError, as_plain
 from softnce_ray.store import Store
+from softnce_ray.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from softnce_ray.model import Model
@@ -109,8 +109,8 @@ def _measured(store: Store, trial: TrialResult) -> Cost:
     from softnce_ray.model import load_model
     from softnce_ray.tracking import download_model
 
-    with tempfile.TemporaryDirectory() as work:
-        folder = download_model(store, trial.run_id, Path(work))
+    with temporary_folder() as work:
+        folder = download_model(store, trial.run_id, work)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         model = load_model(folder)
     parameters = sum(each.numel() for each in model.encoder.parameters())

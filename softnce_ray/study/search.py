@@ -19,9 +19,8 @@ from optuna.trial import TrialState
 from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
 from softnce_ray.config.settings import kind_of
 from softnce_ray.config.study import in_order, searched
+from softnce_ray.folders import lock_file
 from softnce_ray.store import StoreError
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _STOPPED = "stopped_at_epoch"
 
@@ -57,9 +56,10 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
 
 
 def _opened(url: str) -> optuna.storages.BaseStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial would be lost among the launch's own
     if not url.startswith("sqlite:///"):
         return optuna.storages.RDBStorage(url)
-    with (Path(url.removeprefix("sqlite:///")).parent / ".optuna.lock").open("w") as lock:
+    with lock_file(Path(url.removeprefix("sqlite:///")).parent / ".optuna.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import traceback
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -28,6 +27,7 @@ from softnce_ray.storage import Location, on_disk
 from softnce_ray.study.failures import Failure, failure_of
 from softnce_ray.study.gang import WorkerError, gang
 from softnce_ray.study.patience import Patience, Trying
+from softnce_ray.temporary import temporary_folder
 from softnce_ray.training import Report, TrainResult, train
 from softnce_ray.training_data import TrainingData
 from softnce_ray.workers import Workers
@@ -89,21 +89,21 @@ def _note(text: str, in_full: str) -> None:
 
 
 def _run(trial: TrialSpec, workers: Workers, trying: Trying) -> None:
-    def tell(news: dict[str, Any], folder: str) -> None:
+    def tell(news: dict[str, Any], folder: Path) -> None:
         # Tune puts a checkpoint into the storage before it tells of it: where that fails, nobody has heard of it.
         trying(lambda: tune.report(news, checkpoint=tune.Checkpoint.from_directory(folder)))
 
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            save_checkpoint(checkpoint, Path(folder))
+        with temporary_folder() as folder:
+            save_checkpoint(checkpoint, folder)
             tell({"epochs": [metrics]}, folder)
 
     config, corpus, data, resume = trying(lambda: _opened(trial))
     if resume is not None:
         tune.report({"epochs": resume.history})
     result = _trained(trial, config, data, resume, workers, report)
-    with tempfile.TemporaryDirectory() as folder:
-        _save_result(result, trial, corpus, config.training_set.test, Path(folder))
+    with temporary_folder() as folder:
+        _save_result(result, trial, corpus, config.training_set.test, folder)
         tell({"metrics": result.metrics}, folder)
 
 

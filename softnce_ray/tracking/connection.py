@@ -15,31 +15,29 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import sqlalchemy
-
-from softnce_ray.errors import UserError
-from softnce_ray.store import Store
-
-# A server that is down would otherwise block one call for minutes. Retries are few because they repeat what was
-# perhaps done already; whoever must not give up tries again himself.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # it may say an hour
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
-
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
+from softnce_ray.environment import unset
+from softnce_ray.errors import UserError
+from softnce_ray.folders import lock_file
+from softnce_ray.store import Store
 from softnce_ray.tracking.credentials import masked, without_password
 from softnce_ray.tracking.faults import reason
 
-for _noisy in ("mlflow", "alembic"):
-    logging.getLogger(_noisy).setLevel(logging.WARNING)
-for _noisy in ("mlflow.store.db.utils", "urllib3.connectionpool"):  # they tell each try of what is tried again
-    logging.getLogger(_noisy).setLevel(logging.CRITICAL)
+# A server that is down would otherwise block one call for minutes. Retries are few because they repeat what was
+# perhaps done already; whoever must not give up tries again himself.
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # it may say an hour
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "PGCONNECT_TIMEOUT": "10",
+}
+"""What MLflow and its drivers read at every request, unless a user has set it."""
 
 _PAGE = 1000
 _SERVER_SECONDS = 15.0
@@ -57,6 +55,7 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
     Raises:
       TrackingError: it cannot be opened, or does not answer within some 15 seconds.
     """
+    _settle()
     database = Path(store.tracking_uri.removeprefix("sqlite:///"))
     shown = without_password(store.tracking_uri)
     if store.tracking_uri.startswith("sqlite:///"):
@@ -77,6 +76,15 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
         why = masked(reason(answer), store)
         raise TrackingError(f"MLflow store {shown} cannot be opened: {why}{_remedy(answer, store)}") from answer
     return answer
+
+
+def _settle() -> None:
+    """Make MLflow of this process answer soon and quietly, from our first use of it on: a client has threads."""
+    os.environ.update(unset(_SETTINGS))
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("mlflow.store.db.utils", "urllib3.connectionpool"):  # they tell each try of what is tried again
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
 def _open(store: Store, database: Path) -> MlflowClient | Exception:
@@ -108,6 +116,8 @@ def _listening(uri: str) -> Exception | None:
             socket.create_connection((url.host, port), timeout=10).close()
     except sqlalchemy.exc.ArgumentError:
         return None  # MLflow's to judge
+    except ValueError:  # of a port that is none, whose text may be a part of a password
+        return ValueError("expected USER:PASSWORD@HOST:PORT in it, with %3A and %40 for : and @ of a password")
     except OSError as error:
         return error
     return None
@@ -131,7 +141,7 @@ def _alone(store: Store, database: Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError, sqlalchemy.exc.SQLAlchemyError):  # a store that can only be read
             if store.tracking_uri.startswith("sqlite:///"):
-                lock = held.enter_context((database.parent / ".mlflow.lock").open("w"))
+                lock = held.enter_context(lock_file(database.parent / ".mlflow.lock"))
                 fcntl.flock(lock, fcntl.LOCK_EX)
             elif store.tracking_uri.startswith("postgresql"):  # may be opened from several machines
                 engine = sqlalchemy.create_engine(

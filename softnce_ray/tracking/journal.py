@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from softnce_ray.errors import UserError
+from softnce_ray.folders import lock_file
 from softnce_ray.store import Store
 from softnce_ray.tracking.records import Record
 
@@ -51,7 +52,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         with contextlib.ExitStack() as opened:
-            self._lock = opened.enter_context((folder / "lock").open("w"))
+            self._lock = opened.enter_context(lock_file(folder / "lock"))
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import shlex
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from softnce_ray.study import again
 from softnce_ray.study.jobs.checking import StudyText, checked_environment, checked_study
 from softnce_ray.study.jobs.client import OURS, Job, JobError, Jobs
 from softnce_ray.study.problems import StudyError
+from softnce_ray.temporary import temporary_folder
 
 STOPPING = 120
 """Seconds that a job has to close its runs when it is stopped: Ray's own are 3."""
@@ -110,8 +110,8 @@ def send(jobs: Jobs, made: Submission) -> str:
     refuse_second(jobs, known, made.study)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d")
     taken = {job.id for job in known}
-    with tempfile.TemporaryDirectory(prefix="softnce-ray-") as folder:
-        environment = _runtime(made, Path(folder))
+    with temporary_folder() as folder:
+        environment = _runtime(made, folder)
         for number in range(1, _TRIES):
             name = f"{made.study}-{date}-{number}"
             if name not in taken and jobs.send(name, made.entrypoint, environment, made.metadata):
