@@ -7,10 +7,12 @@ import functools
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,12 +22,34 @@ from ray.autoscaler.sdk import request_resources
 from softnce_ray.config import Resources
 from softnce_ray.corpus.mining import Batch, MapChunks, Work
 from softnce_ray.corpus.sources import Source
+from softnce_ray.environment import unset, variables
 from softnce_ray.errors import UserError
 from softnce_ray.study import again, tokens
 from softnce_ray.study.patience import how_long
+from softnce_ray.temporary import sweep, temporary_folder
 
 _OBJECT_STORE = 200_000_000
 """Bytes of Ray's object store on this machine: trials map files and pass no arrays."""
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # No files and tables of Tune's own, no snapshots that nobody restores from.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # Workers start side by side: how many trials there are at once, the driver says.
+    "TUNE_MAX_PENDING_TRIALS_PG": "32",
+}
+"""What Ray and Tune read in a session, unless a user has set it."""
+
+_OURS = {"TUNE_DISABLE_SIGINT_HANDLER": "1"}
+"""The same, whatever was set: a launch handles signals itself, see `signals`."""
+
+_FOLDER = "snce-"
+_BASE = 27
+"""Characters of the path of the folder that has the folders of sessions: a socket's may have 107, of which Ray takes 64
+for `/session_DATE_PID/sockets/plasma_store` and we 16 for the folder of one."""
 
 
 _JOINING = 30.0
@@ -108,31 +132,60 @@ def _bundle(resources: Resources) -> dict[str, float]:
 def connected(**options: Any) -> Iterator[None]:
     """A Ray session: the caller's, the cluster of RAY_ADDRESS, or one of our own with these `options` of `ray.init`.
 
+    The environment that Ray reads is put back at the end, and a session of our own leaves no files.
+
     Raises:
       LaunchError: Ray cannot be started or reached, or asks for a token that this process has not.
     """
-    ours = not ray.is_initialized()
-    if ours:
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, **options}
-        try:
-            if address := os.environ.get("RAY_ADDRESS"):
-                _reach(address)
-                ray.init(**quiet)
-            else:  # never a cluster that happens to run here
-                with _out_of_reach_of_signals():
-                    ray.init("local", **own, **quiet)
-        except LaunchError:
-            raise
-        except ray.exceptions.AuthenticationError as error:
-            raise LaunchError(tokens.NONE_HERE) from error
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise LaunchError(f"Ray cannot be started or reached: {' '.join(str(error).split())[:500]}") from error
-    try:
+    with contextlib.ExitStack() as held:
+        held.enter_context(variables(unset(_SETTINGS) | _OURS))
+        if not ray.is_initialized():
+            try:
+                _start(os.environ.get("RAY_ADDRESS", ""), held, options)
+            except LaunchError:
+                raise
+            except ray.exceptions.AuthenticationError as error:
+                raise LaunchError(tokens.NONE_HERE) from error
+            except Exception as error:  # Ray's own are of many kinds, some of them plain
+                text = " ".join(str(error).split())[:500] or type(error).__name__
+                raise LaunchError(f"Ray cannot be started or reached: {text}") from error
         yield
-    finally:
-        if ours:
-            ray.shutdown()
+
+
+def _start(address: str, held: contextlib.ExitStack, options: Mapping[str, Any]) -> None:
+    """Start a session of our own, or connect to the cluster at an address. What `held` gets outlives the session."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    place, client = _place(address)
+    if not place:  # never a cluster that happens to run here
+        held.enter_context(tokens.authentication(*tokens.of_our_own()))
+        base = _ray_base()
+        held.callback(sweep, base, _FOLDER)  # agents of a killed launch's Ray outlive it by a minute
+        folder = held.enter_context(temporary_folder(base, prefix=_FOLDER))
+        own = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE, **options}
+        held.callback(ray.shutdown)
+        with _out_of_reach_of_signals():
+            ray.init("local", _temp_dir=str(folder), **own, **quiet)
+    else:
+        _await_listener(place, address)
+        held.enter_context(tokens.authentication(_agreed(place, client, address == "auto", _variables_of_tokens())))
+        held.callback(ray.shutdown)
+        ray.init(address if client else place, **quiet)
+
+
+def _ray_base() -> Path:
+    """Where Ray's files of a session of our own go, in a folder that others cannot read.
+
+    Raises:
+      LaunchError: RAY_TMPDIR is too long for Ray.
+    """
+    given = os.environ.get("RAY_TMPDIR")
+    if given and len(given) > _BASE:
+        raise LaunchError(
+            f"RAY_TMPDIR: expected a path of at most {_BASE} characters, since the system limits names of sockets, got "
+            f"{len(given)}, {given}: set it to a shorter one"
+        )
+    usual = tempfile.gettempdir()
+    return Path(given or (usual if len(usual) <= _BASE else "/tmp"))
 
 
 @contextlib.contextmanager
@@ -154,31 +207,26 @@ def check_token() -> None:
 
     A launch asks when it begins, since what it needs besides Ray takes a while to import.
     """
+    address = os.environ.get("RAY_ADDRESS", "")
     with contextlib.suppress(OSError):
-        place, client = _place(os.environ.get("RAY_ADDRESS", ""))
+        place, client = _place(address)
         if place:
             _connect(place, seconds=2)
-            _show_token(place, client)
+            _agreed(place, client, address == "auto", _variables_of_tokens())
 
 
-def _reach(address: str) -> None:
-    """Raise ConnectionError where nobody listens at a cluster's address, and LaunchError where our token is refused:
-    Ray itself tries for a minute at least, and does not say why it failed."""
-    place, client = _place(address)
-    if not place:
-        return
+def _await_listener(place: str, address: str) -> None:
+    """Raise ConnectionError where nobody listens at a cluster's address: Ray itself tries for a minute at least."""
     end = time.monotonic() + _STARTING
     while True:
         try:
-            _connect(place, seconds=5)
-            break
+            return _connect(place, seconds=5)
         except OSError as error:
             if time.monotonic() > end:
                 raise ConnectionError(
                     f"nobody answers at {address} ({error.strerror or error}): start Ray there, or correct RAY_ADDRESS"
                 ) from error
         time.sleep(0.5)
-    _show_token(place, client)
 
 
 def _place(address: str) -> tuple[str, bool]:
@@ -206,15 +254,16 @@ def _connect(place: str, seconds: float) -> None:
 
 
 @functools.cache
-def _show_token(place: str, client: bool) -> None:
-    """Raise LaunchError where it is refused; a place that took it is not asked again."""
+def _agreed(place: str, client: bool, found: bool, depends_on: tuple[str | None, ...]) -> str:
+    """A place that agreed is not asked again, while the variables that its answer `depends_on` stay."""
     try:
-        refused = tokens.is_refused(place, client=client)
-    except ray.exceptions.AuthenticationError as error:
-        raise LaunchError(tokens.NONE_HERE) from error
-    if refused:
-        none = os.environ.get("RAY_AUTH_MODE", "").lower() != "token"
-        raise LaunchError(tokens.refusal(f"the cluster at {'ray://' if client else ''}{place}", none=none))
+        return tokens.agreed(place, f"the cluster at {'ray://' if client else ''}{place}", client=client, found=found)
+    except tokens.TokenError as error:
+        raise LaunchError(str(error)) from error
+
+
+def _variables_of_tokens() -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "HOME"))
 
 
 def nodes() -> list[Mapping[str, float]]:

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: the first stops a launch cleanly, the second at once."""
+"""Ctrl-C and SIGTERM: the first stops a launch cleanly, the second at once.
+
+Tune would put a handler of its own in the place of ours: `cluster` forbids it. SIGUSR1, which Tune understands in the
+same way, is left to it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from softnce_ray.study import again
-
-# Tune would put a handler of its own in the place of ours. It understands SIGUSR1 in the same way, which is left to it.
-os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-
 
 STOPPING = "stopping after the last checkpoints; once more to stop at once"
 """What a launch says when the first signal comes."""

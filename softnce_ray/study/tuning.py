@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import ray.tune.tune as running
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -26,11 +27,6 @@ from softnce_ray.study.cluster import Room
 from softnce_ray.study.failures import Failure, failure_in_ray, user_error_in
 from softnce_ray.study.patience import AwayError, is_away, reason
 from softnce_ray.study.trainable import TrialSpec, run_trial
-
-# What goes wrong with a trial is told by the driver, in a line; Tune would print tracebacks, and errors of files that
-# nobody reads.
-logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-
 
 _LOOK_SECONDS = 5.0
 
@@ -159,13 +155,24 @@ class _Controller(TuneController):
 
 
 @contextlib.contextmanager
-def _our_controller() -> Iterator[None]:
-    """Other users of Tune in this process keep its own."""
+def _our_tune() -> Iterator[None]:
+    """Tune as a launch needs it; other users of Tune in this process keep its own.
+
+    Tune would put keys of object stores (AWS_SECRET_ACCESS_KEY, …) on its workers' command lines, and so into Ray's
+    logs: workers have what their node's own environment has. What goes wrong with a trial is told by the driver, in a
+    line: Tune would print tracebacks, and errors of files that nobody reads.
+    """
+    log = logging.getLogger("ray.tune")
+    level, sent = log.level, class_cache.ENV_VARS_TO_PROPAGATE
+    log.setLevel(logging.CRITICAL)
     running.TuneController = _Controller  # type: ignore[misc]
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in sent if name.startswith(("RAY_", "TUNE_", "TRAIN_"))}
     try:
         yield
     finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = sent
         running.TuneController = TuneController  # type: ignore[misc]
+        log.setLevel(level)
 
 
 def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: Resources) -> None:
@@ -205,7 +212,7 @@ def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: R
         ),
     )
     try:
-        with _our_controller():
+        with _our_tune():
             tuner.fit()
     except Exception as error:
         if told := user_error_in(error):  # Tune wraps what it did not expect

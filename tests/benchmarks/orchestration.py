@@ -89,8 +89,9 @@ def study(options: argparse.Namespace, root: str) -> list[Span]:
 
 
 def plain_tune(options: argparse.Namespace, root: str, *, reused: bool) -> list[Span]:
-    import ray
     from ray import tune
+
+    from softnce_ray.study.cluster import connected
 
     arm, corpus = settings(options), str(Path(options.corpus).resolve())
 
@@ -101,8 +102,7 @@ def plain_tune(options: argparse.Namespace, root: str, *, reused: bool) -> list[
         began, ended = trial(corpus, root, arm, config["seed"], report)
         tune.report({"valid_mrr": 0.0, "began": began, "ended": ended})
 
-    ray.init("local", num_cpus=options.slots, include_dashboard=False, log_to_driver=False)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, connected(num_cpus=options.slots):
         tuner = tune.Tuner(
             run,
             param_space={"seed": tune.grid_search(list(range(options.trials)))},
@@ -111,9 +111,7 @@ def plain_tune(options: argparse.Namespace, root: str, *, reused: bool) -> list[
         )
         results = tuner.fit()
         told = [results[number].metrics or {} for number in range(len(results))]
-    found = [(each["began"], each["ended"]) for each in told]
-    ray.shutdown()
-    return found
+    return [(each["began"], each["ended"]) for each in told]
 
 
 def measure(way: str, options: argparse.Namespace, root: str) -> list[Span]:

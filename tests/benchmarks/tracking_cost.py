@@ -12,7 +12,6 @@ more each is than with SQLite, as the median (and range) of the ratios within a 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import statistics
 import sys
@@ -22,7 +21,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,6 +30,7 @@ from turns import Clock
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.store import Store
+from softnce_ray.study.cluster import connected
 from softnce_ray.study.file import parse_study
 from softnce_ray.study.run import launch
 
@@ -83,13 +82,12 @@ def show(figures: Mapping[str, list[dict[str, float]]]) -> None:
 def main(options: Any) -> None:
     with tempfile.TemporaryDirectory() as work, MlflowServer(Path(work) / "server") as server:
         root = Path(work) / "store"
-        with FaultyProxy(server.uri, delay=options.delay) as slow:
+        with FaultyProxy(server.uri, delay=options.delay) as slow, connected(num_cpus=2):
             ways = {
                 "SQLite": f"sqlite:///{root / 'mlflow.db'}",
                 "server": server.uri,
                 f"server + {options.delay:g} s": slow.uri,
             }
-            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             size = {"seeds": options.seeds, "epochs": options.epochs}
             # Not counted: prepares tokens and estimators for all, and starts Ray's workers.
             measured(study_of("warm", options.corpus, options.language, seeds=1, epochs=1), Store(root, ways["SQLite"]))
@@ -100,7 +98,6 @@ def main(options: Any) -> None:
                     study = study_of(f"cost-{repeat}-{number}", options.corpus, options.language, **size)
                     figures[way].append(measured(study, Store(root, ways[way])))
                     print(f"repeat {repeat}: {way}: {figures[way][-1]}", file=sys.stderr)
-            ray.shutdown()
             print(
                 f"{2 * options.seeds} trials of {options.epochs} epochs, {options.repeats} repeats, "
                 f"{len(slow.requests)} requests through the slow proxy"

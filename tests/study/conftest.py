@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from mlflow import MlflowClient
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.store import Store
+from softnce_ray.study.cluster import connected
 from softnce_ray.study.file import parse_study
 
 from .launching import SEARCH
@@ -58,17 +57,8 @@ def tiny_study(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., Stud
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One Ray for all launches of a file of tests."""
-    ray.init(
-        "local",  # never a cluster that happens to run here
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100_000_000,
-        _system_config={"prestart_worker_first_driver": False},
-    )
-    yield
-    ray.shutdown()
+    with connected(num_cpus=2, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}):
+        yield
 
 
 @pytest.fixture(scope="session")

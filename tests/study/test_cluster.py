@@ -6,12 +6,17 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from softnce_ray.corpus import LANGUAGES, mine_corpus, source_folder
-from softnce_ray.study.cluster import chunk_mapper, run_all
+from softnce_ray.study import cluster
+from softnce_ray.study.cluster import LaunchError, chunk_mapper, run_all
+from softnce_ray.study.tuning import _our_tune
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -64,23 +69,58 @@ def test_no_more_tasks_run_at_once_than_asked() -> None:
 
 
 _SESSION = """
+import os
+from pathlib import Path
 import ray
 from softnce_ray.config import Resources
 from softnce_ray.study.cluster import run_all, session
 
 if __name__ == "__main__":
+    before, place = dict(os.environ), Path(os.environ["RAY_TMPDIR"])
     with session(Resources()) as slots:
-        print(slots > 0, run_all(lambda: 5, {0: ()}).done[0])
+        (folder,) = place.iterdir()
+        print(slots > 0, run_all(lambda: 5, {0: ()}).done[0], oct(folder.stat().st_mode))
+    print(os.environ == before, list(place.iterdir()))
 """
 
 
-def test_a_session_of_our_own_starts_also_where_ray_was_imported_before(tmp_path) -> None:
+def test_a_session_of_our_own_leaves_nothing_and_what_a_killed_one_left_goes(tmp_path: Path) -> None:
+    """Nothing in the environment, in the user's home, or in files; also where Ray was imported before."""
     (tmp_path / "session.py").write_text(_SESSION)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "session.py")],
-        env={**environment, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "True 5\n", done.stderr
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as place:  # short, as sockets want it
+        (Path(place) / "snce-killed" / "t").mkdir(parents=True)
+        (Path(place) / "snce-killed" / "softnce_ray.lock").touch()
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "session.py")],
+            env={**kept, "HOME": str(tmp_path), "RAY_TMPDIR": place},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == "True 5 0o40700\nTrue []\n", done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["session.py"]
+
+
+def test_a_folder_too_long_for_sockets_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 30)
+    with pytest.raises(LaunchError, match="RAY_TMPDIR: expected a path of at most 27 characters"):
+        cluster._ray_base()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 22)
+    assert str(cluster._ray_base()) == os.environ["RAY_TMPDIR"]
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + "x" * 30)
+    assert cluster._ray_base() == Path("/tmp")
+
+
+def test_no_key_of_an_object_store_goes_to_workers_through_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune's own would put them into what Ray shows on command lines; it is left as it was."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "7")
+
+    def sent() -> dict[str, str]:
+        return _ActorClassCache().get(type("Trainable", (), {}))._default_options["runtime_env"]["env_vars"]
+
+    assert sent()["AWS_SECRET_ACCESS_KEY"] == "hunter2"
+    with _our_tune():
+        assert sent() == {"PL_DISABLE_FORK": "1", "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "7"}
+    assert sent()["AWS_SECRET_ACCESS_KEY"] == "hunter2"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from servers import S3, Wire
 
 from softnce_ray import storage
@@ -21,7 +19,7 @@ from softnce_ray.corpus import copy_corpus
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location
 from softnce_ray.store import Store
-from softnce_ray.study.cluster import LaunchError
+from softnce_ray.study.cluster import LaunchError, connected
 from softnce_ray.study.doctor import examine
 from softnce_ray.study.run import Launch
 
@@ -38,15 +36,6 @@ def remote(s3_server: S3, empty_store: Path, tmp_path_factory: pytest.TempPathFa
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
         patch.setenv("SOFTNCE_CACHE", str(root / "cache"))
-        ray.init(
-            "local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=100_000_000,
-            _system_config={"prestart_worker_first_driver": False},
-        )
 
         def make() -> Store:
             bucket = s3_server.bucket()
@@ -54,8 +43,10 @@ def remote(s3_server: S3, empty_store: Path, tmp_path_factory: pytest.TempPathFa
             shutil.copytree(empty_store, folder)
             return Store(folder, f"sqlite:///{folder}/mlflow.db", f"s3://{bucket}/shared")
 
-        yield make
-        ray.shutdown()
+        with connected(
+            num_cpus=2, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}
+        ):
+            yield make
 
 
 @pytest.fixture(scope="module")

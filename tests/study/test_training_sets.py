@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import ray
 import yaml
 from mlflow import MlflowClient
 
@@ -23,6 +21,7 @@ from softnce_ray.report import build_report, to_html, to_json, to_latex, to_mark
 from softnce_ray.retrieval import build_index, evaluate_corpus
 from softnce_ray.selection import best
 from softnce_ray.store import Store
+from softnce_ray.study.cluster import connected
 from softnce_ray.study.file import check_study, parse_study
 from softnce_ray.study.planner import Cell, Planner, cells, definition, planned_trials, search_name
 from softnce_ray.study.problems import StudyError, StudyFile
@@ -242,19 +241,11 @@ def test_another_training_set_of_the_same_name_is_another_search() -> None:
 @pytest.fixture(scope="module")
 def launched(odd_languages, tmp_path_factory) -> Iterator[tuple[Path, Store, Any]]:
     """A study with a model for each language, one for both and a transfer, run to its end."""
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100_000_000,
-        _system_config={"prestart_worker_first_driver": False},
-    )
     root = tmp_path_factory.mktemp("launched")
     store = Store(root / "store", f"sqlite:///{root}/store/mlflow.db")
     (root / "study.yaml").write_text(text(odd_languages, ["python", "visual c++", "all", TO_CPP]))
-    yield root / "study.yaml", store, launch(root / "study.yaml", store=store)
-    ray.shutdown()
+    with connected(num_cpus=2, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}):
+        yield root / "study.yaml", store, launch(root / "study.yaml", store=store)
 
 
 @pytest.mark.slow

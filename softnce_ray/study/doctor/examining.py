@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import ray
@@ -57,15 +55,11 @@ def examine(
             found.append(Finding("study", "ok", f"{study.study} can be read"))
         except UserError as error:
             found, study = [*found, _finding("corpus", error)], None
-    # A folder of its own, for Ray's logs would stay; where Ray puts them by itself, since paths of sockets are short.
-    with tempfile.TemporaryDirectory(
-        prefix="dr-", dir=os.environ.get("RAY_TMPDIR") or "/tmp", ignore_cleanup_errors=True
-    ) as folder:
-        try:
-            with connected(_temp_dir=folder, object_store_memory=_OBJECT_STORE):
-                found += _of_cluster(study, place, corpus, patience)
-        except LaunchError as error:
-            found.append(_finding("ray", error))
+    try:
+        with connected(object_store_memory=_OBJECT_STORE):
+            found += _of_cluster(study, place, corpus, patience)
+    except LaunchError as error:
+        found.append(_finding("ray", error))
     return [*found, *tracking(place)]
 
 

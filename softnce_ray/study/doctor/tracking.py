@@ -12,6 +12,7 @@ from pathlib import Path
 from socket import gaierror
 from urllib.parse import quote
 
+from softnce_ray.environment import variables
 from softnce_ray.store import Store
 from softnce_ray.study.doctor.finding import Finding
 
@@ -106,28 +107,13 @@ def _client(store: Store) -> Finding:
     from softnce_ray.tracking.connection import TrackingError, connect
 
     try:
-        with _impatient():
+        # MLflow reads these at every request.
+        with variables({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_SECONDS)}):
             connect(store, must_exist=True)
     except TrackingError as error:
         text, remedy = _problem(error)
         return Finding("mlflow", "error", f"{_shown(store)} {text}", remedy)
     return Finding("mlflow", "ok", f"{_shown(store)} answers")
-
-
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """MLflow reads these at every request."""
-    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_SECONDS)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _problem(error: BaseException) -> tuple[str, str]:

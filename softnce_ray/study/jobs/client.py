@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from softnce_ray.environment import variables
 from softnce_ray.errors import UserError
 from softnce_ray.study import tokens
 
@@ -233,15 +234,8 @@ class Jobs:
             from ray.job_submission import JobSubmissionClient
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.ERROR)
-        # Ray's client goes to the address of its variables, whatever it is given.
-        before, os.environ[_ADDRESS] = os.environ.get(_ADDRESS), self.address
-        try:
+        with variables({_ADDRESS: self.address}):  # Ray's client goes to that address, whatever it is given
             return self._ask("say its version", lambda: JobSubmissionClient(self.address))
-        finally:
-            if before is None:
-                del os.environ[_ADDRESS]
-            else:
-                os.environ[_ADDRESS] = before
 
     def _ask(self, what: str, call: Callable[[], Answer], seconds: float = _ANSWERING) -> Answer:
         """What a call of Ray's client returns: it would wait for ever where a connection hangs.
