@@ -6,19 +6,20 @@ cluster runs the launch as a program of its own, whose lines come here, and whos
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
-import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from softnce_ray.study.jobs.sending import STOPPING, Submission
+from softnce_ray.temporary import temporary_folder
 
 _LOOK = 0.5
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux' prctl
@@ -36,14 +37,16 @@ def launch_through_client(made: Submission, each: Callable[[str], None]) -> int:
     """
     actor: Any = ray.remote(_Driver)
     driver = actor.options(num_cpus=0).remote(made.entrypoint, made.file, made.text, made.environment)
+    waiting: deque[str] = deque()
     while True:
         try:
             lines, status = ray.get(driver.news.remote())
-        except KeyboardInterrupt:
+            waiting.extend(lines)
+            while waiting:
+                each(waiting.popleft())
+        except KeyboardInterrupt:  # while lines are printed, too
             ray.get(driver.interrupt.remote())
             continue
-        for line in lines:
-            each(line)
         if status is not None:
             return status
 
@@ -52,12 +55,13 @@ class _Driver:
     """An actor on the cluster that runs the launch."""
 
     def __init__(self, command: str, file: str, text: str, environment: dict[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="softnce-ray-")
-        (Path(self._folder.name) / file).write_text(text, encoding="utf-8")
+        self._held = contextlib.ExitStack()  # until this actor ends
+        folder = self._held.enter_context(temporary_folder())
+        (folder / file).write_text(text, encoding="utf-8")
         address = ray.get_runtime_context().gcs_address
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", command],
-            cwd=self._folder.name,
+            cwd=folder,
             env={**os.environ, **environment, "RAY_ADDRESS": address},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -84,6 +88,7 @@ class _Driver:
         status = None
         if not self._reader.is_alive():
             status = self._process.wait(STOPPING)
+            self._held.close()
         with self._lock:
             lines, self._lines = self._lines, []
         return lines, status
