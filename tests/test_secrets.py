@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import Planted, found_in, watched
 from pydantic import BaseModel, ValidationError
 from servers import MlflowServer, Postgres, free_port, kill_tree
 
@@ -68,13 +70,6 @@ def forms(user: str, password: str) -> list[bytes]:
     return [password.encode(), token, password.encode().hex().encode(), base64.b64encode(password.encode())]
 
 
-def found_in(folder: Path, secrets: list[bytes]) -> list[Path]:
-    """Files below a folder that have one of the secrets."""
-    assert any(folder.iterdir())
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return [path for path in files if any(secret in path.read_bytes() for secret in secrets)]
-
-
 def rows_of(uri: str) -> bytes:
     """Every row of every table of a PostgreSQL database, as text."""
     import psycopg
@@ -86,17 +81,26 @@ def rows_of(uri: str) -> bytes:
 
 
 def launch(
-    study: dict[str, Any], folder: Path, ray_folder: Path, tracking: str, environment: Mapping[str, str]
+    study: dict[str, Any],
+    folder: Path,
+    ray_folder: Path,
+    environment: Mapping[str, str],
+    secrets: list[bytes],
 ) -> list[str]:
-    """Launch a study and report on it; returns all that was printed."""
+    """Launch a study and report on it; returns all that was printed. No secret comes up on a command line or in a file
+    meanwhile, and Ray leaves no file."""
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(study, sort_keys=False))
-    options = ["--store", folder / "store", "--tracking-uri", tracking]
     own = {"RAY_TMPDIR": str(ray_folder), **environment}
-    done = softnce("launch", file, *options, cwd=folder, environment=own)
-    assert "2 trials run" in done.stdout, done.stdout + done.stderr
-    report = softnce("report", study["study"], *options, cwd=folder, environment=own)
-    assert report.returncode == 0, report.stderr
+    with watched(secrets, ray_folder, folder) as watch:
+        done = softnce("launch", file, "--store", folder / "store", cwd=folder, environment=own)
+        assert "2 trials run" in done.stdout, done.stdout + done.stderr
+        report = softnce("report", study["study"], "--store", folder / "store", cwd=folder, environment=own)
+        assert report.returncode == 0, report.stderr
+    assert watch.found == set()
+    assert {"runtime_env_agent.log", "raylet.out"} <= watch.files
+    assert any(line.startswith("ray::") for line in watch.processes)
+    assert list(ray_folder.iterdir()) == []
     return [done.stdout, done.stderr, report.stdout, report.stderr]
 
 
@@ -125,7 +129,9 @@ def test_the_password_of_a_server_appears_nowhere(
 ) -> None:
     with MlflowServer(tmp_path / "server", auth=True) as server:
         (tmp_path / "client").mkdir()
-        printed = launch(small_study, tmp_path / "client", ray_folder, server.uri, server.environment)
+        secrets = forms(server.username, server.password)
+        environment = {**server.environment, "MLFLOW_TRACKING_URI": server.uri}
+        printed = launch(small_study, tmp_path / "client", ray_folder, environment, secrets)
         refused = softnce("report", "secretive", "--tracking-uri", server.uri, cwd=tmp_path)
         wrong = {**server.environment, "MLFLOW_TRACKING_PASSWORD": "not-the-right-one"}
         denied = softnce("report", "secretive", "--tracking-uri", server.uri, cwd=tmp_path, environment=wrong)
@@ -133,10 +139,8 @@ def test_the_password_of_a_server_appears_nowhere(
         assert each.returncode == 2
         assert "MLFLOW_TRACKING_USERNAME" in each.stderr
     assert "not-the-right-one" not in denied.stdout + denied.stderr
-    secrets = forms(server.username, server.password)
     assert not [text for text in printed if any(secret in text.encode() for secret in secrets)]
     assert found_in(tmp_path, secrets) == []  # the store, the server's database, artifacts and log
-    assert found_in(ray_folder, secrets) == []
 
 
 @pytest.mark.slow
@@ -146,18 +150,54 @@ def test_the_password_of_a_database_appears_nowhere(
     small_study: dict[str, Any], postgres_server: Postgres, tmp_path: Path, ray_folder: Path
 ) -> None:
     uri = postgres_server.database()
-    printed = launch(small_study, tmp_path, ray_folder, uri, {})
     secrets = forms(postgres_server.user, postgres_server.password)
+    printed = launch(small_study, tmp_path, ray_folder, {"MLFLOW_TRACKING_URI": uri}, secrets)
     dump = rows_of(uri)
     assert b"secretive" in dump
     assert not [secret for secret in secrets if secret in dump]
     assert not [text for text in printed if any(secret in text.encode() for secret in secrets)]
     assert found_in(tmp_path, secrets) == []
-    assert found_in(ray_folder, secrets) == []
     nobody = uri.replace(f":{postgres_server.port}/", f":{free_port()}/")
     unreachable = softnce("report", "secretive", "--tracking-uri", nobody, cwd=tmp_path)
     assert unreachable.returncode == 2
     assert not [secret for secret in secrets if secret in (unreachable.stdout + unreachable.stderr).encode()]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_planted_secrets_of_every_kind_appear_nowhere(
+    small_study: dict[str, Any], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, ray_folder: Path
+) -> None:
+    planted = Planted(tmp_path_factory.mktemp("keys"))
+    printed = launch(small_study, tmp_path, ray_folder, planted.environment, planted.forms)
+    assert not [text for text in printed if any(form in text.encode() for form in planted.forms)]
+    assert found_in(tmp_path, planted.forms) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:{}@127.0.0.1:{}/mlflow", "postgresql://…@127.0.0.1:{}/mlflow"),
+        (
+            "postgresql://127.0.0.1:{1}/mlflow?user=me&password={0}",
+            "postgresql://127.0.0.1:{}/mlflow?user=me&password=…",
+        ),
+    ],
+)
+def test_a_password_that_was_typed_leaves_the_command_line_at_once(address: str, shown: str, tmp_path: Path) -> None:
+    """When the command connects to the database that was named."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "softnce_ray", "report", "x", f"--tracking-uri={address.format('hunter2', port)}"],
+            cwd=tmp_path,
+        )
+        server.settimeout(60)
+        server.accept()
+        words = psutil.Process(process.pid).cmdline()
+        process.kill()
+        process.wait()
+    assert words[-1] == f"--tracking-uri={shown.format(port)}"
 
 
 # --- servers ---

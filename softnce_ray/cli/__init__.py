@@ -12,6 +12,7 @@ import sys
 import typer
 
 from softnce_ray.cli import corpora, doctor, jobs, models, results, searching, selection, studies
+from softnce_ray.cli.options import hide_password
 from softnce_ray.errors import UserError
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ _signals: list[int] = []
 
 def main() -> None:
     """Entry point: what a user can mend is a line on stderr and exit status 2."""
+    hide_password()
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored
         signal.signal(signal.SIGINT, _interrupt)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softnce_ray.cli.options import MaxConcurrentOption
+from softnce_ray.cli.options import MaxConcurrentOption, whole_address
 from softnce_ray.cli.telling import tell
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def submit(
         typer.Option(
             "--tracking-uri",
             help="MLflow server, as the cluster reaches it (default: $MLFLOW_TRACKING_URI here, or there)",
+            callback=whole_address,
         ),
     ] = None,
     storage: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,33 @@ if TYPE_CHECKING:
     from softnce_ray.store import Store
 
 
+_TRACKING = "MLFLOW_TRACKING_URI"
+
+
+def hide_password() -> None:
+    """Start this process anew where an address on its command line has a password, which all users of the machine could
+    read: the password is then in the environment, which only this user can. Ray shows command lines of drivers, too."""
+    given = [sys.argv[at + 1] for at, word in enumerate(sys.argv[:-1]) if word == "--tracking-uri"]
+    given += [word.partition("=")[2] for word in sys.argv if word.startswith("--tracking-uri=")]
+    if not given or (shown := _without_password(given[-1])) == given[-1]:
+        return
+    os.environ[_TRACKING] = given[-1]
+    os.execv(sys.executable, [word.replace(given[-1], shown) for word in sys.orig_argv])
+
+
+def whole_address(given: str | None) -> str | None:
+    """An address as it was typed, after `hide_password`."""
+    typed = os.environ.get(_TRACKING, "")
+    return typed if given and given != typed and given == _without_password(typed) else given
+
+
+def _without_password(uri: str) -> str:
+    """As shown by `ps`; what else hides passwords takes a second to import."""
+    head, at, tail = uri.rpartition("@")
+    shown = f"{head.partition('://')[0]}://…@{tail}" if at and ":" in head.partition("://")[2] else uri
+    return re.sub(r"(pass[^=&]*=)[^&]+", r"\1…", shown)
+
+
 StoreOption = Annotated[
     Path | None,
     typer.Option(
@@ -24,7 +52,11 @@ StoreOption = Annotated[
 ]
 TrackingOption = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow server (default: $MLFLOW_TRACKING_URI or a database in the store)"),
+    typer.Option(
+        "--tracking-uri",
+        help="MLflow server (default: $MLFLOW_TRACKING_URI or a database in the store)",
+        callback=whole_address,
+    ),
 ]
 StorageOption = Annotated[
     str | None,

@@ -6,13 +6,13 @@ import os
 import re
 from urllib.parse import unquote
 
+from softnce_ray.environment import SECRETS
 from softnce_ray.store import Store
 
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
 _WORD = r"token|pass|pwd|secret|key|signature|sig|auth|credential"
 _PARAMETER = re.compile(rf"([?&;][^=&;\s]*?(?:{_WORD})[^=&;\s]*=)[^&;\s'\"<>]+", re.IGNORECASE)
 _HEADER = re.compile(r"\b(Basic|Bearer) +[A-Za-z0-9+/=._~-]{8,}")
-_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
 
 
 def without_password(uri: str) -> str:
@@ -37,7 +37,7 @@ def masked(text: str, store: Store) -> str:
 
 def _known_secrets(store: Store) -> list[str]:
     """The longest first. Shorter than four characters is part of too many words."""
-    found = {os.environ.get(name, "") for name in _VARIABLES}
+    found = {os.environ.get(name, "") for name in SECRETS}
     user = store.tracking_uri.partition("?")[0].partition("://")[2].rpartition("@")[0]
     password = user.partition(":")[2]
     found |= {password, unquote(password)}

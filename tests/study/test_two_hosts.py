@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import shutil
 import signal
 import sys
@@ -20,6 +19,7 @@ import pytest
 import yaml
 from hosts import BRIDGE, Host, Network, Running, eventually, network, why_not
 from mlflow import MlflowClient
+from planted import Planted, watched
 
 from softnce_ray.store import Store
 from softnce_ray.study.run import Launch
@@ -116,19 +116,22 @@ def _ray(host: Host, environment: Mapping[str, str], *options: str) -> Running:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return Planted(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, planted: Planted) -> Iterator[Cluster]:
     """Two hosts that run nothing else and share the disk but for Ray's folder and the second's `elsewhere`."""
     if reason := why_not():
         pytest.skip(reason)
     s3 = f"http://{BRIDGE}:{_S3}"
     environment = {
+        **planted.environment,
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "OMP_NUM_THREADS": "1",
         "SOFTNCE_CACHE": "/tmp/ray/cache",
         "AWS_ENDPOINT_URL": s3,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
         **_NOTICED,
@@ -194,14 +197,21 @@ def _as_undisturbed(store: Store, driver: Running, undisturbed: Launch, attempts
         assert [point.step for point in points] == list(range(1, EPOCHS + 1))
 
 
-def test_a_study_over_two_hosts_outlives_the_loss_of_one(cluster, study, undisturbed, empty_store, tmp_path) -> None:
+def test_a_study_over_two_hosts_outlives_the_loss_of_one(
+    cluster, planted, study, undisturbed, empty_store, tmp_path
+) -> None:
+    """And none of the secrets in its environment comes up on a command line or in a file of either host."""
     store = _store(empty_store, tmp_path)
-    driver = cluster.launch(study, store)
-    driver.until(_train(1, 2), _PATIENCE)
-    assert "on 2 slots" in driver.said
-    assert [len(cluster.trials(host)) for host in (cluster.head, cluster.node)] == [1, 1], driver.said
-    cluster.cut()
-    _as_undisturbed(store, driver, undisturbed, ["1", "2"])
+    with watched(planted.forms, tmp_path) as watch:
+        driver = cluster.launch(study, store)
+        driver.until(_train(1, 2), _PATIENCE)
+        assert "on 2 slots" in driver.said
+        assert [len(cluster.trials(host)) for host in (cluster.head, cluster.node)] == [1, 1], driver.said
+        cluster.cut()
+        _as_undisturbed(store, driver, undisturbed, ["1", "2"])
+    assert watch.found == set()
+    assert len(list(tmp_path.glob("*-ray/session_*/logs/runtime_env_agent.log"))) == 2
+    assert not any(form in driver.said.encode() for form in planted.forms)
     assert len(_again(driver.lines)) == 1
     eventually(lambda: not cluster.trials(cluster.head), 30, "trials of the head's host end with the driver")
 

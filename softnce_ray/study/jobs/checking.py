@@ -14,6 +14,7 @@ import yaml
 
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.environment import SECRETS
 from softnce_ray.storage import Location, StorageError, is_uri
 from softnce_ray.study.file import load_study
 from softnce_ray.study.problems import Key, Problem, StudyError, lines_of, place
@@ -22,14 +23,9 @@ STORE, TRACKING, STORAGE = "SOFTNCE_STORE", "MLFLOW_TRACKING_URI", "SOFTNCE_STOR
 
 _SECRETS = (
     "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
     "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
     "GOOGLE_APPLICATION_CREDENTIALS",
-    "PGPASSWORD",
-    "HF_TOKEN",
+    *(name for name in SECRETS if name != "RAY_AUTH_TOKEN"),  # of which a job has the cluster's own
 )
 """Variables that a study may need and that nobody else may read: a job's environment is shown to all who reach the
 dashboard."""
