@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from softnce_ray.config import (
     ArmConfig,
     Choices,
     Loss,
+    MixEstimator,
     Range,
     Resources,
+    SimCSEEstimator,
     StudyArm,
     StudyConfig,
+    TrainingSettings,
+    TransformerEncoder,
     TrialConfig,
     arm_settings,
     flatten,
@@ -27,6 +33,7 @@ from softnce_ray.config import (
 )
 from softnce_ray.config.settings import kind_of
 from softnce_ray.losses import LOSSES
+from softnce_ray.study.file import _with_defaults
 
 SOFT: dict[str, Any] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}}
 PLUS: dict[str, Any] = {**SOFT, "estimator": {"name": "bm25", "variant": "plus", "delta": 1.0}}
@@ -146,7 +153,8 @@ def test_a_network_that_is_trained_whole_is_the_trial_that_it_was_before_parts_c
 ) -> None:
     nothing = {} if encoder["kind"] == "bag" else {"freeze": {"embeddings": False, "layers": 0}, "lora": None}
     for settings in (encoder, {**encoder, **nothing}):
-        assert identity(trial(encoder=settings), "c0ffee") == before
+        # With the learning rate that every kind had then.
+        assert identity(trial(encoder=settings, training={"learning_rate": 0.01}), "c0ffee") == before
         assert not {"freeze", "lora"} & trial(encoder=settings).model_dump()["encoder"].keys()
 
 
@@ -539,3 +547,57 @@ def test_flatten_gives_each_value_its_path() -> None:
 def test_the_settings_of_an_arm_leave_its_search_out() -> None:
     arm = StudyArm.model_validate({"search": {"temperature": {"low": 0.1, "high": 0.2}}})
     assert ArmConfig.model_validate(arm_settings(arm)) == ArmConfig()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "training", "simcse"),
+    [
+        ({"kind": "bag"}, 0.01, 0.001),
+        ({"kind": "transformer"}, 0.001, 0.001),
+        ({"kind": "transformer", "model": "some/model"}, 2e-5, 3e-5),
+        ({"kind": "codebert", "freeze": {"layers": 1}}, 2e-5, 3e-5),
+        ({"kind": "minilm"}, 2e-5, 3e-5),
+        ({"kind": "minilm", "lora": {}}, 2e-4, 3e-4),
+        (TransformerEncoder(model="some/model"), 2e-5, 3e-5),
+        (TransformerEncoder(), 0.001, 0.001),
+    ],
+    ids=str,
+)
+def test_a_learning_rate_that_is_not_given_is_that_of_what_is_trained(
+    encoder: Any, training: float, simcse: float
+) -> None:
+    def rates(estimator: Any, **settings: Any) -> tuple[float, float]:
+        config = trial(**{**SOFT, "encoder": encoder, "estimator": estimator, **settings})
+        part: Any = config.all_estimators.get("estimator.parts.simcse", config.estimator)
+        assert flatten(resolved(config))["training.learning_rate"] == config.training.learning_rate
+        return config.training.learning_rate, part.learning_rate
+
+    half = {"name": "mix", "mix": {"simcse": 0.5, "uniform": 0.5}}
+    for estimator in ({"name": "simcse"}, SimCSEEstimator(), half, MixEstimator(mix=half["mix"])):
+        assert rates(estimator) == (training, simcse)
+        assert rates(estimator, training=TrainingSettings(epochs=2)) == (training, simcse)
+    assert rates({"name": "simcse", "learning_rate": 0.2}, training={"learning_rate": 0.3}) == (0.3, 0.2)
+    parts = {"parts": {"simcse": {"name": "simcse", "learning_rate": 0.2}}}
+    assert rates({**half, **parts}, training=TrainingSettings(learning_rate=0.01)) == (0.01, 0.2)
+
+
+def test_where_nothing_is_trained_the_learning_rate_and_the_identity_are_what_they_were() -> None:
+    untrained = trial(encoder={"kind": "minilm"}, training={"epochs": 0})
+    assert untrained.training.learning_rate == 0.01
+    named = trial(**{**SOFT, "encoder": {"kind": "minilm"}, "estimator": {"name": "simcse", "model": "minilm"}})
+    assert named.estimator.learning_rate == 0.001  # type: ignore[union-attr]
+
+
+STUDIES = sorted(Path(__file__).parents[1].glob("search_spaces/*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_studies_that_ship_train_no_pretrained_encoder_at_a_rate_that_ruins_it(path: Path) -> None:
+    study = StudyConfig.model_validate(_with_defaults(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    for name, arm in study.arms.items():
+        if getattr(arm.encoder, "model", None) is None or not arm.training.epochs:
+            continue
+        space: Any = study.space(name).get("training.learning_rate")
+        trained = [part for part in arm.all_estimators.values() if isinstance(part, SimCSEEstimator) and not part.model]
+        rates = [space.high if space else arm.training.learning_rate, *(part.learning_rate for part in trained)]
+        assert max(rates) <= (2e-3 if getattr(arm.encoder, "lora", None) else 1e-4), name

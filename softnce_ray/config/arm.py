@@ -24,6 +24,7 @@ from softnce_ray.config.losses import (
     SoftInfoNCE,
     SubsampledInfoNCE,
 )
+from softnce_ray.config.rates import with_rates
 from softnce_ray.config.settings import LanguageName, Settings, wrong
 
 METHOD_VERSION = 2
@@ -54,7 +55,13 @@ class TrainingSettings(Settings):
 
     epochs: int = Field(3, ge=0, le=10_000, description="0: the encoder is evaluated as it is")
     batch_size: int = Field(128, ge=2, le=1_000_000, description="pairs; a last short batch is left out")
-    learning_rate: float = Field(0.01, gt=0, le=10)
+    learning_rate: float = Field(
+        0.01,
+        gt=0,
+        le=10,
+        description="unless given 0.01 for a bag, 0.001 for a network from scratch, 2e-5 for a pretrained one, 2e-4 "
+        "for its adapters",
+    )
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps")
     weight_decay: float = Field(
         0.0, ge=0, le=1, description="AdamW's; a bag of embeddings, whose updates are sparse, takes none"
@@ -96,6 +103,12 @@ class ArmConfig(Settings):
     mask_duplicates: bool = Field(
         False, description="leave out negatives with the same normalised query or code as the right answer"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rates_of_its_kind(cls, given: Any) -> Any:
+        """What is trained has the learning rates of its kind, but for those that are given."""
+        return with_rates(given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="before")
     @classmethod

@@ -98,7 +98,13 @@ class SimCSEEstimator(Settings):
     )
     epochs: int = Field(1, ge=1, le=1000)
     batch_size: int = Field(128, ge=2)
-    learning_rate: float = Field(0.001, gt=0, le=10)
+    learning_rate: float = Field(
+        0.001,
+        gt=0,
+        le=10,
+        description="unless given 0.001 for a bag and a network from scratch, 3e-5 for a pretrained one, 3e-4 for its "
+        "adapters",
+    )
     dropout: float = Field(0.1, gt=0, lt=1, description="share of a bag's tokens that a mask drops")
     score_temperature: float = Field(0.07, gt=0)
     seed: int = Field(0, ge=0, lt=2**31)
