@@ -44,7 +44,8 @@ class Model:
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         """(n, width) float32 vectors of queries."""
-        return self._encode(texts, lambda part: self._tokens(texts[part], self.config.tokens.query_length))
+        length, prompt = self.config.tokens.query_length, self.config.encoder.inputs.query_prompt
+        return self._encode(texts, lambda part: self._tokens(texts[part], length, prompt))
 
     def encode_codes(self, texts: Sequence[str], languages: str | Sequence[str] | None = None) -> np.ndarray:
         """(n, width) float32 vectors of functions.
@@ -58,7 +59,8 @@ class Model:
         """
         limits = self.graph_limits
         if limits is None:
-            return self._encode(texts, lambda part: self._tokens(texts[part], self.config.tokens.code_length))
+            length, prompt = self.config.tokens.code_length, self.config.encoder.inputs.code_prompt
+            return self._encode(texts, lambda part: self._tokens(texts[part], length, prompt))
         if languages is None:
             raise LanguageError(
                 f"encoder {self.config.encoder.kind} reads the data flow of functions: expected the language of each, "
@@ -77,8 +79,8 @@ class Model:
         flow_length = self.config.encoder.inputs.flow_length
         return None if flow_length is None else GraphLimits(self.config.tokens.code_length, flow_length)
 
-    def _tokens(self, texts: Sequence[str], length: int) -> Ragged:
-        return token_texts(list(texts), self.tokenizer, length, special=True)
+    def _tokens(self, texts: Sequence[str], length: int, prompt: str) -> Ragged:
+        return token_texts(list(texts), self.tokenizer, length, special=True, prompt=prompt)
 
     def _encode(self, texts: Sequence[str], read: Callable[[slice], Ragged]) -> np.ndarray:
         # Encodings are a hundred times as large as the ids in them: some thousand texts are read at a time.

@@ -1,72 +1,170 @@
-"""Importing this package changes nothing of the process that does it."""
+"""The directions of imports: rooms know what lies below them, and each outer system has one door."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
-from softnce_ray.environment import unset, variables
+ROOT = Path(__file__).parents[1] / "softnce_ray"
 
-# What libraries do when they are imported is theirs (MLflow sets a variable of its own, sympy a filter of warnings):
-# they come first, and the rest is ours.
-_IMPORT = """
-import importlib, logging, os, pkgutil, signal, warnings
+# From the top. A module may import those of the rows below its own and those of its own row.
+FLOORS: list[set[str]] = [
+    {"__main__"},
+    {"cli"},
+    {"api"},
+    {"study"},
+    {"export", "retrieval", "report", "selection", "tracking"},
+    {"statistics"},
+    {"preparation"},
+    {"simcse"},
+    {"training"},
+    {"objective"},
+    {"training_data", "judgements", "batching"},
+    {
+        "model",
+        "checkpoint",
+        "optimisers",
+        "losses",
+        "estimators",
+        "encoders",
+        "graph_inputs",
+        "evaluation",
+        "diagnostics",
+        "workers",
+        "allocation",
+        "gradients",
+        "hard_negatives",
+    },
+    {"corpus", "results", "store", "described"},
+    {"config", "folders", "storage", "shared", "ranks_file", "distributions", "progress", "named"},
+    {"errors"},
+]
 
-libraries = "torch sklearn ray.tune ray.autoscaler.sdk mlflow.pyfunc optuna sqlalchemy sentence_transformers"
-for name in libraries.split():
-    importlib.import_module(name)
-import ray.tune.tune
-import torch
+# Within the floor that has several rooms, who may know whom.
+BESIDE = {
+    ("model", "encoders"),
+    ("optimisers", "encoders"),
+    ("encoders", "graph_inputs"),
+    ("export", "tracking"),
+    ("selection", "tracking"),
+    ("export", "selection"),
+    ("export", "report"),
+    ("storage", "folders"),
+    ("shared", "storage"),
+    ("shared", "folders"),
+}
+
+DOORS = {
+    "ray": ("study/",),
+    "mlflow": ("tracking/",),
+    "optuna": ("study/search.py", "study/importances.py"),
+    "typer": ("cli/",),
+}
+
+MODULES = sorted(ROOT.rglob("*.py"))
 
 
-def state():
-    loggers = [logging.getLogger(name) for name in (None, *sorted(logging.root.manager.loggerDict))]
-    return {
-        **{f"variable {name}": value for name, value in os.environ.items()},
-        **{f"signal {number}": str(signal.getsignal(number)) for number in signal.valid_signals()},
-        **{f"logger {each.name}": (each.level, [*map(str, each.handlers)]) for each in loggers},
-        "warnings": [str(each) for each in warnings.filters],
-        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "directory": os.getcwd(),
-        "umask": os.umask(0o22),
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    """Dotted names of what a module imports; with `top_level`, only what it imports when it is itself imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    late = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        for inner in ast.walk(node)
     }
+    for node in ast.walk(tree):
+        if top_level and id(node) in late:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            assert node.module is not None
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
-before = state()
-import softnce_ray
-
-names = [each.name for each in pkgutil.walk_packages(softnce_ray.__path__, "softnce_ray.")]
-for name in names:
-    if name != "softnce_ray.__main__":
-        importlib.import_module(name)
-after = state()
-known = {key: value for key, value in after.items() if key in before or not key.startswith("logger")}
-print(len(names), {key: (before.get(key), value) for key, value in known.items() if before.get(key) != value})
-"""
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
 
 
-@pytest.mark.slow
-def test_importing_every_module_changes_nothing_of_the_importer() -> None:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_", "MLFLOW_", "PG"))
-    }
-    done = subprocess.run([sys.executable, "-c", _IMPORT], env=kept, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    modules, changed = done.stdout.split(maxsplit=1)
-    assert int(modules) > 200
-    assert changed == "{}\n"
+KNOWN = {name_of(path) for path in MODULES}
 
 
-def test_variables_are_put_back_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THERE", "before")
-    monkeypatch.delenv("NOT_THERE", raising=False)
-    with pytest.raises(ValueError, match="mine"), variables({"THERE": "other", "NOT_THERE": "new"}):
-        assert (os.environ["THERE"], os.environ["NOT_THERE"]) == ("other", "new")
-        raise ValueError("mine")
-    assert os.environ["THERE"] == "before"
-    assert "NOT_THERE" not in os.environ
-    assert unset({"THERE": "other", "NOT_THERE": "new"}) == {"NOT_THERE": "new"}
+def ours(path: Path, *, top_level: bool = False) -> set[str]:
+    """Modules of this package that a module imports."""
+    found = set()
+    for name in imports(path, top_level=top_level):
+        if name.split(".")[0] != "softnce_ray":
+            continue
+        while name not in KNOWN:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return found
+
+
+def test_every_module_has_its_floor() -> None:
+    placed = [name for floor in FLOORS for name in floor]
+    assert len(placed) == len(set(placed))
+    assert {room(name) for name in KNOWN} - {""} <= set(placed)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path: Path) -> None:
+    floors = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+    own = room(name_of(path))
+    for module in ours(path):
+        other = room(module)
+        if not own or not other or own == other:
+            continue
+        assert floors[own] <= floors[other], f"{own} imports {other}, which lies above it"
+        if floors[own] == floors[other]:
+            assert (own, other) in BESIDE, f"{own} imports {other}, which lies beside it"
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_each_outer_system_has_one_door(library: str) -> None:
+    for path in MODULES:
+        if any(name.split(".")[0] == library for name in imports(path)):
+            where = str(path.relative_to(ROOT))
+            assert where.startswith(DOORS[library]), f"{where} imports {library}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {name_of(path): ours(path) - {"softnce_ray", name_of(path)} for path in MODULES}
+    for package in ("corpus", "report", "study"):  # a package's __init__ only gathers what its modules offer
+        graph.pop(f"softnce_ray.{package}", None)
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_plans_and_records_know_no_ray_and_no_torch() -> None:
+    for name in ("planner", "search", "display", "file"):
+        libraries = {module.split(".")[0] for module in imports(ROOT / "study" / f"{name}.py")}
+        assert not libraries & {"ray", "torch", "mlflow"}, name
+
+
+def test_the_command_line_imports_nothing_heavy_when_it_starts() -> None:
+    heavy = {"ray", "torch", "mlflow", "optuna", "transformers", "sentence_transformers", "scipy"}
+    seen: set[str] = set()
+    waiting = ["softnce_ray.cli"]
+    paths = {name_of(path): path for path in MODULES}
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        libraries = {name.split(".")[0] for name in imports(paths[module], top_level=True)}
+        assert not libraries & heavy, f"{module}, imported by the command line, imports {libraries & heavy}"
+        waiting += ours(paths[module], top_level=True)

@@ -24,12 +24,15 @@ class Inputs:
       special: each text stands between the special tokens of its tokenizer.
       prefix: a token of the vocabulary that stands before each text, between `<s>` and a `</s>` of its own.
       flow_length: nodes of a function's data-flow graph that are read beside its tokens; None: no graph.
+      query_prompt, code_prompt: text that is put before each query or function.
     """
 
     tokenizer: str | None = None
     special: bool = True
     prefix: str | None = None
     flow_length: int | None = None
+    query_prompt: str = ""
+    code_prompt: str = ""
 
 
 class Freeze(Settings):
@@ -98,7 +101,21 @@ class TransformerEncoder(FineTuned):
     layers: int = Field(2, ge=1, le=96, description="layers, from scratch only")
     heads: int = Field(2, ge=1, le=128, description="attention heads, from scratch only")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout, from scratch only")
-    pooling: Literal["mean", "first", "pooler"] = "mean"
+    pooling: Literal["mean", "first", "pooler"] = Field(
+        "mean", description="mean unless the files of the model say otherwise, as sentence-transformers writes them"
+    )
+
+    # Left out where there is none: such a trial is the one that it was before there were prompts.
+    query_prompt: str | None = Field(
+        None,
+        exclude_if=lambda prompt: prompt is None,
+        description="text before each query; null: as the files of the model say",
+    )
+    code_prompt: str | None = Field(
+        None,
+        exclude_if=lambda prompt: prompt is None,
+        description="text before each function; null: as the files of the model say",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> TransformerEncoder:
@@ -116,7 +133,7 @@ class TransformerEncoder(FineTuned):
 
     @property
     def inputs(self) -> Inputs:
-        return Inputs(self.model)
+        return Inputs(self.model, query_prompt=self.query_prompt or "", code_prompt=self.code_prompt or "")
 
 
 class CodeBERTEncoder(FineTuned):
@@ -189,6 +206,10 @@ NetworkEncoder = TransformerEncoder | MiniLMEncoder | PublishedEncoder
 Encoder = Annotated[BagEncoder | NetworkEncoder, Field(discriminator="kind")]
 
 PUBLISHED_KINDS = frozenset({"codebert", "unixcoder", "graphcodebert"})
+PUBLISHED_MODELS = frozenset(
+    str(each.model_fields["model"].default) for each in (CodeBERTEncoder, UniXcoderEncoder, GraphCodeBERTEncoder)
+)
+"""Names of their models, whose files say nothing but what their networks are."""
 
 
 def how_to_get(model: str, key: str = "encoder.model") -> str:

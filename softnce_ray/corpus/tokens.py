@@ -80,11 +80,13 @@ def token_key(corpus: Corpus, settings: TokenSettings, inputs: Inputs) -> str:
     tokenizer = located(inputs.tokenizer) if inputs.tokenizer else None
     named = _folder_digest(Path(tokenizer)) if tokenizer and Path(tokenizer).is_dir() else tokenizer
     content = [TOKENS_VERSION, corpus.fingerprint, settings.model_dump(), named, inputs.special]
-    # Without these, names are those that there were before there was a prefix or a graph.
+    # Without these, names are those that there were before there was a prefix, a graph or a prompt.
     if inputs.prefix is not None:
         content.append({"prefix": inputs.prefix})
     if inputs.flow_length is not None:
         content.append({"flow_length": inputs.flow_length, "graphs": GRAPHS_VERSION})
+    if inputs.query_prompt or inputs.code_prompt:
+        content.append({"prompts": [inputs.query_prompt, inputs.code_prompt]})
     if tokenizer is None and _training_text_count(corpus) > TOKENIZER_TEXTS:
         # Smaller corpora have the names that they had before there was a sample.
         content.append({"tokenizer_texts": TOKENIZER_TEXTS})
@@ -152,7 +154,8 @@ def _write_tokens(
             parts = graph_texts_in_parts(texts, language, file, limits, total=count)
         else:
             length = settings.query_length if side == "query" else settings.code_length
-            parts = (token_texts(part, tokenizer, length, inputs.special) for part in texts)
+            prompt = inputs.query_prompt if side == "query" else inputs.code_prompt
+            parts = (token_texts(part, tokenizer, length, inputs.special, prompt) for part in texts)
         for written in _write_texts(parts, folder / language / f"{split}.{side}", kind):
             done += written
             if progress:
@@ -161,9 +164,11 @@ def _write_tokens(
         np.save(folder / language / "train.groups.npy", text_groups(corpus, [language]))
 
 
-def token_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int, special: bool) -> Ragged:
-    """Texts as token ids, of each `length` at most; the tokenizer is left cutting there."""
+def token_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int, special: bool, prompt: str = "") -> Ragged:
+    """Texts after `prompt` as token ids, of each `length` at most; the tokenizer is left cutting there."""
     tokenizer.enable_truncation(length)
+    if prompt:
+        texts = [prompt + text for text in texts]
     encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
     ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64)
     return Ragged(ids, np.cumsum([0, *map(len, encodings)]))

@@ -69,8 +69,8 @@ def _use(model: Model, name: str) -> str:
 
 _USE = {
     "hf": "`encode` gives the trained vectors:",
-    "sentence-transformers": "`SentenceTransformer(folder).encode(texts)` reads texts as code. With the lengths that "
-    "training had for both sides:",
+    "sentence-transformers": "`SentenceTransformer(folder).encode(texts)` reads texts as code. With the lengths and "
+    "prompts that training had for both sides:",
     "onnx": "`model.onnx` takes `input_ids` and `attention_mask`, int64 of any number of texts and any length, and "
     "gives `vectors`, float32. With onnxruntime and tokenizers alone:",
     "mlflow": "mlflow, onnxruntime and tokenizers suffice; torch is not needed. `predict` takes a list, an array or a "
@@ -130,6 +130,8 @@ def _encoder(model: Model) -> str:
     begun += _trained(settings)
     prefix = settings.inputs.prefix
     reads = "" if prefix is None else f", reading `{prefix}` before each text"
+    for side, prompt in (("query", settings.inputs.query_prompt), ("function", settings.inputs.code_prompt)):
+        reads += f", reading `{prompt}` before each {side}" if prompt else ""
     if (limits := model.graph_limits) is not None:
         reads = f", reading functions with their data flow (up to {limits.code_length + limits.flow_length} places)"
     return f"The encoder is a transformer ({kind}), {begun}{reads}, pooling `{tower.pooling}`, {length}."

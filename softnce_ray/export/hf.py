@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from softnce_ray.encoders import Bag, GraphTransformer
-from softnce_ray.export.tokenizer_files import lengths, plain, wrapped
+from softnce_ray.export.tokenizer_files import lengths, plain, prompted, wrapped
 from softnce_ray.model import Model
 
 _TRANSFORMER = """\
@@ -22,11 +22,11 @@ from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(folder)
 network = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
-tokens = {lengths}
+tokens = {lengths}{prompts}
 
 
 def encode(texts, side="code"):
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=tokens[side], return_tensors="pt")
+    batch = tokenizer({texts}, padding=True, truncation=True, max_length=tokens[side], return_tensors="pt")
     with torch.inference_mode():
         output = network(**batch)
     {pooling}
@@ -114,6 +114,11 @@ def recipe(model: Model) -> str:
     if isinstance(tower, GraphTransformer):
         return _GRAPH
     normal = "torch.nn.functional.normalize(vectors, dim=-1)"
+    prompts, texts = prompted(model)
     return _TRANSFORMER.format(
-        lengths=lengths(model), pooling=_POOLING[tower.pooling], vectors=normal if unit else "vectors"
+        lengths=lengths(model),
+        prompts=prompts,
+        texts=texts,
+        pooling=_POOLING[tower.pooling],
+        vectors=normal if unit else "vectors",
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from softnce_ray.encoders import Bag, DualEncoder
 from softnce_ray.export.graph_encoders import graph_problem
-from softnce_ray.export.tokenizer_files import lengths, padding
+from softnce_ray.export.tokenizer_files import lengths, padding, prompted
 from softnce_ray.model import Model
 
 OPSET = 20
@@ -29,12 +29,12 @@ from tokenizers import Tokenizer
 tokenizer = Tokenizer.from_file(f"{{folder}}/tokenizer.json")
 tokenizer.encode_special_tokens = True  # "<pad>" in a text is text
 session = onnxruntime.InferenceSession(f"{{folder}}/{graph}", providers=["CPUExecutionProvider"])
-tokens = {lengths}
+tokens = {lengths}{prompts}
 
 
 def encode(texts, side="code"):
     tokenizer.enable_truncation(tokens[side])
-    batch = tokenizer.encode_batch(texts)
+    batch = tokenizer.encode_batch({texts})
     ids = np.array([text.ids for text in batch], np.int64)
     mask = np.array([text.attention_mask for text in batch], np.int64)
     return session.run(["vectors"], {{"input_ids": ids, "attention_mask": mask}})[0]
@@ -152,7 +152,8 @@ def _write_graph(network: nn.Module, path: Path) -> None:
 
 
 def recipe(model: Model, graph: str = GRAPH) -> str:
-    return _RECIPE.format(lengths=lengths(model), graph=graph)
+    prompts, texts = prompted(model)
+    return _RECIPE.format(lengths=lengths(model), graph=graph, prompts=prompts, texts=texts)
 
 
 def int8_method(model: Model) -> str:

@@ -23,7 +23,7 @@ tokens = {lengths}
 
 def encode(texts, side="code"):
     {cut}
-    return model.encode(list(texts))
+    return {call}(list(texts))
 """
 
 
@@ -61,7 +61,13 @@ def write(model: Model, folder: Path) -> None:
             modules = _transformer_modules(tower, model, work)
         if model.config.similarity == "cosine":
             modules.append(Normalize())
-        whole = SentenceTransformer(modules=modules, device="cpu")
+        inputs = model.config.encoder.inputs
+        whole = SentenceTransformer(
+            modules=modules,
+            device="cpu",
+            prompts={"query": inputs.query_prompt, "document": inputs.code_prompt},
+            default_prompt_name="document" if inputs.code_prompt else None,  # a text that nothing is said of is code
+        )
         whole.similarity_fn_name = model.config.similarity
         whole.save_pretrained(str(folder), create_model_card=False)
 
@@ -72,7 +78,9 @@ def _transformer_modules(tower: Transformer, model: Model, work: Path) -> list[A
 
     tower.model.save_pretrained(work)  # type: ignore[operator]
     wrapped(model).save_pretrained(work)
-    encoder = SentenceEncoder(str(work), max_seq_length=model.config.tokens.code_length)
+    tokens = model.config.tokens
+    query_length = None if tokens.query_length == tokens.code_length else tokens.query_length
+    encoder = SentenceEncoder(str(work), max_seq_length=tokens.code_length, query_length=query_length)
     pooling = Pooling(encoder.get_embedding_dimension(), "mean" if tower.pooling == "mean" else "cls")
     if tower.pooling != "pooler":
         return [encoder, pooling]
@@ -86,4 +94,7 @@ def _transformer_modules(tower: Transformer, model: Model, work: Path) -> list[A
 def recipe(model: Model) -> str:
     bag = isinstance(model.encoder.tower, Bag)
     cut = "model[0].tokenizer.enable_truncation(tokens[side])" if bag else "model.max_seq_length = tokens[side]"
-    return _RECIPE.format(lengths=lengths(model), cut=cut)
+    inputs = model.config.encoder.inputs
+    prompts = bool(inputs.query_prompt or inputs.code_prompt)
+    call = '(model.encode_query if side == "query" else model.encode_document)' if prompts else "model.encode"
+    return _RECIPE.format(lengths=lengths(model), cut=cut, call=call)

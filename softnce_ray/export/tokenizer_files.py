@@ -46,6 +46,15 @@ def lengths(model: Model) -> str:
     return f'{{"query": {tokens.query_length}, "code": {tokens.code_length}}}'
 
 
+def prompted(model: Model) -> tuple[str, str]:
+    """Python for a recipe: a line that defines a model's prompts, and the texts, each after the prompt of its side."""
+    inputs = model.config.encoder.inputs
+    if not (inputs.query_prompt or inputs.code_prompt):
+        return "", "texts"
+    prompts = {"query": inputs.query_prompt, "code": inputs.code_prompt}
+    return f"\nprompts = {prompts!r}", "[prompts[side] + text for text in texts]"
+
+
 def _pad_id(model: Model) -> int:
     tower = model.encoder.tower
     return PAD_ID if isinstance(tower, Bag) else tower.pad_id

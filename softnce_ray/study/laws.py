@@ -32,6 +32,9 @@ from softnce_ray.study.problems import Key, suggestion, text_of
 
 _CORNERS = 256
 
+_PREPARED = ("tokens", "encoder.model", "encoder.query_prompt", "encoder.code_prompt", "encoder.flow_length")
+"""Settings, or groups of them, that decide token ids, which are made once for all trials of an arm."""
+
 
 def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> Iterator[tuple[Key, str]]:
     for arm, config in study.arms.items():
@@ -191,6 +194,8 @@ def _path_problem(arm: ArmConfig, path: str) -> str | None:
         return f"{path} is a group of settings, not one"
     if path in ("search", "preset") or last in ("kind", "name"):
         return f"{path} makes another arm: write one arm for each"
+    if any(path == each or path.startswith(f"{each}.") for each in _PREPARED):
+        return f"{path} decides what texts are read, once for all trials of an arm: write one arm for each"
     return None
 
 
@@ -215,12 +220,41 @@ def _unknown(path: str, key: str, model: Any) -> str:
     return f"no setting {path}{suggestion(key, possible)}"
 
 
-def same_arms(study: StudyConfig, aside: frozenset[str] = frozenset()) -> Iterator[tuple[Key, str]]:
+LEFT_TO_MODELS = (
+    "encoder.pooling",
+    "similarity",
+    "tokens.query_length",
+    "tokens.code_length",
+    "encoder.query_prompt",
+    "encoder.code_prompt",
+)
+"""Settings that the files of a named model decide in arms that do not give them."""
+
+
+def is_given(arm: ArmConfig, path: str) -> bool:
+    """Return True if the arm's study, or its kind of encoder, gives a setting."""
+    *groups, last = path.split(".")
+    settings: BaseModel = arm
+    for group in groups:
+        if group not in settings.model_fields_set:
+            return False
+        settings = getattr(settings, group)
+    return last in settings.model_fields_set or last not in type(settings).model_fields
+
+
+def same_arms(
+    study: StudyConfig, aside: frozenset[str] = frozenset(), *, settled: bool = False
+) -> Iterator[tuple[Key, str]]:
+    """Arms that would be the same trials; before the files of named models have `settled` what arms leave to them, arms
+    that leave them other settings are not the same."""
     seen: dict[str, str] = {}
     for name, arm in study.arms.items():
         if name in aside:
             continue
-        same = seen.setdefault(json.dumps({**resolved(arm), "preset": None}, sort_keys=True), name)
+        left: list[str] = []
+        if not settled and getattr(arm.encoder, "model", None) is not None:
+            left = [path for path in LEFT_TO_MODELS if not is_given(arm, path)]
+        same = seen.setdefault(json.dumps([{**resolved(arm), "preset": None}, left], sort_keys=True), name)
         if same != name:
             yield ("arms", name), f"has the same settings as arm {same}: they would be trained twice; remove one"
 

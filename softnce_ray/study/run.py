@@ -28,7 +28,7 @@ from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.cluster import LaunchError, Outcome, run_all, session
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, display_for
-from softnce_ray.study.doctor import check_before_launch, check_settings
+from softnce_ray.study.doctor import check_before_launch, check_settings, settle
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
@@ -93,17 +93,20 @@ def launch(
     Raises:
       StudyError: the study is wrong; all its problems at once.
       StoreError: another process runs the study, or the store cannot be written.
-      LaunchError: it asks for more than the machine has, what its trials share cannot be prepared, or the driver's
-        own disk or memory is full.
+      LaunchError: it names a model that no encoder here can be, asks for more than the machine has, what its trials
+        share cannot be prepared, or the driver's own disk or memory is full.
       TrackingError: the MLflow store cannot be opened or read.
     """
     config = check_study(study) if isinstance(study, StudyConfig) else load_study(study)
+    config, notes = settle(config)
     place = Store.at(store)
     show = display or display_for(Console(stderr=True))
     corpus = Corpus.open(config.corpus)
     with only_launch(place, config.study), interruptible() as interrupts:
         save_study(place, config)
         try:
+            for note in notes:
+                show.say(f"note: {note}")
             return _launch(config.with_all(corpus.languages), corpus, place, show, interrupts)
         except Exception as error:
             failure = failure_of(error, "")

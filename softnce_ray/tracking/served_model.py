@@ -24,7 +24,8 @@ class Encoder(PythonModel):
 
         folder = Path(context.artifacts["encoder"])
         self.lock = threading.Lock()  # the tokenizer's truncation is its state, and a server has threads
-        self.tokens = json.loads((folder / "softnce_ray.json").read_text())["tokens"]
+        settings = json.loads((folder / "softnce_ray.json").read_text())
+        self.tokens, self.encoder = settings["tokens"], settings["encoder"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.encode_special_tokens = True
         self.session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -33,7 +34,8 @@ class Encoder(PythonModel):
         side = (params or {}).get("side", "code")
         if side not in ("query", "code"):
             raise ValueError(f"expected params side query or code, got {side!r}")
-        texts = texts_of(model_input)
+        prompt = self.encoder.get(f"{side}_prompt") or ""
+        texts = [prompt + text for text in texts_of(model_input)]
         with self.lock:
             self.tokenizer.enable_truncation(self.tokens[f"{side}_length"])
             batch = self.tokenizer.encode_batch(texts)

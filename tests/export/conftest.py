@@ -20,9 +20,10 @@ from softnce_ray.store import Store
 from softnce_ray.tracking import Tracker
 from softnce_ray.training import TrainResult, train
 
+PROMPTS = {"query_prompt": "of ", "code_prompt": "def: "}
 ENCODERS: dict[str, dict[str, Any]] = {
     "bag": {"kind": "bag", "width": 12},
-    "mean": {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "pooling": "mean"},
+    "mean": {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "pooling": "mean", **PROMPTS},
     "first": {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "pooling": "first"},
     "pooler": {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "pooling": "pooler"},
 }

@@ -198,8 +198,12 @@ MISTAKES = [
         "f.yaml:7: search.space.training.epochs: the space of arm infonce reaches an impossible setting",
     ),
     (
-        ARMS + "search: {trials: 1, space: {tokens.split_identifiers: {low: 0, high: 1}}}\n",
-        "f.yaml:7: search.space.tokens.split_identifiers: tokens.split_identifiers is true or false: expected choices",
+        ARMS + "search: {trials: 1, space: {mask_duplicates: {low: 0, high: 1}}}\n",
+        "f.yaml:7: search.space.mask_duplicates: mask_duplicates is true or false: expected choices",
+    ),
+    (
+        ARMS + "search: {trials: 1, space: {tokens.query_length: {low: 8, high: 64}}}\n",
+        "f.yaml:7: search.space.tokens.query_length: tokens.query_length decides what texts are read, once for all",
     ),
     (
         ARMS + SOFT + "    search: {loss.alpha: {low: 1, high: 1.5}}\n",

@@ -16,6 +16,9 @@ import pytest
 import yaml
 from encoder_kinds import write_model
 from mlflow import MlflowClient
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import Transformer as Network
 
 from softnce_ray.export import export
 from softnce_ray.report import build_report, to_markdown
@@ -263,17 +266,36 @@ def test_what_is_refused_leaves_nothing_in_mlflow_and_what_was_there_as_it_was(u
     assert ends() == before
 
 
-def test_a_model_in_a_folder_is_found_from_where_the_study_was_launched(
-    plain_study, store, tiny_pairs, tmp_path, monkeypatch
+def test_a_model_in_a_folder_is_found_from_where_the_study_was_launched_and_is_what_its_files_say(
+    plain_study, store, tiny_corpus, tiny_pairs, tmp_path, monkeypatch
 ) -> None:
-    write_model(tmp_path / "models" / "mini", "codebert", (pair.code for pair in tiny_pairs), layers=1)
+    mini = write_model(tmp_path / "models" / "mini", "codebert", (pair.code for pair in tiny_pairs), layers=1)
+    own = SentenceTransformer(modules=[Network(str(mini), max_seq_length=30), Pooling(24, "cls")], device="cpu")
+    own.prompts = {"query": "Represent this query: ", "document": "def "}
+    own.save_pretrained(str(tmp_path / "models" / "own"), create_model_card=False)
     monkeypatch.chdir(tmp_path)
-    arms = {"infonce": {"encoder": {"kind": "codebert", "model": "models/mini"}}}
-    defaults = {"tokens": {"query_length": 12, "code_length": 24}, "training": {"epochs": 1, "batch_size": 64}}
-    done = go(plain_study(arms=arms, seeds=[1], defaults=defaults), store)
-    assert (done.ran, done.failed, done.problems) == (1, 0, ())
-    (run,) = runs(store, "trial")
-    assert run.data.params["encoder.model"] == "models/mini"
+    untrained = {"training": {"epochs": 0}}
+    arms = {
+        "infonce": {"encoder": {"kind": "codebert", "model": "models/mini"}},
+        "own": {"encoder": {"kind": "transformer", "model": "models/own"}, **untrained},
+        "otherwise": {"encoder": {"kind": "transformer", "model": "models/own", "pooling": "mean"}, **untrained},
+    }
+    said, defaults = Said(), {"training": {"epochs": 1, "batch_size": 64}}
+    done = go(plain_study(arms=arms, seeds=[1], defaults=defaults), store, said)
+    assert (done.ran, done.failed, done.problems) == (3, 0, ())
+    (note,) = [text for text in said.said if "encoder.pooling" in text]
+    assert note.startswith("note: models: arm otherwise: encoder.pooling is 'mean', and 'models/own' has 'first'")
+    found = {run.data.tags["arm"]: run.data for run in runs(store, "trial")}
+    assert found["infonce"].params["encoder.model"] == "models/mini"
+    assert found["infonce"].params["training.learning_rate"] == "2e-05"
+    assert found["own"].params["encoder.pooling"] == "first"
+    assert found["own"].params["encoder.query_prompt"] == "Represent this query: "
+    assert found["own"].params["tokens.query_length"] == "30"
+    (model,) = [line for line in evaluate_corpus("models/own", tiny_corpus).lines if line.system == "model"]
+    assert found["own"].metrics["test_mrr"] == pytest.approx(model.metrics["mrr"].mean, abs=1e-6)
+    assert abs(found["own"].metrics["test_mrr"] - found["otherwise"].metrics["test_mrr"]) > 1e-3
+    # As it was launched, with what was read then, nothing is left to do.
+    assert running.resume("tiny", store=store, display=Said()).ran == 0
 
 
 def test_an_arm_whose_model_cannot_be_loaded_fails_and_the_others_go_on(plain_study, store, tmp_path) -> None:

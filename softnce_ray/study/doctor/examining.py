@@ -18,6 +18,7 @@ from softnce_ray.study.doctor.finding import Finding
 from softnce_ray.study.doctor.models import models, named_models
 from softnce_ray.study.doctor.needs import folder_of, needs
 from softnce_ray.study.doctor.networks import adapters, misfits, precision
+from softnce_ray.study.doctor.settling import settled
 from softnce_ray.study.doctor.tracking import tracking
 from softnce_ray.study.file import load_study
 from softnce_ray.study.problems import StudyError
@@ -48,7 +49,8 @@ def examine(
     if isinstance(study, str | Path):
         study, found = _read(study)
     if study is not None:
-        found += _of_settings(study, place)
+        study, said = settled(study)
+        found += [*said, *_of_settings(study, place)]
         try:
             corpus = Corpus.open(study.corpus)
             study = study.with_all(corpus.languages)
@@ -61,6 +63,16 @@ def examine(
     except LaunchError as error:
         found.append(_finding("ray", error))
     return [*found, *tracking(place)]
+
+
+def settle(study: StudyConfig) -> tuple[StudyConfig, list[str]]:
+    """The study with what its models' files say and its arms do not, and warnings; see `settled`.
+
+    Raises:
+      LaunchError: no encoder here does what a model's files say; a line for each error, with its remedy.
+    """
+    whole, found = settled(study)
+    return whole, _warnings(found)
 
 
 def check_settings(study: StudyConfig, store: Store) -> list[str]:
