@@ -29,6 +29,7 @@ FLOORS: list[set[str]] = [
         "optimisers",
         "losses",
         "estimators",
+        "bm25_formulas",
         "encoders",
         "graph_inputs",
         "evaluation",
@@ -39,8 +40,8 @@ FLOORS: list[set[str]] = [
         "hard_negatives",
     },
     {"corpus", "results", "store", "described"},
-    {"config", "folders", "storage", "shared", "ranks_file", "distributions", "progress", "named"},
-    {"errors"},
+    {"config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"},
+    {"errors", "environment", "plain_names"},
 ]
 
 # Within the floor that has several rooms, who may know whom.
@@ -52,7 +53,10 @@ BESIDE = {
     ("selection", "tracking"),
     ("export", "selection"),
     ("export", "report"),
+    ("estimators", "bm25_formulas"),
     ("storage", "folders"),
+    ("storage", "temporary"),
+    ("temporary", "folders"),
     ("shared", "storage"),
     ("shared", "folders"),
 }
