@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from softnce_ray.config import (
     ALL,
     ArmConfig,
+    BM25Estimator,
     Choices,
     Range,
     SearchSpace,
@@ -196,7 +197,20 @@ def _path_problem(arm: ArmConfig, path: str) -> str | None:
         return f"{path} makes another arm: write one arm for each"
     if any(path == each or path.startswith(f"{each}.") for each in _PREPARED):
         return f"{path} decides what texts are read, once for all trials of an arm: write one arm for each"
+    if _is_prepared(arm, path):
+        return f"{path} decides what is prepared once for all trials of an arm: write one arm for each"
     return None
+
+
+def _is_prepared(arm: ArmConfig, path: str) -> bool:
+    """Return True for a setting of what all trials of an arm share: a search over it would change nothing."""
+    group, *keys = path.split(".")
+    if group == "hard_negatives":
+        return keys != ["count"]
+    if group != "estimator":
+        return False
+    has_own_statistics = isinstance(arm.estimator, BM25Estimator) and arm.estimator.statistics == "batch"
+    return keys[-1] not in ("temperature", *(("k1", "b") if has_own_statistics else ()))
 
 
 def _range_problem(arm: ArmConfig, path: str, space: Range | Choices) -> str | None:

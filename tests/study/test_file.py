@@ -429,10 +429,29 @@ def test_a_large_space_is_searched_for_broken_laws_at_all_its_ends(write) -> Non
         "loss.beta": {"low": 0.4, "high": 1.0},
         "loss.floor": {"low": 0.1, "high": 0.9},
     }
-    arms = {"infonce": {}, "soft": {"loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}, "search": space}}
+    estimator = {"name": "bm25", "statistics": "batch"}
+    arms = {"infonce": {}, "soft": {"loss": {"name": "soft_infonce"}, "estimator": estimator, "search": space}}
     found = wrong(write(yaml.safe_dump({"arms": arms, "search": {"trials": 1}})))
     assert len(found) == 1  # only batch size 3 with alpha 1 and beta 0.4 breaks the law
     assert "expected beta > alpha / (batch_size - 1)" in found[0]
+
+
+@pytest.mark.parametrize(
+    "arm, path",
+    [
+        ({"estimator": {"name": "bm25"}}, "estimator.k1"),
+        ({"estimator": {"name": "bm25", "statistics": "batch"}}, "estimator.epsilon"),
+        ({"estimator": {"name": "simcse"}}, "estimator.learning_rate"),
+        ({"estimator": {"name": "uniform"}, "hard_negatives": {"name": "bm25_code"}}, "hard_negatives.depth"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_prepared_once_for_all_trials_cannot_be_searched(write, arm: dict[str, Any], path: str) -> None:
+    """The searched value was recorded, and every trial was trained with the arm's own."""
+    soft = {"loss": {"name": "soft_infonce"}, **arm, "search": {path: {"low": 1e-4, "high": 0.9}}}
+    found = wrong(write(yaml.safe_dump({"arms": {"infonce": {}, "soft": soft}, "search": {"trials": 1}})))
+    assert len(found) == 1
+    assert f"{path} decides what is prepared once for all trials of an arm: write one arm for each" in found[0]
 
 
 def test_a_study_made_in_python_is_checked_as_its_file_would_be(tiny_corpus: Path) -> None:
