@@ -246,11 +246,14 @@ def debiased(scores: Tensor, *, temperature: float, tau_plus: float, hidden: Ten
     return hard_negative(scores, temperature=temperature, concentration=0.0, tau_plus=tau_plus, hidden=hidden)
 
 
-def subsampled_infonce(scores: Tensor, *, k: int, hidden: Tensor | None = None) -> Tensor:
-    """InfoNCE with at most `k` of each query's negatives, drawn anew at random by torch's generator.
+def subsampled_infonce(
+    scores: Tensor, *, k: int, generator: torch.Generator | None = None, hidden: Tensor | None = None
+) -> Tensor:
+    """InfoNCE with at most `k` of each query's negatives, drawn at random.
 
     Args:
       k: from 1 to N - 1 (InfoNCE exactly).
+      generator: of the processor, whatever the device of the scores: equal states draw equally. None: torch's own.
 
     Raises:
       ValueError: k is out of range.
@@ -261,7 +264,7 @@ def subsampled_infonce(scores: Tensor, *, k: int, hidden: Tensor | None = None) 
     size = _codes(scores)
     if not 1 <= k <= size - 1:
         raise ValueError(f"expected k from 1 to {size - 1} for batches of {size}, got {k}")
-    drawn = torch.rand(scores.shape, device=scores.device)
+    drawn = torch.rand(scores.shape, generator=generator).to(scores.device)
     if hidden is not None:
         drawn = drawn - 2.0 * hidden  # the visible ones are drawn first
     kept = _without_diagonal(drawn).topk(k, dim=1).indices
@@ -289,7 +292,7 @@ def positive_equal(scores: Tensor, *, positives: Tensor, hidden: Tensor | None =
     return F.softplus(log_negative - log_positive).mean()
 
 
-Need = Literal["negatives", "similarity", "positives", "temperature"]
+Need = Literal["negatives", "similarity", "positives", "temperature", "generator"]
 
 
 @dataclass(frozen=True)
@@ -310,7 +313,7 @@ LOSSES: dict[str, Loss] = {
     "cancel_threshold": Loss(cancel_threshold, frozenset({"similarity"})),
     "hard_negative": Loss(hard_negative, frozenset({"temperature"})),
     "debiased": Loss(debiased, frozenset({"temperature"})),
-    "subsampled_infonce": Loss(subsampled_infonce),
+    "subsampled_infonce": Loss(subsampled_infonce, frozenset({"generator"})),
     "positive_equal": Loss(positive_equal, frozenset({"positives"})),
 }
 """Every loss by its name in a study file: `function(scores, **needs, **settings, hidden=None) -> scalar`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ _LEAST = -1e30
 _AHEAD = 16
 """Batches that are prepared in one go."""
 
+_DRAWS = 1
+"""Tells the seeds of what losses draw from those of dropout, which also come from the trial's seed and epoch."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -32,6 +35,7 @@ class Batch:
     `columns` are the C pairs whose codes the B queries of `rows` are compared with: `rows` first, then hard negatives.
     All (B, C), row i as query i sees the others: `similarity`; `negatives`, the estimator's p; `same`, which pairs
     share their normalised query or code, True on the diagonal. `turned`, (B, B), is p as code i sees the queries.
+    `epoch` and `step`, the number of the batch within it, decide what a loss draws.
     """
 
     rows: np.ndarray
@@ -40,18 +44,26 @@ class Batch:
     negatives: Tensor | None = None
     turned: Tensor | None = None
     same: Tensor | None = None
+    epoch: int = 0
+    step: int = 0
 
 
 def prepared(
-    batches: Iterator[tuple[np.ndarray, np.ndarray]], config: TrialConfig, data: TrainingData, device: str = "cpu"
+    batches: Iterator[tuple[np.ndarray, np.ndarray]],
+    config: TrialConfig,
+    data: TrainingData,
+    device: str = "cpu",
+    *,
+    epoch: int = 0,
 ) -> Iterator[Batch]:
-    """Each batch, its rows and its columns, with what the arm's loss needs to know of it.
+    """Each batch of an epoch, its rows and its columns, with what the arm's loss needs to know of it.
 
     Several batches are prepared in a row: right after a training step, which goes through the whole encoder, neither
     code nor data of the estimator is in the processor's caches, and the same work takes several times as long.
     """
     needs = LOSSES[config.loss.name].needs
     compares = config.mask_duplicates or "positives" in needs
+    steps = count()
     while several := list(islice(batches, _AHEAD)):
         alike = len({(len(rows), len(columns)) for rows, columns in several}) == 1
         for together in [several] if alike else [[each] for each in several]:
@@ -69,17 +81,18 @@ def prepared(
                     turned = negative_distribution(_square(counted).mT, temperature=config.estimator.temperature)
             for number, (rows, columns) in enumerate(together):
                 known = (None if all_ is None else all_[number] for all_ in (similarity, negatives, turned, same))
-                yield Batch(rows, columns, *known)
+                yield Batch(rows, columns, *known, epoch=epoch, step=next(steps))
 
 
 def batch_loss(scores: Tensor, batch: Batch, config: TrialConfig) -> Tensor:
     """The configured loss of a batch's (B, C) scores. From code to query the hard negatives, whose queries are not in
     the batch, ask nothing."""
-    there = _directed(scores, batch.similarity, batch.negatives, batch.same, config)
+    generator = _generator(batch, config) if "generator" in LOSSES[config.loss.name].needs else None
+    there = _directed(scores, batch.similarity, batch.negatives, batch.same, generator, config)
     if not config.symmetric:
         return there
     similarity, same = (None if each is None else _square(each).T for each in (batch.similarity, batch.same))
-    return (there + _directed(_square(scores).T, similarity, batch.turned, same, config)) / 2
+    return (there + _directed(_square(scores).T, similarity, batch.turned, same, generator, config)) / 2
 
 
 def observe(scores: Tensor, batch: Batch, config: TrialConfig) -> dict[str, Tensor]:
@@ -105,8 +118,20 @@ def loss_options(config: TrialConfig) -> dict[str, Any]:
     return options
 
 
+def _generator(batch: Batch, config: TrialConfig) -> torch.Generator:
+    """Draws of a batch's loss. Torch's own generator also serves dropout: what it draws next depends on the worker, on
+    how many there are, and on the size of chunks."""
+    seed = np.random.SeedSequence([config.seed, batch.epoch, batch.step], spawn_key=(_DRAWS,))
+    return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+
+
 def _directed(
-    scores: Tensor, similarity: Tensor | None, negatives: Tensor | None, same: Tensor | None, config: TrialConfig
+    scores: Tensor,
+    similarity: Tensor | None,
+    negatives: Tensor | None,
+    same: Tensor | None,
+    generator: torch.Generator | None,
+    config: TrialConfig,
 ) -> Tensor:
     """The loss in one direction: all (B, C) as the rows of `scores` see them."""
     entry = LOSSES[config.loss.name]
@@ -115,6 +140,7 @@ def _directed(
         "negatives": negatives,
         "positives": same,
         "temperature": config.resolved_temperature,
+        "generator": generator,
     }
     given: dict[str, Any] = {name: known[name] for name in entry.needs}
     if config.mask_duplicates and same is not None:

@@ -96,8 +96,9 @@ def train(
 
     The same configuration and data give the same numbers on the same machine and number of threads, whether
     or not the run was interrupted after an epoch and resumed: every random choice of an epoch comes from
-    (seed, epoch). Several workers train on the same batches as one, with the whole batch as negatives of each
-    query, and differ from it by rounding and by what dropout drops.
+    (seed, epoch), and what a loss draws from (seed, epoch, step). Several workers train on the same batches as one,
+    with the whole batch as negatives of each query, and differ from it by rounding and by what dropout drops; so do
+    chunks of another size.
 
     Args:
       config: all settings of the run.
@@ -173,7 +174,7 @@ def train(
             torch.manual_seed(hash_seed(config.seed, epoch, workers.rank))  # dropout
             encoder.train()
             steps = range(sum(counts[1:epoch]), sum(counts[1 : epoch + 1]))
-            batches = prepared(_drawn(data, lengths, config, epoch), config, data, device)
+            batches = prepared(_drawn(data, lengths, config, epoch), config, data, device, epoch=epoch)
 
             def update(number: int, batch: Batch, steps: range = steps) -> tuple[Tensor, Tensor]:
                 rate = learning_rate(steps[number], sum(counts[1:]), settings)

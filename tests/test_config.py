@@ -29,6 +29,7 @@ from softnce_ray.config import (
     flatten,
     identity,
     resolved,
+    revisions,
     with_values,
 )
 from softnce_ray.config.settings import kind_of
@@ -204,6 +205,34 @@ def test_another_kind_of_part_changes_the_identity() -> None:
     assert not same({}, SOFT)
     assert not same(SOFT, uniform)
     assert len({identity(trial(**arm_of(loss)), "c0ffee") for loss in LOSSES}) == len(LOSSES)
+
+
+BEFORE_REVISIONS = {
+    "infonce": "edcdd95c3530bd4a",
+    "soft_infonce": "bbfb7dc2ae98b87a",
+    "weighted_infonce": "3462e885abb27007",
+    "bce": "7e24b75b9d3142ed",
+    "kl_regularised": "4a6ad4f85151c347",
+    "cancel_top_k": "403cc37e105cdd5e",
+    "cancel_threshold": "df688d4a49d854e6",
+    "hard_negative": "8e2d253e44d55077",
+    "debiased": "a0ef744a472d4dae",
+    "positive_equal": "7aa8f71f28bafbca",
+}
+"""Identities of before any revision of the method concerned some settings only."""
+
+
+@pytest.mark.parametrize("loss", BEFORE_REVISIONS)
+def test_a_trial_that_no_revision_concerns_is_the_trial_that_it_was(loss: str) -> None:
+    assert identity(trial(**arm_of(loss)), "c0ffee") == BEFORE_REVISIONS[loss]
+
+
+def test_a_trial_that_a_revision_concerns_is_another_than_before() -> None:
+    assert identity(trial(**arm_of("subsampled_infonce")), "c0ffee") not in ("a98327664db83fea", *BEFORE_REVISIONS)
+    assert revisions(resolved(trial())) == []
+    (drawn,) = revisions(resolved(trial(**arm_of("subsampled_infonce"))))
+    assert revisions(resolved(trial()), {"loss.name": ("infonce", "subsampled_infonce")}) == [drawn]
+    assert revisions(resolved(trial()), {"loss.name": ("infonce", "bce")}) == []
 
 
 def test_the_corpus_changes_the_identity() -> None:

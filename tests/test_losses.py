@@ -70,6 +70,7 @@ def batch(size: int, seed: int = 0, scale: float = 3.0) -> tuple[Tensor, dict[st
         "similarity": 4 * uniform() - 0.5 + torch.eye(size),
         "positives": groups[:, None] == groups[None, :],
         "temperature": 0.3,
+        "generator": None,
     }
     return scores, needs
 
@@ -303,6 +304,7 @@ def agrees_with_its_formula(
     plain = {need: each.numpy() if isinstance(each, Tensor) else each for need, each in inputs(name, needs).items()}
     if name in DRAWN:  # what was drawn is what has a gradient
         options = {"kept": gradient != 0}
+        del plain["generator"]
     expected, slope = value_and_gradient(
         name, scores.detach().numpy(), hidden=None if hidden is None else hidden.numpy(), **plain, **options
     )
@@ -479,12 +481,14 @@ def test_drawing_all_negatives_is_infonce(size):
     is_infonce(subsampled_infonce(scores, k=size - 1), scores)
 
 
-def test_negatives_are_drawn_anew_by_torch_s_generator():
+def test_negatives_are_drawn_anew_by_the_generator():
     scores, _ = batch(16)
-    torch.manual_seed(1)
-    first, second = (subsampled_infonce(scores, k=4).item() for _ in range(2))
-    torch.manual_seed(1)
-    assert subsampled_infonce(scores, k=4).item() == first != second
+    for generator in (torch.default_generator, torch.Generator()):
+        given: dict[str, Any] = {} if generator is torch.default_generator else {"generator": generator}
+        generator.manual_seed(1)
+        first, second = (subsampled_infonce(scores, k=4, **given).item() for _ in range(2))
+        generator.manual_seed(1)
+        assert subsampled_infonce(scores, k=4, **given).item() == first != second
 
 
 @some_sizes
@@ -582,7 +586,7 @@ def test_every_setting_has_a_bad_value_in_these_tests():
 @every_loss
 def test_what_a_loss_needs_in_another_shape_than_the_scores_is_an_error(name):
     scores, needs = batch(8)
-    for need in LOSSES[name].needs - {"temperature"}:
+    for need in LOSSES[name].needs - {"temperature", "generator"}:
         wrong = inputs(name, needs) | {need: batch(7)[1][need]}
         with pytest.raises(ValueError, match=rf"expected {need} of shape \(8, 8\), got \(7, 7\)"):
             LOSSES[name].function(scores, **wrong, **SETTINGS[name])
@@ -603,6 +607,7 @@ def test_scores_of_fewer_codes_than_queries_or_of_no_matrix_are_an_error(name, s
         "similarity": torch.zeros(shape),
         "positives": torch.ones(shape, dtype=torch.bool),
         "temperature": 1.0,
+        "generator": None,
     }
     with pytest.raises(ValueError, match=r"expected a \(B, N\) matrix"):
         loss_of(name, torch.zeros(shape), needs)

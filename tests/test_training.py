@@ -537,6 +537,26 @@ def test_the_rows_of_a_batch_say_which_pairs_it_holds(four):
     )
 
 
+@pytest.mark.parametrize("loss", [name for name in LOSSES if "generator" in LOSSES[name].needs])
+def test_what_a_loss_draws_comes_from_seed_epoch_and_step_alone(loss, prepared):
+    arm = {**arm_of(loss, symmetric=True), "training": {**BAG["training"], "batch_size": 16}}
+    data = prepared(trial(arm))
+    rows = np.arange(16)
+    scores = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+
+    def drawn(seed: int, epoch: int, step: int) -> float:
+        config = trial(arm, seed=seed)
+        batches = list(batches_of(iter([(rows, rows)] * (step + 1)), config, data, epoch=epoch))
+        return batch_loss(scores, batches[step], config).item()
+
+    places = [(seed, epoch, step) for seed in (1, 2) for epoch in (1, 2) for step in (0, 1, 20)]
+    torch.manual_seed(0)
+    first = [drawn(*place) for place in places]
+    torch.rand(3)  # as a worker's dropout would
+    assert [drawn(*place) for place in places] == first
+    assert len(set(first)) == len(places)
+
+
 def test_positive_equal_takes_pairs_that_share_query_or_code_as_positives(four):
     scores = some_scores()
     own = torch.eye(4, dtype=torch.bool)

@@ -12,6 +12,7 @@ from softnce_ray.config.arm import (
     TrialConfig,
     identity,
     resolved,
+    revisions,
     trial_languages,
 )
 from softnce_ray.config.encoders import (
@@ -104,6 +105,7 @@ __all__ = [
     "how_to_get",
     "identity",
     "resolved",
+    "revisions",
     "trial_languages",
     "with_values",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -25,11 +25,11 @@ from softnce_ray.config.losses import (
     SubsampledInfoNCE,
 )
 from softnce_ray.config.rates import with_rates
-from softnce_ray.config.settings import LanguageName, Settings, wrong
+from softnce_ray.config.settings import LanguageName, Settings, flatten, wrong
 
 METHOD_VERSION = 2
-"""Raised whenever a change makes the same settings train or evaluate differently: old results then no
-longer count as results of the new code."""
+"""Raised whenever a change makes all settings train or evaluate differently: old results then no longer count as
+results of the new code. A change that concerns some settings only is one of `_REVISIONS`."""
 
 
 class TokenSettings(Settings):
@@ -262,8 +262,33 @@ def resolved(config: ArmConfig) -> dict[str, Any]:
 def identity(config: TrialConfig, corpus_fingerprint: str) -> str:
     """Hash (16 hex digits) of all that decides a trial's result.
 
-    The full configuration with every default written out, the corpus' content and the version of the
-    method. Where and how fast a trial runs is left out: equal identity means the same trial.
+    The full configuration with every default written out, the corpus' content, the version of the method and its
+    revisions. Where and how fast a trial runs is left out: equal identity means the same trial.
     """
-    content = {"config": resolved(config), "corpus": corpus_fingerprint, "method": METHOD_VERSION}
+    content: dict[str, Any] = {"config": resolved(config), "corpus": corpus_fingerprint, "method": METHOD_VERSION}
+    if revised := revisions(content["config"]):  # left out where there is none: those trials stay what they were
+        content["revisions"] = revised
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_REVISIONS: dict[str, dict[str, Any]] = {
+    # Each worker drew negatives of its own, after its dropout.
+    "draws of (seed, epoch, step)": {"loss.name": "subsampled_infonce"},
+}
+"""Changes of the method since `METHOD_VERSION` that concern trials with these settings only. Their names are part of
+identities: they stay until the version is raised."""
+
+
+def revisions(settings: dict[str, Any], choices: Mapping[str, Collection[Any]] | None = None) -> list[str]:
+    """Return the revisions of the method that concern an arm with these settings.
+
+    Args:
+      settings: of an arm, nested.
+      choices: values of settings that are searched, by dotted path.
+    """
+    flat, several = flatten(settings), choices or {}
+    return [
+        name
+        for name, concerned in _REVISIONS.items()
+        if all(flat.get(path) == value or value in several.get(path, ()) for path, value in concerned.items())
+    ]

@@ -23,6 +23,7 @@ from softnce_ray.config import (
     TrialConfig,
     arm_settings,
     identity,
+    revisions,
     trial_languages,
     with_values,
 )
@@ -268,7 +269,12 @@ def definition(study: StudyConfig, arm: str, corpus_fingerprint: str, language: 
     rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"}) if study.search and space else None
     several = study.training_set(language)
     languages = [] if several.is_language else [several.train, several.test]
-    content = json.dumps([METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules, *languages], sort_keys=True)
+    choices = {path: each.choices for path, each in space.items() if isinstance(each, Choices)}
+    revised = revisions(arm_settings(study.arms[arm]), choices)
+    content = json.dumps(
+        [METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules, *languages, *([revised] if revised else [])],
+        sort_keys=True,
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

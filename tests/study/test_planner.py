@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.results import KnownTrial, TrialKey
-from softnce_ray.study.planner import Cell, Planner, Trial, cells, planned_trials, search_name
+from softnce_ray.study.planner import Cell, Planner, Trial, cells, definition, planned_trials, search_name
 from softnce_ray.study.search import Proposal
 
 SPACE = {"temperature": {"low": 0.01, "high": 1}}
@@ -311,6 +311,32 @@ def test_a_search_goes_on_only_where_its_answers_still_hold(change: dict[str, An
 def test_another_corpus_is_another_search() -> None:
     cell = Cell("arm0", "python")
     assert search_name(study(trials=1), cell, "c") != search_name(study(trials=1), cell, "d")
+
+
+@pytest.mark.parametrize(
+    ("arm", "space", "before", "same"),
+    [
+        ({}, {}, "6efd5d8d063b518e", True),
+        ({"loss": {"name": "debiased"}}, {}, "1a2562ac08b83bd2", True),
+        ({"loss": {"name": "subsampled_infonce", "k": 8}}, {}, "83c721e1ff5c5e1c", False),
+    ],
+)
+def test_a_search_is_the_one_that_it_was_unless_a_revision_of_the_method_concerns_it(
+    arm: dict[str, Any], space: dict[str, Any], before: str, same: bool
+) -> None:
+    """`before`: what each was called before any revision concerned some settings only."""
+    searched = StudyConfig.model_validate(
+        {
+            "study": "s",
+            "corpus": "c",
+            "languages": ["python"],
+            "seeds": [1],
+            "baseline": "arm",
+            "arms": {"arm": {**arm, "search": space}},
+            "search": {"trials": 2, "space": {"temperature": {"low": 0.03, "high": 0.1}}},
+        }
+    )
+    assert (definition(searched, "arm", "c0ffee", "python") == before) == same
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
