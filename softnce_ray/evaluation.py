@@ -11,8 +11,13 @@ from torch import Tensor
 from softnce_ray.errors import UserError
 
 ROUNDING = 1e-6
-"""Scores closer than this share of |query| · |code| are ties: float32 products of equal vectors differ by
-as much, depending on where in a matrix they stand."""
+"""Scores of two codes are ties where they are no further apart than this share of |query| times the mean of the codes'
+lengths: float32 products of equal vectors differ by as much, depending on where in a matrix they stand. A product's
+rounding is bounded by a share of |query| · |code|, and that of a difference by the sum of two such bounds: neither
+depends on any third code's length."""
+
+_EVEN = 1e-3
+"""Lengths that differ by no more than this share are those of unit vectors, or as good."""
 
 RECALL_AT = (1, 5, 10)
 NDCG_AT = 10
@@ -49,8 +54,8 @@ def places(queries: Tensor, codes: Tensor, right: Tensor, *, block: int = 128) -
     Of right codes that tie with others each has the place that it is expected to have in a random order: the i-th of
     r among t codes of equal score the place `#better + i (t + 1) / (r + 1)`. One right code has `1 + #better +
     #equal / 2`. Reciprocal rank and nDCG of expected places are at most their expected values: ties never help. Scores
-    are dot products; `block` queries are scored at a time, so that memory beyond the embeddings is about
-    `8 · block · M` bytes.
+    are dot products, and what differs by `ROUNDING` is equal; `block` queries are scored at a time, so that memory
+    beyond the embeddings is about `8 · block · M` bytes.
 
     Args:
       queries: (Q, D) vectors.
@@ -62,7 +67,7 @@ def places(queries: Tensor, codes: Tensor, right: Tensor, *, block: int = 128) -
 
     Raises:
       ValueError: shapes do not fit, or a row is out of range.
-      DivergedError: a vector is not finite.
+      DivergedError: a vector is not finite, or a product would not be.
     """
     if queries.ndim != 2 or codes.ndim != 2 or queries.shape[1] != codes.shape[1]:
         raise ValueError(f"expected (Q, D) and (M, D), got {tuple(queries.shape)} and {tuple(codes.shape)}")
@@ -70,11 +75,7 @@ def places(queries: Tensor, codes: Tensor, right: Tensor, *, block: int = 128) -
         raise ValueError(f"expected {len(queries)} targets, got shape {tuple(right.shape)}")
     if len(right) and not (int(right[:, 0].min()) >= 0 and int(right.min()) >= -1 and int(right.max()) < len(codes)):
         raise ValueError(f"expected targets from 0 to {len(codes) - 1}, got {int(right.min())} to {int(right.max())}")
-    if not (torch.isfinite(queries).all() and torch.isfinite(codes).all()):
-        raise DivergedError(
-            "expected finite vectors, got NaN or infinity: the encoder has diverged; lower training.learning_rate "
-            "or raise temperature"
-        )
+    check_finite(queries, codes)
     present = right >= 0
     better, level = _places(queries, codes, torch.where(present, right, right[:, :1]), block)
     return expected_places(better, level, present.cpu().numpy())
@@ -103,6 +104,28 @@ def expected_places(better: np.ndarray, level: np.ndarray, present: np.ndarray) 
     tied = np.maximum(np.take_along_axis(level, first, axis=1), last - first) + 1
     place = better + (columns - first + 1) * (tied + 1) / (last - first + 2)
     return np.where(np.isinf(place), np.nan, place)
+
+
+def check_finite(queries: Tensor, codes: Tensor) -> None:
+    """Raise DivergedError where a vector is not finite, or a product could not be.
+
+    Args:
+      queries: (Q, D) vectors.
+      codes: (M, D) vectors.
+    """
+    sides = {"queries": queries, "codes": codes}
+    longest = [float(each.norm(dim=1).max()) if len(each) else 0.0 for each in sides.values()]
+    if longest[0] * longest[1] <= torch.finfo(queries.dtype).max:
+        return
+    bad = {name: int((~torch.isfinite(each)).any(dim=1).sum()) for name, each in sides.items()}
+    what, got = "vectors", " and ".join(f"{bad[name]:,} of {len(each):,} {name}" for name, each in sides.items())
+    if not any(bad.values()):
+        largest = " and ".join(f"{float(each.abs().max()):.1g}" for each in sides.values())
+        what, got = "products of vectors", f"queries and codes with numbers up to {largest}"
+    raise DivergedError(
+        f"expected finite {what}, got NaN or infinity in {got}: the encoder has diverged in its training (lower "
+        "training.learning_rate or raise temperature), or its weights are damaged"
+    )
 
 
 def graded_ndcg(
@@ -143,18 +166,29 @@ def graded_ndcg(
 def _places(queries: Tensor, codes: Tensor, targets: Tensor, block: int) -> tuple[np.ndarray, np.ndarray]:
     """(Q, K) float64 each: how many codes are better than target k of query q, and how many others as good."""
     better, level = np.empty(targets.shape), np.empty(targets.shape)
-    largest = codes.norm(dim=1).max() if len(codes) else None
+    if not len(queries):
+        return better, level
+    lengths = codes.norm(dim=1)
+    longest = lengths.max()
+    even = bool(((longest - lengths <= _EVEN * longest) | (lengths == 0)).all())
     room = queries.new_empty(min(block, len(queries)), len(codes))
     for start in range(0, len(queries), block):
-        rows = queries[start : start + block]
+        rows, chosen = queries[start : start + block], targets[start : start + block]
         scores = rows @ codes.T
-        slack = ROUNDING * rows.norm(dim=1, keepdim=True) * largest
-        for column in range(targets.shape[1]):
-            own = scores.gather(1, targets[start : start + block, column, None])
-            above = _counted(torch.gt(scores, own + slack, out=room[: len(rows)]))
-            at_least = _counted(torch.ge(scores, own - slack, out=room[: len(rows)]))
-            better[start : start + block, column] = above.cpu().numpy()
-            level[start : start + block, column] = (at_least - above - 1).cpu().numpy()
+        own, found = scores.gather(1, chosen), room[: len(rows)]
+        error = ROUNDING / 2 * rows.norm(dim=1, keepdim=True)
+        # A code is better where score - its error > own score + own error: of unit vectors both errors are on the
+        # right, which saves two passes over all scores.
+        slack = 2 * error * longest if even else error * lengths[chosen]
+        if not even:
+            scores.addmm_(error, lengths[None], alpha=-1)
+        above = [_counted(torch.gt(scores, limit[:, None], out=found)) for limit in (own + slack).T]
+        if not even:
+            scores.addmm_(error, lengths[None], alpha=2)
+        at_least = [_counted(torch.ge(scores, limit[:, None], out=found)) for limit in (own - slack).T]
+        for column, (more, all_) in enumerate(zip(above, at_least, strict=True)):
+            better[start : start + block, column] = more.cpu().numpy()
+            level[start : start + block, column] = (all_ - more - 1).cpu().numpy()
     return better, level
 
 

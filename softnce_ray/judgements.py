@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from softnce_ray.evaluation import ROUNDING, DivergedError
+from softnce_ray.evaluation import ROUNDING, check_finite
 
 
 def judged_ndcg(
@@ -40,23 +39,22 @@ def judged_ndcg(
 
     Raises:
       ValueError: shapes do not fit, a row is out of range, a relevance is negative or not finite, or k is below 1.
-      DivergedError: a vector is not finite.
+      DivergedError: a vector is not finite, or a product would not be.
 
     Source: Husain et al., CodeSearchNet Challenge, 2019, section 4; ties as in `evaluation.graded_ndcg`.
     """
     if queries.ndim != 2 or codes.ndim != 2 or queries.shape[1] != codes.shape[1]:
         raise ValueError(f"expected (Q, D) and (M, D), got {tuple(queries.shape)} and {tuple(codes.shape)}")
     _check((len(queries), len(codes)), relevance, k, among)
-    if not (torch.isfinite(queries).all() and torch.isfinite(codes).all()):
-        raise DivergedError("expected finite vectors, got NaN or infinity: the encoder has diverged; train it anew")
+    check_finite(queries, codes)
     judged = _by_query(relevance, len(queries))
-    largest = codes.norm(dim=1).max() if len(codes) else torch.zeros(())
+    lengths = codes.norm(dim=1).double().cpu().numpy()
     result = np.full(len(queries), np.nan)
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
         scores = (rows @ codes.T).double().cpu().numpy()
-        slacks = (ROUNDING * rows.norm(dim=1) * largest).double().cpu().numpy()
-        result[start : start + block] = _ndcg(scores, slacks, judged[start : start + block], k, among)
+        errors = (ROUNDING / 2 * float(length) * lengths for length in rows.norm(dim=1))
+        result[start : start + block] = _ndcg(scores, errors, judged[start : start + block], k, among)
     return result
 
 
@@ -65,22 +63,21 @@ def ndcg_of_scores(
     relevance: Mapping[tuple[int, int], float],
     k: int | None = None,
     *,
+    errors: np.ndarray,
     among: Literal["judged", "all"] = "judged",
-    rounding: float = ROUNDING,
 ) -> np.ndarray:
     """`judged_ndcg` of scores that are no products of vectors.
 
     Args:
       scores: (Q, M) finite.
       relevance, k, among: as of `judged_ndcg`.
-      rounding: scores closer than this share of the query's largest are ties.
+      errors: (Q, M), how far rounding may have moved each score: two no further apart than the sum of theirs are ties.
 
     Raises:
       ValueError: as of `judged_ndcg`.
     """
     _check(scores.shape, relevance, k, among)
-    slacks = rounding * np.abs(scores).max(axis=1, initial=0.0)
-    return _ndcg(scores.astype(np.float64), slacks, _by_query(relevance, len(scores)), k, among)
+    return _ndcg(scores.astype(np.float64), errors, _by_query(relevance, len(scores)), k, among)
 
 
 def _by_query(relevance: Mapping[tuple[int, int], float], queries: int) -> list[list[tuple[int, float]]]:
@@ -92,27 +89,28 @@ def _by_query(relevance: Mapping[tuple[int, int], float], queries: int) -> list[
 
 def _ndcg(
     scores: np.ndarray,
-    slacks: np.ndarray,
+    errors: Iterable[np.ndarray],
     judged: Sequence[Sequence[tuple[int, float]]],
     k: int | None,
     among: str,
 ) -> np.ndarray:
-    """(Q,) of (Q, M) scores; scores no further apart than the query's slack are ties."""
+    """(Q,) of (Q, M) scores, of which rounding may have moved each by its error."""
     discounts = 1 / np.log2(2 + np.arange(scores.shape[1]))
     if k is not None:
         discounts[k:] = 0.0
     sums = np.concatenate([[0.0], np.cumsum(discounts)])
     result = np.full(len(scores), np.nan)
-    for index, (scored, slack) in enumerate(zip(scores, slacks, strict=True)):
+    for index, (scored, error) in enumerate(zip(scores, errors, strict=True)):
         places = np.array([code for code, _ in judged[index]], dtype=np.int64)
         gains = 2.0 ** np.array([value for _, value in judged[index]]) - 1
         ideal = float(np.sort(gains)[::-1] @ discounts[: len(gains)])
         if ideal <= 0:
             continue
-        own = scored[places]
-        pool = np.sort(own if among == "judged" else scored)
-        first = len(pool) - np.searchsorted(pool, own + slack, side="right")
-        last = len(pool) - np.searchsorted(pool, own - slack, side="left")
+        least, most = scored - error, scored + error
+        pool = places if among == "judged" else slice(None)
+        lowest, highest = np.sort(least[pool]), np.sort(most[pool])
+        first = len(lowest) - np.searchsorted(lowest, most[places], side="right")
+        last = len(highest) - np.searchsorted(highest, least[places], side="left")
         result[index] = gains @ ((sums[last] - sums[first]) / (last - first)) / ideal
     return result
 

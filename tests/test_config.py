@@ -233,6 +233,7 @@ def test_a_trial_that_a_revision_concerns_is_another_than_before() -> None:
     (drawn,) = revisions(resolved(trial(**arm_of("subsampled_infonce"))))
     assert revisions(resolved(trial()), {"loss.name": ("infonce", "subsampled_infonce")}) == [drawn]
     assert revisions(resolved(trial()), {"loss.name": ("infonce", "bce")}) == []
+    assert identity(trial(similarity="dot"), "c0ffee") != "cd0fe890480eeeec"
 
 
 def test_the_corpus_changes_the_identity() -> None:

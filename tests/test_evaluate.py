@@ -32,7 +32,7 @@ from softnce_ray.judgements import ndcg_of_scores
 from softnce_ray.preparation import open_data, prepare, with_answers
 from softnce_ray.retrieval import evaluate_corpus, evaluate_judgements, open_embedder
 from softnce_ray.retrieval.lexical import WordIndex
-from softnce_ray.retrieval.rankings import fused, places_of
+from softnce_ray.retrieval.rankings import Scores, fused, places_of
 from softnce_ray.training import TrainResult, train
 
 GRADED = Path(__file__).parents[1].parent / "shared" / "data" / "graded_ruby"
@@ -154,21 +154,43 @@ def test_the_fused_score_by_hand() -> None:
     dense, words = np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 0.0, 0.0]])
     first, second = math.sqrt(2 / 3), math.sqrt(32 / 9)
     expected = [-1 / first + (8 / 3) / second, (-4 / 3) / second, 1 / first + (-4 / 3) / second]
-    assert fused(dense, words)[0].tolist() == pytest.approx(expected)
+    found = fused(Scores(dense, np.full((1, 3), 0.1)), Scores.of_sums(words))
+    assert found.values[0].tolist() == pytest.approx(expected)
+    assert found.errors[0].tolist() == pytest.approx([0.1 / first + 2e-6 / second, 0.1 / first, 0.1 / first])
 
 
 @given(arrays.arrays(np.float64, (3, 6), elements=st.floats(-10, 10, width=16)))
 @settings(max_examples=50, deadline=None)
 def test_a_system_that_tells_nothing_apart_changes_no_order(scores: np.ndarray) -> None:
-    targets = np.array([[0], [3], [5]])
-    with_flat = fused(scores, np.full(scores.shape, 7.3))
-    np.testing.assert_array_equal(
-        places_of(with_flat, targets, rounding=0), places_of(fused(scores), targets, rounding=0)
-    )
+    targets, exact = np.array([[0], [3], [5]]), Scores(scores, np.zeros(scores.shape))
+    with_flat = fused(exact, Scores.of_sums(np.full(scores.shape, 7.3)))
+    np.testing.assert_array_equal(places_of(with_flat, targets), places_of(fused(exact), targets))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_vectors_that_differ_by_rounding_alone_change_no_order(scale: float) -> None:
+    """A collapsed encoder of whatever scale: its rounding, standardised, would be half of the hybrid."""
+    random = np.random.default_rng(0)
+    vector = (scale * random.standard_normal(16)).astype(np.float32)
+    collapsed = vector * (1 + 1e-7 * random.standard_normal((40, 1)).astype(np.float32))
+    words, targets = Scores.of_sums(random.random((1, 40)).astype(np.float32)), np.array([[3]])
+    both = fused(Scores.of_vectors(vector[None], collapsed), words)
+    assert places_of(both, targets) == places_of(fused(words), targets) == places_of(words, targets)
+
+
+def test_a_document_that_scores_far_higher_makes_no_ties_of_the_others() -> None:
+    words = Scores.of_sums(np.array([[1e7, 3.0, 2.0, 1.0]], np.float32))
+    assert places_of(words, np.array([[2]])).tolist() == [[3]]
+    relevance = {(0, 2): 1.0}
+    found = ndcg_of_scores(words.values, relevance, errors=words.errors, among="all")
+    assert found == pytest.approx([1 / math.log2(4)])
+    codes = np.array([[1e7, 0], [0, 3], [0, 2], [0, 1]], np.float32)
+    both = fused(Scores.of_vectors(np.ones((1, 2), np.float32), codes), words)
+    assert places_of(both, np.array([[2]])).tolist() == [[3]]
 
 
 def test_ties_of_scores_count_half_and_a_query_without_known_words_gains_nothing() -> None:
-    scores = np.array([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
+    scores = Scores.of_sums(np.array([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]]))
     assert places_of(scores, np.array([[1], [2]])).tolist() == [[1.5], [2.5]]
     assert metrics(places_of(scores, np.array([[1], [2]])))["recall@1"] == 0
     # Two right ones: alone on the first two places, whatever their order; two of four alike at 5/3 and 10/3.
@@ -179,8 +201,12 @@ def test_judged_ndcg_of_scores_by_hand() -> None:
     scores = np.array([[0.8, 0.6, 0.4, 0.9]])
     relevance = {(0, 0): 1.0, (0, 1): 3.0, (0, 2): 0.0}
     ideal = 7 + 1 / math.log2(3)
-    assert ndcg_of_scores(scores, relevance) == pytest.approx([(1 + 7 / math.log2(3)) / ideal])
-    assert ndcg_of_scores(scores, relevance, among="all") == pytest.approx([(1 / math.log2(3) + 7 / 2) / ideal])
+    errors = np.full((1, 4), 1e-6)
+    found = [ndcg_of_scores(scores, relevance, errors=errors, among=way) for way in ("judged", "all")]
+    assert found[0] == pytest.approx([(1 + 7 / math.log2(3)) / ideal])
+    assert found[1] == pytest.approx([(1 / math.log2(3) + 7 / 2) / ideal])
+    tied = ndcg_of_scores(scores, relevance, errors=np.array([[0.15, 0.06, 0.0, 0.0]]))  # 0.21 is more than 0.2
+    assert tied == pytest.approx([(1 + 7) * (1 + 1 / math.log2(3)) / 2 / ideal])
 
 
 @pytest.fixture

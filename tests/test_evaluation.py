@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import graded_ndcg, metrics, places, query_metrics, ranks, reciprocal, reciprocal_ranks
+from softnce_ray.judgements import judged_ndcg
 
 
 def naive(queries: torch.Tensor, codes: torch.Tensor, targets: torch.Tensor) -> list[float]:
@@ -65,6 +66,38 @@ def test_scores_that_differ_by_rounding_are_ties_and_no_others():
     assert ranks(torch.ones(2, 1), codes, torch.tensor([3, 4])).tolist() == [1, 5]
 
 
+def test_a_code_of_great_length_makes_no_ties_of_the_others():
+    """Against double precision; one code of 500 is a million times as long as the others, and has no part in any pair
+    of two of them."""
+    generator = torch.Generator().manual_seed(0)
+    codes = 8 * torch.nn.functional.normalize(torch.randn(500, 32, generator=generator))
+    queries = codes[:100] + 0.8 * torch.randn(100, 32, generator=generator)
+    codes[499] *= 1e6
+    codes[498] = codes[7]  # a tie
+    targets = torch.arange(100)
+    exact = np.array(naive(queries, codes, targets))
+    assert 0.5 < np.mean(1 / exact) < 0.9
+    np.testing.assert_array_equal(ranks(queries, codes, targets), exact)
+    assert exact[7] % 1 == 0.5
+    none = [np.array([], int)] * 100
+    others = np.arange(100) != 7
+    found = graded_ndcg(queries, codes, targets, none)
+    np.testing.assert_allclose(found[others], 1 / np.log2(1 + exact[others]))
+    judged = judged_ndcg(queries, codes, {(row, row): 1.0 for row in range(100)}, among="all")
+    np.testing.assert_allclose(judged, found)
+
+
+def test_ties_are_those_of_the_lengths_of_both_codes():
+    # codes of lengths 4 and 1: rounding is 1e-6 of their mean, 2.5; the first two are such a tie, the third is none
+    codes = torch.tensor([[1.0, 4.0], [1.0 + 2e-6, 0.0], [1.0 + 3e-6, 0.0]])
+    asked = torch.tensor([[1.0, 0.0]])
+    assert ranks(asked, codes, torch.tensor([0])).tolist() == [2.5]
+    # a query's length counts alike on both sides
+    assert ranks(1000 * asked, codes, torch.tensor([0])).tolist() == [2.5]
+    # the second and third, of length 1: no tie at 1e-6
+    assert ranks(asked, codes, torch.tensor([2])).tolist() == [1.5]
+
+
 def test_duplicates_of_the_right_code_cost_half_a_rank_each():
     codes = torch.nn.functional.normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)))
     alone = ranks(codes[:1], codes, torch.tensor([0]))
@@ -104,9 +137,16 @@ def test_no_queries_have_no_ranks():
 def test_vectors_that_are_not_finite_are_an_error_that_a_user_can_mend(bad, side):
     sides = {"queries": torch.ones(2, 3), "codes": torch.ones(4, 3)}
     sides[side][1, 2] = bad
-    with pytest.raises(ValueError, match="the encoder has diverged") as caught:
-        ranks(sides["queries"], sides["codes"], torch.tensor([0, 1]))
-    assert isinstance(caught.value, UserError)
+    counted = "1 of 2 queries and 0 of 4 codes" if side == "queries" else "0 of 2 queries and 1 of 4 codes"
+    for measure in (ranks, lambda queries, codes, _: judged_ndcg(queries, codes, {})):
+        with pytest.raises(ValueError, match=f"NaN or infinity in {counted}: the encoder has diverged") as caught:
+            measure(sides["queries"], sides["codes"], torch.tensor([0, 1]))
+        assert isinstance(caught.value, UserError)
+
+
+def test_vectors_whose_products_are_not_finite_are_an_error_too():
+    with pytest.raises(UserError, match=r"finite products of vectors.* numbers up to 1e\+25 and 1e\+15:"):
+        ranks(torch.full((2, 3), 1e25), torch.full((4, 3), 1e15), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("target", [-1, 4])

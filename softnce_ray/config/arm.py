@@ -274,6 +274,8 @@ def identity(config: TrialConfig, corpus_fingerprint: str) -> str:
 _REVISIONS: dict[str, dict[str, Any]] = {
     # Each worker drew negatives of its own, after its dropout.
     "draws of (seed, epoch, step)": {"loss.name": "subsampled_infonce"},
+    # The longest code of all decided which scores were ties.
+    "ties by pairs of codes": {"similarity": "dot"},
 }
 """Changes of the method since `METHOD_VERSION` that concern trials with these settings only. Their names are part of
 identities: they stay until the version is raised."""

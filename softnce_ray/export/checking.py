@@ -202,13 +202,18 @@ def _compare_ranks(expected: Expected, vectors: Sequence[np.ndarray], difference
 def possible_ranks(
     queries: np.ndarray, codes: np.ndarray, right: np.ndarray, slack: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,) lowest and highest rank of each query's best right code, of (Q, K), when every score may be off by `slack` ·
-    |query| · the longest code."""
+    """Return (Q,) lowest and highest ranks of each query's best right code, of (Q, K).
+
+    Scores of two codes may be off by `slack` · |query| · the mean of the two codes' lengths.
+    """
     scores = queries @ codes.T
     rows, others = np.arange(len(queries))[:, None], np.ones(scores.shape, bool)
-    best = np.where(right >= 0, scores[rows, right], -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    known = np.where(right >= 0, scores[rows, right], -np.inf)
+    best, first = known.max(axis=1, keepdims=True, initial=-np.inf), known.argmax(axis=1)
     others[rows, np.where(right >= 0, right, right[:, :1])] = False
-    room = slack * np.linalg.norm(queries, axis=1, keepdims=True) * np.linalg.norm(codes, axis=1).max(initial=0)
+    lengths = np.linalg.norm(codes, axis=1)
+    own = lengths[right[np.arange(len(queries)), first]][:, None]
+    room = slack * np.linalg.norm(queries, axis=1, keepdims=True) * (lengths + own) / 2
     better, as_good = others & (scores > best + room), others & (scores >= best - room)
     return 1.0 + better.sum(axis=1), 1.0 + as_good.sum(axis=1)
 

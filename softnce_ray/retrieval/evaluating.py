@@ -21,7 +21,7 @@ from softnce_ray.judgements import judged_ndcg, ndcg_of_scores
 from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.index import Advance, RetrievalError
 from softnce_ray.retrieval.lexical import WordIndex
-from softnce_ray.retrieval.rankings import fused, places_of
+from softnce_ray.retrieval.rankings import Scores, fused, places_of
 from softnce_ray.statistics import Interval, overall_mean_interval, same_queries
 
 MODEL, BM25, HYBRID = "model", "bm25", "hybrid"
@@ -210,11 +210,11 @@ def _places(
     lexical, both, wordless = [], [], 0
     for start in range(0, len(queries), _BLOCK):
         part = slice(start, start + _BLOCK)
-        scores = words.scores(queries[part])
-        known = np.take_along_axis(scores, np.maximum(right[part], 0), axis=1) * (right[part] >= 0)
+        scores = Scores.of_sums(words.scores(queries[part]))
+        known = np.take_along_axis(scores.values, np.maximum(right[part], 0), axis=1) * (right[part] >= 0)
         wordless += int((known == 0).all(axis=1).sum())
         lexical.append(places_of(scores, right[part]))
-        both.append(places_of(fused(asking[part] @ answering.T, scores), right[part]))
+        both.append(places_of(fused(Scores.of_vectors(asking[part], answering), scores), right[part]))
     return {**found, BM25: np.concatenate(lexical), HYBRID: np.concatenate(both)}, wordless
 
 
@@ -228,15 +228,16 @@ def _ndcgs(
 ) -> dict[str, dict[str, np.ndarray]]:
     """System → way → (Q,) nDCG, NaN where no code is relevant."""
     asking, answering = _vectors(embedder, queries, codes, language, advance)
-    lexical = WordIndex.fit(codes).scores(queries)
-    both = fused(asking @ answering.T, lexical)
+    lexical = Scores.of_sums(WordIndex.fit(codes).scores(queries))
+    both = fused(Scores.of_vectors(asking, answering), lexical)
     found: dict[str, dict[str, np.ndarray]] = {}
     ways: tuple[Literal["all", "judged"], ...] = ("all", "judged")
     for way in ways:
         model = judged_ndcg(torch.from_numpy(asking), torch.from_numpy(answering), relevance, among=way)
         found.setdefault(MODEL, {})[f"ndcg@{way}"] = model
-        found.setdefault(BM25, {})[f"ndcg@{way}"] = ndcg_of_scores(lexical, relevance, among=way)
-        found.setdefault(HYBRID, {})[f"ndcg@{way}"] = ndcg_of_scores(both, relevance, among=way)
+        for system, each in ((BM25, lexical), (HYBRID, both)):
+            ndcg = ndcg_of_scores(each.values, relevance, errors=each.errors, among=way)
+            found.setdefault(system, {})[f"ndcg@{way}"] = ndcg
     return found
 
 

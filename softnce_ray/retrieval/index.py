@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softnce_ray.errors import UserError
+from softnce_ray.evaluation import ROUNDING
 from softnce_ray.folders import recover
 from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.lexical import WordIndex
-from softnce_ray.retrieval.rankings import fused
+from softnce_ray.retrieval.rankings import Scores, fused
 from softnce_ray.storage import local
 
 INDEX_FILE = "index.json"
@@ -157,10 +159,15 @@ class Index:
 
     def _fused(self, vector: np.ndarray, lexical: np.ndarray, top: int) -> list[tuple[int, float]]:
         dense = np.concatenate([part @ vector for _, part in _blocks(self.vectors)])
-        (scores,) = fused(dense[None], lexical[None])
+        errors = ROUNDING / 2 * np.linalg.norm(vector) * self._lengths
+        (scores,) = fused(Scores(dense[None], errors[None]), Scores.of_sums(lexical[None])).values
         # Of equal fused scores the nearer vector comes first.
         order = np.lexsort((-dense, -scores))[:top]
         return [(int(row), float(scores[row])) for row in order]
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        return np.concatenate([np.linalg.norm(part, axis=1) for _, part in _blocks(self.vectors)])
 
     def _hits(self, ranked: Sequence[Sequence[tuple[int, float]]]) -> list[list[Hit]]:
         try:

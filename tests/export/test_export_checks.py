@@ -38,6 +38,12 @@ def test_possible_ranks_move_by_codes_that_score_as_well_as_alike() -> None:
         assert (least[0], most[0]) == expected
 
 
+def test_possible_ranks_are_not_widened_by_a_third_code_s_length() -> None:
+    codes = np.array([[1.0, 0.0], [1.1, 0.0], [-1.0, 1e6]])
+    least, most = possible_ranks(np.array([[1.0, 0.0]]), codes, np.array([[0]]), 1e-5)
+    assert (least[0], most[0]) == (2, 3)  # the long one itself is too uncertain to say
+
+
 def honest(model: Model) -> Reader:
     """A reader that gives the model's own vectors in single precision."""
 

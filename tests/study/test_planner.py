@@ -319,6 +319,8 @@ def test_another_corpus_is_another_search() -> None:
         ({}, {}, "6efd5d8d063b518e", True),
         ({"loss": {"name": "debiased"}}, {}, "1a2562ac08b83bd2", True),
         ({"loss": {"name": "subsampled_infonce", "k": 8}}, {}, "83c721e1ff5c5e1c", False),
+        ({"similarity": "dot"}, {}, "f8447d31b0f3ca23", False),
+        ({}, {"similarity": {"choices": ["cosine", "dot"]}}, "90e4e25f88ab3dbc", False),
     ],
 )
 def test_a_search_is_the_one_that_it_was_unless_a_revision_of_the_method_concerns_it(
