@@ -22,6 +22,13 @@ from scipy import sparse
 from torch import Tensor
 
 from softnce_ray.bm25_formulas import Formula
+from softnce_ray.errors import UserError
+
+_COLD = 1e-6
+"""Temperatures below it may take similarities out of float32's range."""
+
+_LARGEST = 1e30
+"""Similarities beyond it may leave float32's range when they are divided by a temperature of `_COLD`."""
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -36,18 +43,62 @@ class Estimator(Protocol):
         ...
 
 
+class EstimatorError(UserError, ValueError):
+    """Similarities of which no distribution can be made."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An estimator that names itself and the pairs where it gives no numbers: a loss could only be NaN.
+
+    Attributes:
+      called: what it is called in errors.
+      remedy: what to do then.
+    """
+
+    called: str
+    remedy: str
+    estimator: Estimator
+
+    def similarity(self, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """Return those of the estimator.
+
+        Raises:
+          EstimatorError: one is NaN, infinite, or beyond 1e30.
+        """
+        found = self.estimator.similarity(rows, columns)
+        if not (found.min() >= -_LARGEST and found.max() <= _LARGEST):  # with NaN, both are
+            raise self._error(found, rows, rows if columns is None else columns)
+        return found
+
+    def _error(self, found: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> EstimatorError:
+        bad = ~(np.abs(found) <= _LARGEST)
+        pairs = np.union1d(rows[bad.all(axis=1)], columns[bad.all(axis=0)])  # their own vectors or words
+        if not len(pairs):
+            pairs = np.unique(rows[bad.any(axis=1)])
+        named = ", ".join(map(str, pairs[:5])) + (f" and {len(pairs) - 5:,} more" if len(pairs) > 5 else "")
+        return EstimatorError(
+            f"{self.called}: expected similarities from {-_LARGEST:g} to {_LARGEST:g}, got {found[bad][0]} for "
+            f"training pairs {named} (counted from 0): {self.remedy}"
+        )
+
+
 def negative_distribution(similarity: Tensor, *, temperature: float) -> Tensor:
     """p of the losses: softmax over j ≠ i of `similarity_ij / temperature`.
 
     Args:
       similarity: (..., B, C) finite, C >= B and C >= 2; column i is query i's own.
-      temperature: above 0; the lower, the more p gathers on the most similar negative.
+      temperature: above 0; the lower, the more p gathers on the most similar negative, or evenly on those that are as
+        similar.
 
     Returns:
       (..., B, C) float32 without gradient: zero diagonals, rows that sum to one.
     """
+    hidden = torch.eye(*similarity.shape[-2:], dtype=torch.bool, device=similarity.device)
+    if temperature < _COLD:
+        wide = similarity.detach().double().masked_fill(hidden, -torch.inf)
+        return ((wide - wide.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1).float()
     logits = similarity.detach().float() / temperature
-    hidden = torch.eye(*logits.shape[-2:], dtype=torch.bool, device=logits.device)
     return logits.masked_fill(hidden, -torch.inf).softmax(dim=-1)
 
 

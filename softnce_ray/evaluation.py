@@ -12,9 +12,9 @@ from softnce_ray.errors import UserError
 
 ROUNDING = 1e-6
 """Scores of two codes are ties where they are no further apart than this share of |query| times the mean of the codes'
-lengths: float32 products of equal vectors differ by as much, depending on where in a matrix they stand. A product's
-rounding is bounded by a share of |query| · |code|, and that of a difference by the sum of two such bounds: neither
-depends on any third code's length."""
+lengths: float32 products of equal vectors differ by as much, depending on where in a matrix they stand. The rounding of
+a product is bounded by a share of |query| · |code|, that of a difference by the sum of two such bounds, and neither by
+any third code's length."""
 
 _EVEN = 1e-3
 """Lengths that differ by no more than this share are those of unit vectors, or as good."""
@@ -177,8 +177,8 @@ def _places(queries: Tensor, codes: Tensor, targets: Tensor, block: int) -> tupl
         scores = rows @ codes.T
         own, found = scores.gather(1, chosen), room[: len(rows)]
         error = ROUNDING / 2 * rows.norm(dim=1, keepdim=True)
-        # A code is better where score - its error > own score + own error: of unit vectors both errors are on the
-        # right, which saves two passes over all scores.
+        # A code is better where its score - error > own score + error. Codes of one length have one error: put on the
+        # right, it costs no passes over all scores.
         slack = 2 * error * longest if even else error * lengths[chosen]
         if not even:
             scores.addmm_(error, lengths[None], alpha=-1)

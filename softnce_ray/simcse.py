@@ -71,7 +71,7 @@ def train_sentence_encoder(
     batches = len(queries) // settings.batch_size
     if batches < 1:
         raise TrainingError(
-            f"estimator simcse: expected at least batch_size {settings.batch_size} training queries, got {len(queries)}"
+            f"expected at least batch_size {settings.batch_size} training queries, got {len(queries)}: lower batch_size"
         )
     torch.manual_seed(settings.seed)
     encoder = build_encoder(arm.model_copy(update={"similarity": "cosine"}), vocabulary).to(device).train()
@@ -107,7 +107,10 @@ def train_sentence_encoder(
             step += 1
             summed += float(loss)
         if not math.isfinite(summed):
-            raise TrainingError("estimator simcse: the loss is not finite; lower estimator.learning_rate")
+            raise TrainingError(
+                f"the loss of epoch {epoch} is {summed / batches}: lower learning_rate ({settings.learning_rate:g}) or "
+                f"raise score_temperature ({settings.score_temperature:g})"
+            )
         history.append({"epoch": epoch, "train_loss": summed / batches, **validate(encoder, data)})
         weights = trained_state(encoder)
         states = [optimiser_state(optimiser) for optimiser in optimisers]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from softnce_ray.config import (
     ArmConfig,
@@ -33,7 +36,9 @@ from softnce_ray.config import (
     with_values,
 )
 from softnce_ray.config.settings import kind_of
+from softnce_ray.estimators import negative_distribution
 from softnce_ray.losses import LOSSES
+from softnce_ray.objective import loss_options
 from softnce_ray.study.file import _with_defaults
 
 SOFT: dict[str, Any] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "bm25"}}
@@ -432,6 +437,74 @@ def test_the_laws_of_alpha_and_beta_name_alpha() -> None:
 def test_a_setting_of_a_loss_outside_its_range_is_refused_by_its_key(loss: str, key: str, bad: list[Any]) -> None:
     for value in [*bad, float("nan"), "x"]:
         assert blamed(**arm_of(loss, **{key: value}))[0] == f"loss.{key}"
+
+
+def extremes(settings: type[BaseModel]) -> Iterator[dict[str, Any]]:
+    """The least and the greatest value of each number with a range, and of all of them at once."""
+    ranges: dict[str, list[float]] = {}
+    for key, field in settings.model_fields.items():
+        found = {}
+        for law in field.metadata:
+            for name in ("ge", "gt", "le", "lt"):
+                if (bound := getattr(law, name, None)) is not None and field.annotation is not int:
+                    found[name[0]] = math.nextafter(bound, 0.5) if name.endswith("t") else bound
+        if found:
+            ranges[key] = list(found.values())
+    for values in itertools.product(*ranges.values()):
+        yield dict(zip(ranges, values, strict=True))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_is_finite_wherever_its_settings_and_temperatures_may_be(loss: str) -> None:
+    """Of scores of unit vectors, and of a p that is one-hot as at the lowest temperature of an estimator."""
+    cosines = 2 * torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) - 1
+    similarity = 30 * torch.rand(16, 16, generator=torch.Generator().manual_seed(1))
+    hidden = torch.zeros(16, 16, dtype=torch.bool)
+    hidden[0, 3:7] = True
+    tried = 0
+    for values in extremes(SETTINGS_OF[loss]):
+        for temperature in (1e-6, 1000):
+            try:
+                config = trial(**arm_of(loss, **values), temperature=temperature, training={"batch_size": 16})
+            except ValidationError:
+                continue
+            known = {
+                "negatives": negative_distribution(similarity, temperature=1e-6),
+                "similarity": similarity,
+                "positives": torch.eye(16, dtype=torch.bool),
+                "temperature": config.resolved_temperature,
+                "generator": None,
+            }
+            given = {need: known[need] for need in LOSSES[loss].needs}
+            for masked in (None, hidden):
+                scores = (cosines / temperature).requires_grad_()
+                value = LOSSES[loss].function(scores, **given, **loss_options(config), hidden=masked)
+                value.backward()
+                assert value.isfinite(), (values, temperature)
+                assert scores.grad is not None and scores.grad.isfinite().all(), (values, temperature)
+                tried += 1
+    assert tried >= 4
+
+
+@pytest.mark.parametrize(
+    ("arm", "path"),
+    [
+        ({}, "temperature"),
+        (SOFT, "estimator.temperature"),
+        ({**SOFT, "estimator": {"name": "simcse"}}, "estimator.score_temperature"),
+        ({**SOFT, "estimator": {"name": "mix", "mix": {"bm25": 1}}}, "estimator.parts.bm25.temperature"),
+    ],
+)
+def test_a_temperature_below_what_float32_can_tell_apart_is_refused(arm: dict[str, Any], path: str) -> None:
+    for value, fits in ((1e-6, True), (9e-7, False), (1e-300, False), (0, False)):
+        settings = with_values(
+            arm, {path: value, "estimator.parts.bm25.name": "bm25"} if "parts" in path else {path: value}
+        )
+        if fits:
+            assert trial(**settings)
+            continue
+        with pytest.raises(ValidationError, match=r"greater than or equal to 0.000001"):
+            trial(**settings)
 
 
 def test_the_defaults_of_the_losses_are_the_published_settings() -> None:

@@ -19,7 +19,9 @@ from softnce_ray.corpus import Corpus
 from softnce_ray.estimators import (
     BM25,
     BatchBM25,
+    Checked,
     Embedded,
+    EstimatorError,
     Mixture,
     Uniform,
     count_words,
@@ -247,6 +249,23 @@ def test_a_mixture_is_the_weighted_mean_of_its_parts_distributions():
     assert (mixed.diagonal() >= mixed.max(dim=1).values).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e31])
+def test_an_estimator_that_gives_no_numbers_is_named_with_the_pairs(bad):
+    vectors = np.random.default_rng(0).random((50, 4)).astype(np.float32)
+    vectors[[7, 20], 2] = bad
+    asking = Checked("estimator.parts.simcse", "mend it", Embedded(vectors, vectors))
+    answering = Checked("estimator trained", "mend it", Embedded(np.ones_like(vectors), vectors))
+    fine, rows = np.array([3, 4, 30]), np.array([3, 20, 4, 7])
+    for estimator in (asking, answering, Mixture(((0.5, Uniform(), 1.0), (0.5, asking, 0.1)))):
+        assert np.isfinite(estimator.similarity(fine)).all()
+        with pytest.raises(EstimatorError, match=r"for training pairs 7, 20 \(counted from 0\): mend it$") as caught:
+            estimator.similarity(rows)
+        expected = "estimator trained" if estimator is answering else "estimator.parts.simcse"
+        assert str(caught.value).startswith(f"{expected}: expected similarities from -1e+30 to 1e+30, got ")
+    with pytest.raises(EstimatorError, match="training pairs 20 "):
+        answering.similarity(fine, np.array([3, 4, 30, 20]))
+
+
 # --- the distribution over negatives ---------------------------------------------------------------------
 
 
@@ -272,6 +291,24 @@ def test_a_low_temperature_gathers_all_on_the_most_similar_negative():
     similarity = torch.tensor([[99.0, 3.0, 2.0], [1.0, 99.0, 4.0], [5.0, 5.0, 99.0]])
     p = negative_distribution(similarity, temperature=1e-4)
     torch.testing.assert_close(p, torch.tensor([[0, 1.0, 0], [0, 0, 1.0], [0.5, 0.5, 0]]))
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-40, 1e-7])
+def test_however_low_a_temperature_is_p_is_its_limit(temperature):
+    """As `objective` has it, duplicates stand at -1e30; the last row has nothing else."""
+    similarity = torch.tensor([[9.0, 3, 2, -1e30], [1, 9, 4, 4], [-5, -7, 9, -6], [-1e30, -1e30, -1e30, 9]])
+    expected = torch.tensor([[0, 1, 0, 0], [0, 0, 0.5, 0.5], [1, 0, 0, 0], [1 / 3, 1 / 3, 1 / 3, 0]])
+    p = negative_distribution(similarity, temperature=temperature)
+    assert p.dtype == torch.float32
+    torch.testing.assert_close(p, expected)
+
+
+def test_a_temperature_that_a_study_may_have_gives_the_bits_of_a_plain_softmax():
+    similarity = 30 * torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    own = torch.eye(8, dtype=torch.bool)
+    for temperature in (1e-6, 1e-3, 1.0, 100.0):
+        plain = (similarity / temperature).masked_fill(own, -torch.inf).softmax(dim=-1)
+        assert torch.equal(negative_distribution(similarity, temperature=temperature), plain)
 
 
 def test_a_high_temperature_makes_the_distribution_uniform():

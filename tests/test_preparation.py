@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from softnce_ray.bm25_formulas import Formula
 from softnce_ray.config import ArmConfig, TrialConfig
 from softnce_ray.corpus import Corpus, CorpusError
 from softnce_ray.errors import UserError
-from softnce_ray.estimators import BM25, words
+from softnce_ray.estimators import BM25, EstimatorError, words
 from softnce_ray.export import write_export
 from softnce_ray.model import Model, load_export
 from softnce_ray.named import model_content, sentence_model_problem
@@ -314,6 +316,72 @@ def test_a_damaged_export_is_an_error_of_one_line_before_a_part_of_a_mix_is_trai
     arm = weighted(name="mix", mix={"simcse": 0.5, "trained": 0.5}, parts=parts)
     with pytest.raises(UserError, match=r"^estimator\.parts\.trained\.model: expected .*damaged.*; export it again$"):
         prepare(arm, tiny_corpus, "python", tmp_path / "made")
+
+
+@pytest.mark.parametrize("name", ["trained", "simcse"])
+def test_a_model_without_numbers_for_some_texts_is_refused_and_the_first_is_named(
+    name, sentences, tiny_corpus, tmp_path
+):
+    shutil.copytree(sentences, tmp_path / "theirs")
+    (weights,), (tokens,) = ((tmp_path / "theirs").rglob(file) for file in ("model.safetensors", "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(tokens))
+    texts = [set(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts_of(tiny_corpus, "query")]
+    token = tokenizer.encode("river", add_special_tokens=False).ids[-1]
+    bad = [row for row, ids in enumerate(texts) if token in ids]
+    assert 0 < len(bad) < len(texts) / 2
+    tensors = load_file(weights)
+    (table,) = tensors
+    tensors[table][token] = float("nan")
+    save_file(tensors, weights)
+    pair = Corpus.open(tiny_corpus).table("python", "train").slice(bad[0], 1).to_pylist()[0]
+    with pytest.raises(UserError) as caught:
+        prepare(weighted(name=name, model=str(tmp_path / "theirs")), tiny_corpus, "python", tmp_path / "made")
+    assert str(caught.value).startswith(
+        f"estimator.model: expected finite vectors of the training queries, got NaN or infinity for {len(bad)} of "
+        f"{len(texts)}, first for training pair {bad[0]} (python, {pair['path']}:{pair['line']}): give another model"
+    )
+    assert made(tmp_path / "made" / "estimators") == []
+
+
+def test_vectors_that_lost_their_numbers_are_blamed_by_the_step_and_by_mining(exports, tiny_corpus, tmp_path):
+    """As those are that were prepared before anything looked."""
+    model = {"name": "trained", "model": str(exports["bag"])}
+    arm = weighted(name="mix", mix={"bm25": 0.5, "trained": 0.5}, parts={"trained": model})
+    prepared = prepare(arm, tiny_corpus, "python", tmp_path)
+    folder = prepared.folder(prepared.estimators["trained"])
+    vectors = np.load(folder / "answering.npy")
+    vectors[17] = np.nan
+    np.save(folder / "answering.npy", vectors)
+    trial = TrialConfig.model_validate({**arm.model_dump(), "language": "python", "seed": 1})
+    told = rf"got nan for training pairs 17 \(counted from 0\): .* or remove {folder}, which"
+    with pytest.raises(EstimatorError, match=rf"^estimator\.parts\.trained: .*{told}"):
+        train(trial, open_data(prepared, trial, "python"))
+    mining = ArmConfig.model_validate({**SETTINGS, "hard_negatives": {**model, "depth": 3}})
+    with pytest.raises(EstimatorError, match=rf"^hard_negatives trained: .*{told}"):
+        prepare(mining, tiny_corpus, "python", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "training", "told"),
+    [
+        ({"name": "simcse", "batch_size": 1000}, {}, "expected at least batch_size 1000 training queries, got 216"),
+        ({"name": "trained"}, {"learning_rate": 10, "epochs": 100, "warmup": 0}, "the loss of epoch . is nan: lower"),
+    ],
+)
+def test_what_fails_in_the_training_of_an_estimator_names_the_estimator(
+    estimator, training, told, tiny_corpus, tmp_path
+):
+    arm = ArmConfig.model_validate(
+        {
+            **SETTINGS,
+            "encoder": {"kind": "bag", "width": 32},
+            "loss": {"name": "soft_infonce"},
+            "estimator": estimator,
+            "training": {"batch_size": 32, **training},
+        }
+    )
+    with pytest.raises(UserError, match=f"^estimator {estimator['name']}, whose encoder is trained first: {told}"):
+        prepare(arm, tiny_corpus, "python", tmp_path)
 
 
 def test_a_damaged_model_of_sentence_transformers_is_an_error_of_one_line(sentences, tiny_corpus, tmp_path):

@@ -25,7 +25,7 @@ from softnce_ray.config.losses import (
     SubsampledInfoNCE,
 )
 from softnce_ray.config.rates import with_rates
-from softnce_ray.config.settings import LanguageName, Settings, flatten, wrong
+from softnce_ray.config.settings import LanguageName, Settings, Temperature, flatten, wrong
 
 METHOD_VERSION = 2
 """Raised whenever a change makes all settings train or evaluate differently: old results then no longer count as
@@ -91,8 +91,8 @@ class ArmConfig(Settings):
     encoder: Encoder = BagEncoder()
     tokens: TokenSettings = TokenSettings()
     similarity: Literal["cosine", "dot"] = "cosine"
-    temperature: float | None = Field(
-        None, gt=0, le=1000, description="scores are divided by it; null: 0.05 for cosine, 1 for dot"
+    temperature: Temperature | None = Field(
+        None, le=1000, description="scores are divided by it; null: 0.05 for cosine, 1 for dot"
     )
     loss: Loss = InfoNCE()
     estimator: Estimator | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from softnce_ray.config.settings import Settings, wrong
+from softnce_ray.config.settings import Settings, Temperature, wrong
 
 BM25Variant = Literal["okapi", "plus", "l"]
 """rank_bm25's BM25Okapi, BM25Plus, BM25L."""
@@ -31,11 +31,12 @@ class _BM25Formula(Settings):
     epsilon: float = Field(
         _EPSILON,
         ge=0,
+        le=1e6,
         description="okapi with corpus statistics: idf of words in more than half of the documents, as a share of the "
         "mean idf",
     )
     delta: float | None = Field(
-        None, ge=0, exclude_if=lambda delta: delta is None, description="null: 1 with variant plus, 0.5 with l"
+        None, ge=0, le=1e6, exclude_if=lambda delta: delta is None, description="null: 1 with variant plus, 0.5 with l"
     )
 
     @model_validator(mode="after")
@@ -56,11 +57,13 @@ class BM25Estimator(_BM25Formula):
     """BM25 of query i against query j, each query standing for its code."""
 
     name: Literal["bm25"] = "bm25"
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
     statistics: Literal["corpus", "batch"] = Field(
         "corpus", description="what document frequencies are counted in; batch: as the paper's authors code it"
     )
-    k1: float | None = Field(None, ge=0, description="null: 1.5 with corpus statistics, 1.2 with those of the batch")
+    k1: float | None = Field(
+        None, ge=0, le=1e6, description="null: 1.5 with corpus statistics, 1.2 with those of the batch"
+    )
 
     @model_validator(mode="after")
     def _check_statistics(self) -> BM25Estimator:
@@ -79,8 +82,8 @@ class BM25CodeEstimator(_BM25Formula):
     """BM25 of query i against code j, statistics of the training codes."""
 
     name: Literal["bm25_code"] = "bm25_code"
-    temperature: float = Field(1.0, gt=0)
-    k1: float = Field(1.5, ge=0)
+    temperature: Temperature = 1.0
+    k1: float = Field(1.5, ge=0, le=1e6)
 
     @property
     def resolved_k1(self) -> float:
@@ -92,7 +95,7 @@ class SimCSEEstimator(Settings):
     without labels on the training queries of all languages, a query against itself under two dropout masks."""
 
     name: Literal["simcse"] = "simcse"
-    temperature: float = Field(0.1, gt=0)
+    temperature: Temperature = 0.1
     model: str | None = Field(
         None, min_length=1, description="a sentence-transformers model, by name or folder; null: train one"
     )
@@ -106,7 +109,7 @@ class SimCSEEstimator(Settings):
         "adapters",
     )
     dropout: float = Field(0.1, gt=0, lt=1, description="share of a bag's tokens that a mask drops")
-    score_temperature: float = Field(0.07, gt=0)
+    score_temperature: Temperature = 0.07
     seed: int = Field(0, ge=0, lt=2**31)
 
 
@@ -115,7 +118,7 @@ class TrainedEstimator(Settings):
     InfoNCE trains first."""
 
     name: Literal["trained"] = "trained"
-    temperature: float = Field(5.0, gt=0, description="for unit vectors, whose scores lie in [-1, 1], rather 0.1")
+    temperature: Temperature = Field(5.0, description="for unit vectors, whose scores lie in [-1, 1], rather 0.1")
     model: str | None = Field(
         None,
         min_length=1,
@@ -137,7 +140,7 @@ class UniformEstimator(Settings):
     """Every negative alike: any weighted loss falls back to its unweighted form."""
 
     name: Literal["uniform"] = "uniform"
-    temperature: float = Field(1.0, gt=0)
+    temperature: Temperature = 1.0
 
 
 Part = Annotated[

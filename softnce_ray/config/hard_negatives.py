@@ -26,7 +26,7 @@ class BM25HardNegatives(_HardNegatives):
     """Codes that share words with the query, by BM25: estimator `bm25_code`, variant okapi."""
 
     name: Literal["bm25_code"] = "bm25_code"
-    k1: float = Field(1.5, ge=0)
+    k1: float = Field(1.5, ge=0, le=1e6)
     b: float = Field(0.75, ge=0, le=1)
 
     @property

@@ -19,9 +19,9 @@ class SoftInfoNCE(Settings):
     """InfoNCE whose negatives are weighed by w = max(floor, (β - αp) / (β - α/(N-1)))."""
 
     name: Literal["soft_infonce"] = "soft_infonce"
-    alpha: float = Field(1.5, ge=0, description="how strongly a likely negative is played down")
-    beta: float | None = Field(None, gt=0, description="null: 2 - alpha, as in the paper")
-    floor: float = Field(0.1, gt=0, le=1, description="the least weight of a negative")
+    alpha: float = Field(1.5, ge=0, le=1e6, description="how strongly a likely negative is played down")
+    beta: float | None = Field(None, ge=1e-30, le=1e6, description="null: 2 - alpha, as in the paper")
+    floor: float = Field(0.1, ge=1e-30, le=1, description="the least weight of a negative")
 
     @model_validator(mode="after")
     def _check(self) -> SoftInfoNCE:
@@ -53,8 +53,8 @@ class KLRegularised(Settings):
     """β · InfoNCE + α · KL of p from the negatives' softmax."""
 
     name: Literal["kl_regularised"] = "kl_regularised"
-    alpha: float = Field(0.7, ge=0, description="weight of the divergence")
-    beta: float = Field(1.3, gt=0, description="weight of InfoNCE")
+    alpha: float = Field(0.7, ge=0, le=1e6, description="weight of the divergence")
+    beta: float = Field(1.3, gt=0, le=1e6, description="weight of InfoNCE")
 
 
 class CancelTopK(Settings):

@@ -19,6 +19,11 @@ LANGUAGE = r"^[a-z0-9]([a-z0-9_+#.* -]{0,61}[a-z0-9_+#*-])?$"
 LanguageName = Annotated[str, Field(pattern=LANGUAGE)]
 
 
+Temperature = Annotated[float, Field(ge=1e-6)]
+"""What scores or similarities are divided by. They are float32, exact to some 1e-7 of 1: below, a softmax would be made
+of their rounding, and further below leave float32's range."""
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, and a misspelt key is an error instead of a silent default."""
 
@@ -43,12 +48,13 @@ def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, A
 
 
 def kind_of(settings: BaseModel, path: str) -> Any:
-    """The type of the setting at a dotted path, without its `None`: `int` of `batch_tokens: int | None`."""
+    """Return the type of the setting at a dotted path, without `None` and bounds: `int` of `int | None`."""
     *parents, last = path.split(".")
     annotation = type(functools.reduce(getattr, parents, settings)).model_fields[last].annotation
     kinds = [kind for kind in typing.get_args(annotation) if kind is not types.NoneType]
     is_nullable = len(kinds) == 1 and types.NoneType in typing.get_args(annotation)
-    return kinds[0] if is_nullable else annotation
+    kind = kinds[0] if is_nullable else annotation
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -204,7 +204,7 @@ def possible_ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (Q,) lowest and highest ranks of each query's best right code, of (Q, K).
 
-    Scores of two codes may be off by `slack` · |query| · the mean of the two codes' lengths.
+    The difference of two scores may be off by `slack` · |query| · the mean of the two codes' lengths.
     """
     scores = queries @ codes.T
     rows, others = np.arange(len(queries))[:, None], np.ones(scores.shape, bool)

@@ -138,7 +138,7 @@ def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> tuple[
     def make(folder: Path) -> None:
         counts_words = isinstance(ranking, BM25CodeEstimator)
         mined = mine(
-            open_estimator(ranking, sources.shared.folder(ranked_by)),
+            open_estimator("hard_negatives", ranking, sources.shared.folder(ranked_by)),
             training_groups(sources.shared, sources.languages),
             depth=settings.depth,
             skip=settings.skip,
@@ -216,11 +216,11 @@ def _make_estimator(key: str, settings: Estimator, sources: Sources, kept: Kept,
         case SimCSEEstimator(model=str(model)):
             vectors.write_named_sentences(f"{key}.model", located(model), sources, folder)
         case SimCSEEstimator():
-            vectors.write_sentences(settings, sources, kept, folder)
+            vectors.write_sentences(key, settings, sources, kept, folder)
         case TrainedEstimator(model=str(model)):
             vectors.write_named_encoder(f"{key}.model", located(model), sources, folder)
         case TrainedEstimator():
-            vectors.write_trained(settings, sources, kept, folder)
+            vectors.write_trained(key, settings, sources, kept, folder)
         case _:
             raise AssertionError(settings)
 

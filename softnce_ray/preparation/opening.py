@@ -21,7 +21,7 @@ from softnce_ray.corpus.qrels import codebase_of
 from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import TokenStore
-from softnce_ray.estimators import BM25, BatchBM25, Embedded, Mixture, Uniform, load_sparse
+from softnce_ray.estimators import BM25, BatchBM25, Checked, Embedded, Mixture, Uniform, load_sparse
 from softnce_ray.estimators import Estimator as Estimates
 from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location
@@ -139,21 +139,35 @@ def partners(corpus: Corpus, language: str) -> dict[str, tuple[np.ndarray, ...]]
 
 
 def _open_estimator(settings: Estimator | None, prepared: Prepared) -> Estimates | None:
-    def opened(part: Estimator) -> Estimates:
-        return open_estimator(part, prepared.folder(prepared.estimators[part.name]))
+    def opened(key: str, part: Estimator) -> Estimates:
+        return open_estimator(key, part, prepared.folder(prepared.estimators[part.name]))
 
     match settings:
         case None:
             return None
         case MixEstimator():
             parts = [(weight, settings.settings(name)) for name, weight in settings.mix.items()]
-            return Mixture(tuple((weight, opened(part), part.temperature) for weight, part in parts))
+            return Mixture(
+                tuple(
+                    (weight, opened(f"estimator.parts.{part.name}", part), part.temperature) for weight, part in parts
+                )
+            )
         case _:
-            return opened(settings)
+            return opened("estimator", settings)
 
 
-def open_estimator(settings: Estimator, folder: Path) -> Estimates:
-    """An estimator, of no several parts, from what was stored for it."""
+def open_estimator(key: str, settings: Estimator, folder: Path) -> Estimates:
+    """An estimator, of no several parts, from what was stored for it; `key` is that of its settings, for errors."""
+    remedy = f"give it other settings or another model, or remove {folder}, which is then made anew"
+    return Checked(called(key, settings), remedy, _stored(settings, folder))
+
+
+def called(key: str, settings: Estimator) -> str:
+    """What an estimator is called in errors: the key of its settings, and its name."""
+    return key if key.endswith(f".{settings.name}") else f"{key} {settings.name}"
+
+
+def _stored(settings: Estimator, folder: Path) -> Estimates:
     match settings:
         case UniformEstimator():
             return Uniform()

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from softnce_ray.checkpoint import Checkpoint
 from softnce_ray.config import (
     ArmConfig,
+    Estimator,
     InfoNCE,
     Resources,
     SimCSEEstimator,
@@ -30,12 +32,13 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import TokenStore
 from softnce_ray.encoders import DualEncoder
 from softnce_ray.errors import UserError
+from softnce_ray.evaluation import DivergedError
 from softnce_ray.model import encode, load_export
 from softnce_ray.named import EXPORT_SETTINGS, located, model_content
 from softnce_ray.preparation.kept import Kept
-from softnce_ray.preparation.opening import METRICS_FILE, Prepared, open_data, training_tokens, with_answers
+from softnce_ray.preparation.opening import METRICS_FILE, Prepared, called, open_data, training_tokens, with_answers
 from softnce_ray.simcse import train_sentence_encoder
-from softnce_ray.training import train
+from softnce_ray.training import TrainingError, train
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -69,6 +72,16 @@ class Sources:
             while part := list(itertools.islice(rest, _TEXTS)):
                 yield part, language
 
+    def place(self, row: int) -> str:
+        """Where a training pair comes from, for people."""
+        places = (
+            f"training pair {row} ({language}, {pair['path']}:{pair['line']})"
+            for language in self.languages.train
+            for rows in self.corpus.batches(language, "train", ["path", "line"])
+            for pair in rows.to_pylist()
+        )
+        return next(itertools.islice(places, row, None))
+
     def _texts(self, side: str, language: str) -> Iterator[str]:
         for rows in self.corpus.batches(language, "train", [side]):
             yield from rows.column(side).to_pylist()
@@ -89,32 +102,37 @@ def infonce_trial(settings: TrainedEstimator, arm: ArmConfig, languages: Trainin
     )
 
 
-def write_trained(settings: TrainedEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
+def write_trained(key: str, settings: TrainedEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
     """Vectors of queries and codes under an encoder that is trained with InfoNCE first, and what it scored."""
     trial = infonce_trial(settings, sources.arm, sources.languages)
     data = with_answers(open_data(sources.shared, trial, sources.languages), sources.corpus)
-    result = train(trial, data, **_training("trained", trial.training.epochs, trial.training.batch_size, sources, kept))
-    encoder = result.model.encoder.to(sources.device)
-    _write(folder, "asking", _encoded(encoder, data.train.queries))
-    _write(folder, "answering", _encoded(encoder, data.train.codes))
+    options = _training("trained", trial.training.epochs, trial.training.batch_size, sources, kept)
+    with _errors_of(key, settings):
+        result = train(trial, data, **options)
+    encoder, what = result.model.encoder.to(sources.device), called(key, settings)
+    _write(folder, "asking", _encoded(encoder, data.train.queries), what, sources)
+    _write(folder, "answering", _encoded(encoder, data.train.codes), what, sources)
     _write_metrics(folder, result.metrics)
 
 
-def write_sentences(settings: SimCSEEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
+def write_sentences(key: str, settings: SimCSEEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
     """Vectors of queries under a sentence encoder that is trained on the queries of the whole corpus first, and what it
     scored in a search for codes."""
     tokens = TokenStore(sources.shared.folder(sources.shared.tokens))
     everywhere = concatenate([tokens.texts(each, "train", "query") for each in sources.corpus.languages])
     plain = infonce_trial(TrainedEstimator(), sources.arm, sources.languages)
-    encoder, metrics = train_sentence_encoder(
-        settings,
-        sources.arm,
-        everywhere,
-        tokens.tokenizer.get_vocab_size(),
-        with_answers(open_data(sources.shared, plain, sources.languages), sources.corpus),
-        **_training("simcse", settings.epochs, settings.batch_size, sources, kept),
-    )
-    _write(folder, "asking", _encoded(encoder, training_tokens(tokens, sources.languages, "query")))
+    options = _training("simcse", settings.epochs, settings.batch_size, sources, kept)
+    with _errors_of(key, settings):
+        encoder, metrics = train_sentence_encoder(
+            settings,
+            sources.arm,
+            everywhere,
+            tokens.tokenizer.get_vocab_size(),
+            with_answers(open_data(sources.shared, plain, sources.languages), sources.corpus),
+            **options,
+        )
+    queries = training_tokens(tokens, sources.languages, "query")
+    _write(folder, "asking", _encoded(encoder, queries), called(key, settings), sources)
     _write_metrics(folder, metrics)
 
 
@@ -148,7 +166,7 @@ def write_named_sentences(key: str, model: str, sources: Sources, folder: Path) 
     encoder = _sentence_transformer(key, model, sources.device)
     options: dict[str, Any] = {"batch_size": _at_one_time(sources), "show_progress_bar": False}
     encoded = (encoder.encode(texts, normalize_embeddings=True, **options) for texts, _ in sources.parts("query"))
-    _write(folder, "asking", encoded)
+    _write(folder, "asking", encoded, key, sources)
 
 
 def write_named_encoder(key: str, model: str, sources: Sources, folder: Path) -> None:
@@ -179,8 +197,17 @@ def write_named_encoder(key: str, model: str, sources: Sources, folder: Path) ->
         def encode_codes(texts: list[str], language: str) -> np.ndarray:
             return encoder.encode_document(texts, **options)
 
-    _write(folder, "asking", (encode_queries(texts) for texts, _ in sources.parts("query")))
-    _write(folder, "answering", itertools.starmap(encode_codes, sources.parts("code")))
+    _write(folder, "asking", (encode_queries(texts) for texts, _ in sources.parts("query")), key, sources)
+    _write(folder, "answering", itertools.starmap(encode_codes, sources.parts("code")), key, sources)
+
+
+@contextmanager
+def _errors_of(key: str, settings: Estimator) -> Iterator[None]:
+    """Errors of training an encoder of its own name the estimator: the trials' training has the same words for its."""
+    try:
+        yield
+    except (DivergedError, TrainingError) as error:
+        raise type(error)(f"{called(key, settings)}, whose encoder is trained first: {error}") from error
 
 
 def _sentence_transformer(key: str, model: str, device: str) -> SentenceTransformer:
@@ -211,11 +238,12 @@ def _write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
 
 
-def _write(folder: Path, name: str, parts: Iterable[np.ndarray]) -> None:
-    """Write vectors as `Embedded` loads them, some thousand at a time: a million of 768 numbers would take 3 GB.
+def _write(folder: Path, name: str, parts: Iterable[np.ndarray], what: str, sources: Sources) -> None:
+    """Write vectors as `Embedded` loads them, some thousand at a time: a million of 768 numbers would take 3 GB. `what`
+    makes them, in errors.
 
     Raises:
-      UserError: there are no vectors.
+      UserError: there are no vectors, or one is not finite.
     """
     rest = iter(parts)
     first = next(rest, None)
@@ -223,4 +251,12 @@ def _write(folder: Path, name: str, parts: Iterable[np.ndarray]) -> None:
         raise UserError("estimator: expected training pairs to compute vectors of, got none: use a larger corpus")
     with GrowingArray(folder / f"{name}.npy", np.float32, first.shape[1]) as vectors:
         for part in itertools.chain([first], rest):
+            bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
+            if len(bad):
+                side = "queries" if name == "asking" else "codes"
+                raise UserError(
+                    f"{what}: expected finite vectors of the training {side}, got NaN or infinity for {len(bad):,} of "
+                    f"{len(part):,}, first for {sources.place(vectors.length + int(bad[0]))}: give another model or "
+                    "settings, or leave such pairs out of the corpus"
+                )
             vectors.append(part)
