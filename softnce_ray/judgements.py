@@ -53,7 +53,7 @@ def judged_ndcg(
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
         scores = (rows @ codes.T).double().cpu().numpy()
-        errors = (ROUNDING / 2 * float(length) * lengths for length in rows.norm(dim=1))
+        errors = (ROUNDING / 2 * length * lengths for length in rows.norm(dim=1).tolist())
         result[start : start + block] = _ndcg(scores, errors, judged[start : start + block], k, among)
     return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
@@ -44,8 +44,8 @@ class Batch:
     negatives: Tensor | None = None
     turned: Tensor | None = None
     same: Tensor | None = None
-    epoch: int = 0
-    step: int = 0
+    epoch: int = field(default=0, kw_only=True)
+    step: int = field(default=0, kw_only=True)
 
 
 def prepared(

@@ -96,9 +96,10 @@ def train(
 
     The same configuration and data give the same numbers on the same machine and number of threads, whether
     or not the run was interrupted after an epoch and resumed: every random choice of an epoch comes from
-    (seed, epoch), and what a loss draws from (seed, epoch, step). Several workers train on the same batches as one,
-    with the whole batch as negatives of each query, and differ from it by rounding and by what dropout drops; so do
-    chunks of another size.
+    (seed, epoch), and what a loss draws from (seed, epoch, step). That is so on processors; on a GPU, where sums come
+    in any order, only within `deterministic_algorithms`. Several workers train on the same batches as one, with the
+    whole batch as negatives of each query, and differ from it by rounding and by what dropout drops; so do chunks of
+    another size.
 
     Args:
       config: all settings of the run.

@@ -36,6 +36,7 @@ FLOORS: list[set[str]] = [
         "diagnostics",
         "workers",
         "allocation",
+        "determinism",
         "gradients",
         "hard_negatives",
     },

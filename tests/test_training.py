@@ -19,6 +19,7 @@ from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Corpus, Pair, build_corpus
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
 from softnce_ray.corpus.ragged import concatenate
+from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.encoders import build_encoder
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import negative_distribution
@@ -236,7 +237,7 @@ def test_a_split_that_will_be_missing_is_refused_before_any_epoch(split, prepare
 )
 def test_a_run_that_diverges_is_an_error_that_a_user_can_mend(batch_size, message, prepared):
     config = trial(BAG, learning_rate=10, epochs=100, batch_size=batch_size, warmup=0)
-    with pytest.raises(UserError, match=rf"{message}.* lower training.learning_rate.* or raise temperature"):
+    with pytest.raises(UserError, match=rf"{message}.*lower training.learning_rate.* or raise temperature"):
         train(config, prepared(config))
 
 
@@ -815,6 +816,27 @@ def test_partners_are_ranked_with_their_query(prepared):
         assert graded.graded_ndcg["test"][row] == pytest.approx(found / ideal, abs=1e-3)
     assert graded.metrics["test_graded_ndcg"] == pytest.approx(graded.graded_ndcg["test"].mean())
     assert set(graded.graded_ndcg) == {"valid", "test"}
+
+
+@every_arm
+def test_deterministic_algorithms_train_the_same_on_processors(arm, prepared):
+    config = trial(ARMS[arm], epochs=1)
+    plain = train(config, prepared(config), read_test=True)
+    with deterministic_algorithms(True):
+        fixed = train(config, prepared(config), read_test=True)
+    assert same_weights(plain, fixed)
+    assert plain.metrics == fixed.metrics
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("encoder", ["bag", "transformer"])
+def test_deterministic_algorithms_give_the_same_bits_again_on_a_gpu(loss, encoder, prepared):
+    arm = {**arm_of(loss, symmetric=True), "encoder": ARMS[encoder]["encoder"]}
+    config = trial(arm, epochs=2, learning_rate=0.005)
+    with deterministic_algorithms(True):
+        one, other = (train(config, prepared(config), device="cuda", read_test=True) for _ in range(2))
+    assert same_weights(one, other)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -177,6 +177,12 @@ class Resources(Settings):
         description="threads of the tensor operations of a worker; null: one for each processor reserved for it",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where gpus > 0, else cpu")
+    deterministic: bool = Field(
+        False,
+        exclude_if=lambda on: not on,
+        description="use deterministic algorithms alone, which are slower: a GPU gives the same numbers again, as "
+        "processors do anyway",
+    )
     max_concurrent: int | None = Field(None, ge=1, description="null: as many trials as fit")
     autoscale: bool = Field(
         False, description="the cluster adds nodes where trials wait: max_concurrent of them may, whatever fits now"

@@ -95,6 +95,7 @@ class StudyRun:
             chunk_size=resources.chunk_size,
             directory=str(Path.cwd()),
             gradient_checkpointing=resources.gradient_checkpointing,
+            deterministic=resources.deterministic,
         )
         return key, spec, folder_name(name, key.identity, attempt.number)
 

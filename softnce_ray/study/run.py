@@ -18,6 +18,7 @@ from rich.console import Console
 from softnce_ray import __version__
 from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import Prepared, learns, prepare
 from softnce_ray.results import StudyRecord, StudyResults
@@ -301,7 +302,7 @@ def _prepare(
 
     torch.set_num_threads(resources.resolved_threads if learns(arm) else 1)
     device = device_for(resources.device, resources.gpus)
-    with working_in(directory):
+    with working_in(directory), deterministic_algorithms(resources.deterministic):
         return Patience(say)(lambda: prepare(arm, corpus, languages, root, device, resources=resources, say=say))
 
 

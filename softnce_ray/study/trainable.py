@@ -18,6 +18,7 @@ from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint,
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, write_distributions
 from softnce_ray.model import save_model
 from softnce_ray.preparation import Prepared, open_data, partners, with_answers
@@ -54,6 +55,7 @@ class TrialSpec:
     chunk_size: int | None = None
     directory: str = ""
     gradient_checkpointing: bool = False
+    deterministic: bool = False
 
 
 def run_trial(spec: dict[str, Any]) -> None:
@@ -69,7 +71,11 @@ def run_trial(spec: dict[str, Any]) -> None:
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
     try:
-        with working_in(trial.directory), gang(trial.workers, trial.device, _help, spec, _fail) as workers:
+        with (
+            working_in(trial.directory),
+            gang(trial.workers, trial.device, _help, spec, _fail) as workers,
+            deterministic_algorithms(trial.deterministic),
+        ):
             _run(trial, workers, Patience(_note))
     except WorkerError as error:
         _fail(error.failure)
@@ -111,7 +117,7 @@ def _help(spec: dict[str, Any], workers: Workers) -> None:
     """What the other workers of a trial do: all that the first does, but for telling of it."""
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
-    with working_in(trial.directory):
+    with working_in(trial.directory), deterministic_algorithms(trial.deterministic):
         config, _, data, resume = Patience()(lambda: _opened(trial))
         _trained(trial, config, data, resume, workers, lambda metrics, checkpoint: None)
 

@@ -28,7 +28,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 def test_a_loss_that_is_no_number_fails_its_trial_at_once_and_is_not_told_to_optuna(plain_study, store) -> None:
     arms = {
         "infonce": {},
-        "diverging": {"temperature": 1e-40, "search": {"training.learning_rate": {"low": 0.01, "high": 0.02}}},
+        # A step takes eight times the weights from them: soon they are beyond float32.
+        "diverging": {
+            "encoder": {"kind": "transformer", "width": 16, "layers": 1, "heads": 2},
+            "training": {"epochs": 2, "batch_size": 4, "weight_decay": 1, "warmup": 0},
+            "search": {"training.learning_rate": {"low": 9, "high": 10}},
+        },
     }
     done = go(plain_study(arms=arms, search=SEARCH, seeds=[1]), store)
     assert (done.ran, done.failed, done.failed_before, done.interrupted) == (1, 3, 0, False)

@@ -141,7 +141,16 @@ def test_a_trial_uses_the_processors_that_it_reserves(tiny_study, tmp_path, cpus
 def test_a_specification_has_what_saves_memory(tiny_study, tmp_path) -> None:
     run, _, _ = drive(tiny_study(resources={"chunk_size": 5, "gradient_checkpointing": True}), tmp_path)
     _, spec, _ = run.next_spec()  # type: ignore[misc]
-    assert (spec.chunk_size, spec.gradient_checkpointing) == (5, True)
+    assert (spec.chunk_size, spec.gradient_checkpointing, spec.deterministic) == (5, True, False)
+
+
+def test_determinism_is_no_setting_of_the_method(tiny_study, tmp_path) -> None:
+    run, _, _ = drive(tiny_study(resources={"deterministic": True}), tmp_path / "one")
+    key, spec, _ = run.next_spec()  # type: ignore[misc]
+    other, _, _ = drive(tiny_study(), tmp_path / "other")
+    assert spec.deterministic
+    assert key.identity == other.next_spec()[0].identity  # type: ignore[index]
+    assert "deterministic" not in tiny_study().resources.model_dump()
 
 
 def test_all_that_an_epoch_measured_is_recorded_with_its_own_time(tiny_study, tmp_path) -> None:

@@ -115,7 +115,9 @@ def test_a_first_worker_that_is_killed_takes_the_others_with_it(study, store) ->
 @pytest.mark.long
 def test_a_trial_of_two_workers_fails_as_one_of_one_does(study, store) -> None:
     broken = study(seeds=[1], resources=TWO)
-    broken["arms"]["soft"]["temperature"] = 1e-40
+    beyond = {"batch_size": 4, "learning_rate": 10, "weight_decay": 1, "warmup": 0}  # of float32, after a few steps
+    broken["arms"]["soft"]["training"] |= beyond
+    broken["arms"]["soft"]["loss"]["alpha"] = 1
     assert go(broken, store).failed == 1
     (run,) = runs(store, "trial")
     assert "the loss of epoch 1 is nan" in run.data.tags["failure"]
