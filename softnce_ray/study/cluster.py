@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray._private import services
 from ray.autoscaler.sdk import request_resources
@@ -167,7 +168,7 @@ def _start(address: str, held: contextlib.ExitStack, options: Mapping[str, Any])
             ray.init("local", _temp_dir=str(folder), **own, **quiet)
     else:
         _await_listener(place, address)
-        held.enter_context(tokens.authentication(_agreed(place, client, address == "auto", _variables_of_tokens())))
+        held.enter_context(tokens.authentication(_agreed(place, client, _variables_of_tokens())))
         held.callback(ray.shutdown)
         ray.init(address if client else place, **quiet)
 
@@ -212,7 +213,7 @@ def check_token() -> None:
         place, client = _place(address)
         if place:
             _connect(place, seconds=2)
-            _agreed(place, client, address == "auto", _variables_of_tokens())
+            _agreed(place, client, _variables_of_tokens())
 
 
 def _await_listener(place: str, address: str) -> None:
@@ -254,12 +255,22 @@ def _connect(place: str, seconds: float) -> None:
 
 
 @functools.cache
-def _agreed(place: str, client: bool, found: bool, depends_on: tuple[str | None, ...]) -> str:
+def _agreed(place: str, client: bool, depends_on: tuple[str | None, ...]) -> str:
     """A place that agreed is not asked again, while the variables that its answer `depends_on` stay."""
     try:
-        return tokens.agreed(place, f"the cluster at {'ray://' if client else ''}{place}", client=client, found=found)
+        shown = f"the cluster at {'ray://' if client else ''}{place}"
+        return tokens.agreed(place, shown, client=client, here=_is_here(place))
     except tokens.TokenError as error:
         raise LaunchError(str(error)) from error
+
+
+def _is_here(place: str) -> bool:
+    """Return True where a place is one of this machine."""
+    ours = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
+    try:
+        return socket.gethostbyname(place.rpartition(":")[0].strip("[]")) in ours
+    except OSError:
+        return False
 
 
 def _variables_of_tokens() -> tuple[str | None, ...]:

@@ -83,7 +83,7 @@ def of_our_own() -> tuple[str, str | None]:
     return mode, secrets.token_hex(32) if mode.lower() == _TOKEN and not given else None
 
 
-def agreed(place: str, shown: str, *, client: bool = False, found: bool = False) -> str:
+def agreed(place: str, shown: str, *, client: bool = False, here: bool = False) -> str:
     """Return the mode of authentication that this process needs for a cluster: `token` or `disabled`.
 
     Where a cluster does not answer within seconds, what is wrong there is left to Ray to say.
@@ -91,8 +91,8 @@ def agreed(place: str, shown: str, *, client: bool = False, found: bool = False)
     Args:
       place: HOST:PORT of the cluster, or of its Ray Client server where it is a `client`'s.
       shown: the address for people.
-      found: the cluster is one that runs here (`auto`): like Ray, we give it a token that we find unasked. Others get
-        one where RAY_AUTH_MODE says so only.
+      here: it runs on this machine, where Ray itself may have found the same token: it gets ours, if there is one, also
+        where RAY_AUTH_MODE is not set. What runs elsewhere gets one only where that says so.
 
     Raises:
       TokenError: it asks for a token and gets none, or one that it refuses; or RAY_AUTH_MODE asks for one and the
@@ -110,7 +110,7 @@ def agreed(place: str, shown: str, *, client: bool = False, found: bool = False)
         )
     if mode != _TOKEN and not refused[_DISABLED]:
         return _DISABLED
-    if not mode and found and has_token():
+    if not mode and here and has_token():
         refused |= _refused(place, [_TOKEN], client)
     if _TOKEN not in refused:
         raise TokenError(refusal(shown, none=True))

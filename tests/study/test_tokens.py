@@ -8,7 +8,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def test_a_launch_on_a_cluster_that_refuses_its_token_says_so_and_what_to_set(
 
 
 @pytest.mark.parametrize(
-    ("mode", "token", "asks", "found", "outcome"),
+    ("mode", "token", "asks", "here", "outcome"),
     [
         # A cluster without tokens: a token that lies about here is no hindrance, one that is asked for is.
         (None, False, "none", False, "disabled"),
@@ -98,7 +98,7 @@ def test_a_launch_on_a_cluster_that_refuses_its_token_says_so_and_what_to_set(
         ("disabled", True, "none", False, "disabled"),
         ("token", True, "none", False, "asks for no token, and RAY_AUTH_MODE=token is set here: unset it"),
         ("token", False, "none", False, "Ray finds none here"),
-        # One with tokens: as in Ray, a token is given unasked to what runs here only.
+        # One with tokens: what runs on this machine gets ours unasked.
         ("token", True, "ours", False, "token"),
         ("TOKEN", True, "ours", False, "token"),
         ("token", True, "another", False, "got a token that it refuses"),
@@ -114,7 +114,7 @@ def test_a_launch_on_a_cluster_that_refuses_its_token_says_so_and_what_to_set(
     ],
 )
 def test_driver_and_cluster_agree_on_a_mode_or_it_is_said_why_not(
-    mode: str | None, token: bool, asks: str, found: bool, outcome: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    mode: str | None, token: bool, asks: str, here: bool, outcome: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The cluster is what it would answer; `test_all_commands` has real ones."""
 
@@ -133,7 +133,7 @@ def test_driver_and_cluster_agree_on_a_mode_or_it_is_said_why_not(
         if outcome in ("token", "disabled")
         else pytest.raises(tokens.TokenError, match=outcome)
     ):
-        assert tokens.agreed("10.0.0.1:6379", "the cluster", found=found) == outcome
+        assert tokens.agreed("10.0.0.1:6379", "the cluster", here=here) == outcome
 
 
 def test_a_session_of_our_own_has_a_token_that_nobody_else_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -195,13 +195,16 @@ def test_all_commands_work_on_a_cluster_by_option_and_by_variable_and_tell_nobod
         (tmp_path / "source" / f"p{number % 6}").mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / f"p{number % 6}" / f"m{number}.py").write_text(code.format(number))
     store = ["--store", str(tmp_path / "store")]
+    variable: dict[str, str | None]
+    auto: dict[str, str | None]
     variable, auto = {"RAY_ADDRESS": head.cluster}, {"RAY_TMPDIR": str(head.folder)}
+    unasked = {"RAY_AUTH_MODE": None}  # what runs on this machine gets the token all the same
     stray = {} if "RAY_AUTH_MODE" in environment else {"RAY_AUTH_TOKEN": TOKEN}  # of another cluster
-    table: list[tuple[list[str], dict[str, str], str]] = [
-        (["doctor", str(study), *store, "--address", head.cluster], {}, "ok\tstudy"),
+    table: list[tuple[list[str], Mapping[str, str | None], str]] = [
+        (["doctor", str(study), *store, "--address", head.cluster], unasked, "ok\tstudy"),
         (["launch", str(study), *store, "--address", head.cluster], {}, "tiny: 1 trials run"),
         (["extend", "tiny", "--seed", "2", *store], variable | stray, "tiny: 1 trials run"),
-        (["extend", "tiny", "--seed", "3", *store, "--address", "auto"], auto | stray, "tiny: 1 trials run"),
+        (["extend", "tiny", "--seed", "3", *store, "--address", "auto"], auto | unasked | stray, "tiny: 1 trials run"),
         (["resume", "tiny", "--store", str(tmp_path / "anew"), "--address", head.cluster], {}, "tiny: 3 trials run"),
         (["corpus", "mine", "--source", str(tmp_path / "source"), "--out", str(tmp_path / "mined"), "--valid", "5",
           "--test", "5", "--ray"], variable, ""),
@@ -216,7 +219,7 @@ def test_all_commands_work_on_a_cluster_by_option_and_by_variable_and_tell_nobod
                 shutil.copytree(tmp_path / "store" / "studies", tmp_path / "anew" / "studies")
             done = subprocess.run(
                 [sys.executable, "-m", "softnce_ray", *words],
-                env={**environment, **more},
+                env={name: value for name, value in {**environment, **more}.items() if value is not None},
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
