@@ -7,6 +7,7 @@ negatives are added, further columns: C in all, of which the first B are the pai
 
 from __future__ import annotations
 
+import itertools
 import re
 from array import array
 from collections import Counter
@@ -22,6 +23,7 @@ from scipy import sparse
 from torch import Tensor
 
 from softnce_ray.bm25_formulas import Formula
+from softnce_ray.corpus.scripts import UNSPACED, UNSPACED_RUN
 from softnce_ray.errors import UserError
 
 _COLD = 1e-6
@@ -31,6 +33,7 @@ _LARGEST = 1e30
 """Similarities beyond it may leave float32's range when they are divided by a temperature of `_COLD`."""
 
 _WORD = re.compile(r"[^\W\d_]+|\d+")
+_WORD_OR_RUN = re.compile(rf"[{UNSPACED}]+|[^\W\d_{UNSPACED}]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -103,8 +106,22 @@ def negative_distribution(similarity: Tensor, *, temperature: float) -> Tensor:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and numbers of a text, identifiers split: `parseDate_2` → parse, date, 2."""
-    return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", text))]
+    """Lower-case words and numbers of a text, identifiers split: `parseDate_2` → parse, date, 2.
+
+    Of scripts that set no spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each two characters that follow one
+    another are a word, as in Lucene's CJKAnalyzer, which needs no dictionary: 读取文件 → 读取, 取文, 文件. One alone
+    is one.
+    """
+    text = _CAMEL.sub(" ", text)
+    if text.isascii() or not UNSPACED_RUN.search(text):
+        return [word.lower() for word in _WORD.findall(text)]
+    found: list[str] = []
+    for part in _WORD_OR_RUN.findall(text):
+        if len(part) > 1 and UNSPACED_RUN.match(part):
+            found += map("".join, itertools.pairwise(part))
+        else:
+            found.append(part.lower())
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,34 @@ def assert_scores(scores: np.ndarray, expected: np.ndarray) -> None:
 )
 def test_words_are_split_and_in_lower_case(text, expected):
     assert words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("读取文件。", ["读取", "取文", "文件"]),
+        ("读", ["读"]),
+        ("读取JSON文件 parseDate_2个", ["读取", "json", "文件", "parse", "date", "2", "个"]),
+        ("ファイルを閉じる", ["ファ", "ァイ", "イル", "ルを", "を閉", "閉じ", "じる"]),
+        ("อ่านไฟล์ ๒", ["อ่", "่า", "าน", "นไ", "ไฟ", "ฟล", "ล์", "๒"]),
+        ("파일 읽기", ["파일", "읽기"]),  # Korean sets spaces
+    ],
+)
+def test_of_scripts_without_spaces_two_characters_are_a_word(text, expected):
+    assert words(text) == expected
+
+
+@given(st.text(st.characters(max_codepoint=0x0DFF) | st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3)))
+def test_other_texts_have_the_words_that_they_always_had(text):
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", text)
+    assert words(text) == [word.lower() for word in re.findall(r"[^\W\d_]+|\d+", apart)]
+
+
+def test_chinese_queries_are_alike_by_the_words_that_they_share():
+    queries = ["读取文件并排序", "写入文件并解析", "计算矩阵的长度", "连接数据库", "旋转图像"]
+    scores = fitted([words(query) for query in queries]).similarity(np.arange(5))
+    assert scores[0, 1] > 0  # 文件, 件并
+    assert not scores[0, 2:].any()
 
 
 # --- BM25 ------------------------------------------------------------------------------------------------

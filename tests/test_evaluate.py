@@ -143,6 +143,15 @@ def test_bm25_by_hand() -> None:
     assert scores.tolist() == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_word_index_that_has_a_sentence_as_a_word_is_made_again(tmp_path: Path) -> None:
+    WordIndex.fit(["读取文件 sort", "排序"]).save(tmp_path)
+    assert WordIndex.load(tmp_path).scores(["取文"]).argmax() == 0
+    file = tmp_path / "vocabulary.txt"
+    file.write_text(file.read_text(encoding="utf-8").replace("读取", "读取文件", 1), encoding="utf-8")
+    with pytest.raises(ValueError, match="the word 读取文件, as an earlier version read texts without spaces"):
+        WordIndex.load(tmp_path)
+
+
 def test_a_stored_word_index_scores_the_same(tmp_path: Path) -> None:
     index = WordIndex.fit(["def löschen(x)", "def f_2(y): return y", ""])
     index.save(tmp_path)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from softnce_ray.bm25_formulas import Formula
 from softnce_ray.config import ArmConfig, TrialConfig
@@ -62,6 +63,19 @@ def test_the_estimator_is_of_the_training_queries_in_their_order(tiny_corpus, tm
     rows = np.array([5, 0, 99, 17])
     assert data.estimator is not None
     np.testing.assert_array_equal(data.estimator.similarity(rows), expected.similarity(rows))
+
+
+def test_many_unknown_tokens_are_told(tiny_corpus, tmp_path):
+    assert prepare(SOFT, tiny_corpus, "python", tmp_path).notes == ()
+    words_of = {"<unk>": 0, "<pad>": 1, "return": 2}
+    folder = tmp_path / "few_words"
+    tokenizer = Tokenizer(models.WordLevel(words_of, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>").save_pretrained(folder)
+    named = ArmConfig.model_validate({**SETTINGS, "encoder": {"kind": "transformer", "model": str(folder)}})
+    of_queries, of_codes = prepare(named, tiny_corpus, "python", tmp_path).notes
+    assert of_queries.startswith("python: 100.0% of the tokens of training queries are unknown to the tokenizer")
+    assert of_codes.startswith("python: ")
 
 
 def test_an_arm_without_estimator_has_none(tiny_corpus, tmp_path):

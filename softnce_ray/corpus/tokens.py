@@ -26,6 +26,7 @@ from softnce_ray.corpus.duplicates import as_hashes, first_equal, normalise_code
 from softnce_ray.corpus.graph_tokens import GRAPHS_VERSION, graph_texts_in_parts
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.ragged import Graphs, Ragged
+from softnce_ray.corpus.scripts import ALPHABET, Alphabet, scripts_of
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.named import located
 from softnce_ray.shared import shared_once
@@ -69,6 +70,14 @@ class TokenStore:
             graphs = Graphs(array("spans"), array("node_offsets"), array("edges").T, array("edge_offsets"))
         return Ragged(array("ids"), array("offsets"), graphs)
 
+    def unknown_shares(self, languages: Iterable[str]) -> dict[tuple[str, str], float]:
+        """(language, side) → share of the tokens of training texts that stand for what the tokenizer does not know."""
+        unknown, shares = _unknown_id(self.tokenizer), {}
+        for language, side in product(languages, SIDES):
+            ids = self.texts(language, "train", side).ids
+            shares[language, side] = 0.0 if unknown is None else np.count_nonzero(ids == unknown) / max(1, len(ids))
+        return shares
+
     def groups(self, language: str) -> np.ndarray:
         """(2, n) int32, memory-mapped: training pairs with equal numbers in row 0 have the same normalised query, in
         row 1 the same normalised code."""
@@ -90,6 +99,8 @@ def token_key(corpus: Corpus, settings: TokenSettings, inputs: Inputs) -> str:
     if tokenizer is None and _training_text_count(corpus) > TOKENIZER_TEXTS:
         # Smaller corpora have the names that they had before there was a sample.
         content.append({"tokenizer_texts": TOKENIZER_TEXTS})
+    if tokenizer is None and scripts_of(corpus).needs_bytes:
+        content.append({"alphabet": "bytes"})
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -138,7 +149,8 @@ def _write_tokens(
     if inputs.tokenizer:
         tokenizer = _named_tokenizer(inputs.tokenizer, inputs.prefix)
     else:
-        tokenizer = train_tokenizer(_training_texts(corpus), settings, inputs.special)
+        as_bytes = scripts_of(corpus).needs_bytes
+        tokenizer = train_tokenizer(_training_texts(corpus), settings, inputs.special, as_bytes=as_bytes)
     file = folder / "tokenizer.json"
     tokenizer.save(str(file))
     languages = [each for each in corpus.languages if inputs.flow_length is None or each in SYNTAXES]
@@ -221,25 +233,38 @@ def text_groups(corpus: Corpus, languages: Sequence[str]) -> np.ndarray:
     return np.stack(numbers)
 
 
-def train_tokenizer(texts: Iterator[list[str]], settings: TokenSettings, special: bool) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[list[str]], settings: TokenSettings, special: bool, *, as_bytes: bool | None = None
+) -> Tokenizer:
     """A BPE tokenizer whose file alone repeats all that is done to a text.
 
     Identifiers are split (`parseDate_x` → parse date x) and lower-cased by its normalizer, so that an
     exported model needs no code of ours.
+
+    Args:
+      as_bytes: merge bytes, of which any text is made, and not the `ALPHABET` most frequent characters; None: where the
+        texts need it, which are then read twice.
     """
+    if as_bytes is None:
+        texts = list(texts)
+        alphabet = Alphabet()
+        for part in texts:
+            alphabet.add(part)
+        as_bytes = alphabet.needs_bytes
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
     if settings.split_identifiers:
         steps.append(normalizers.Replace(Regex(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+"), " "))
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(
-        Regex(r"[\p{L}\p{M}_]+|\p{N}+|[^\s\p{L}\p{M}\p{N}_]"), "removed", invert=True
-    )
+    words = pre_tokenizers.Split(Regex(r"[\p{L}\p{M}_]+|\p{N}+|[^\s\p{L}\p{M}\p{N}_]"), "removed", invert=True)
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_]) if as_bytes else words
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary,
         special_tokens=list(SPECIAL),
         min_frequency=2,
-        limit_alphabet=500,
+        limit_alphabet=ALPHABET,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if as_bytes else [],
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -248,6 +273,12 @@ def train_tokenizer(texts: Iterator[list[str]], settings: TokenSettings, special
             single="<s> $A </s>", special_tokens=[(name, SPECIAL.index(name)) for name in ("<s>", "</s>")]
         )
     return only_text(tokenizer)
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    model = json.loads(tokenizer.to_str())["model"]
+    name = model.get("unk_token")
+    return model.get("unk_id") if name is None else tokenizer.token_to_id(name)
 
 
 def only_text(tokenizer: Tokenizer) -> Tokenizer:

@@ -2,5 +2,6 @@
 
 from softnce_ray.preparation.making import learns, prepare
 from softnce_ray.preparation.opening import Prepared, open_data, partners, with_answers
+from softnce_ray.preparation.reading import content_of
 
-__all__ = ["Prepared", "learns", "open_data", "partners", "prepare", "with_answers"]
+__all__ = ["Prepared", "content_of", "learns", "open_data", "partners", "prepare", "with_answers"]

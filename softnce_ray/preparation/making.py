@@ -27,7 +27,7 @@ from softnce_ray.config import (
 from softnce_ray.corpus.graph_tokens import check_languages
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
+from softnce_ray.corpus.tokens import Progress, TokenStore, prepare_tokens, text_groups
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, count_words, save_sparse, words
 from softnce_ray.hard_negatives import NONE, mine
@@ -35,10 +35,12 @@ from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
 from softnce_ray.preparation.kept import Kept
 from softnce_ray.preparation.opening import METRICS_FILE, MINED_FILE, Prepared, open_estimator, training_groups
+from softnce_ray.preparation.reading import content_of, counted_content
 from softnce_ray.preparation.vectors import Sources
 from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location
 
+_MANY_UNKNOWN = 0.01
 _ESTIMATORS_VERSION = 3
 _GROUPS_VERSION = 1
 _HARD_NEGATIVES_VERSION = 1
@@ -100,8 +102,24 @@ def prepare(
     if config.hard_negatives is not None:
         mined, trained["hard_negatives"] = _prepare_hard_negatives(config.hard_negatives, sources)
     scored = {name: _metrics(shared.folder(folder)) for name, folder in trained.items()}
-    metrics = {name: found for name, found in scored.items() if found}
-    return replace(shared, estimators=made, hard_negatives=mined, metrics=metrics)
+    return replace(
+        shared,
+        estimators=made,
+        hard_negatives=mined,
+        metrics={name: found for name, found in scored.items() if found},
+        notes=tuple(_unknown_tokens(tokens, languages)),
+    )
+
+
+def _unknown_tokens(tokens: TokenStore, languages: TrainingSet) -> Iterator[str]:
+    for (language, side), share in tokens.unknown_shares(languages.train).items():
+        if share > _MANY_UNKNOWN:
+            texts = "queries" if side == "query" else "codes"
+            yield (
+                f"{language}: {share:.1%} of the tokens of training {texts} are unknown to the tokenizer, and the "
+                "encoder cannot tell them apart: use one that knows their script, or one without a model, whose "
+                "tokenizer is trained on the corpus"
+            )
 
 
 def learns(config: ArmConfig) -> bool:
@@ -170,7 +188,8 @@ def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
         decisive["model"] = model_content(model)
     # One language by its name alone, as it was before there were several.
     trained_on = languages.train[0] if len(languages.train) == 1 else languages.train
-    content = [_ESTIMATORS_VERSION, corpus.fingerprint, trained_on, decisive, _decides_learned(settings, sources)]
+    texts = counted_content(corpus, [settings], languages)
+    content = [_ESTIMATORS_VERSION, texts, trained_on, decisive, _decides_learned(settings, sources)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     root, name = Location(sources.shared.root), f"estimators/{settings.name}-{digest}"
@@ -190,7 +209,8 @@ def _decides_learned(settings: Estimator, sources: Sources) -> object:
     encoder's kind and the tokens; nothing for a named model."""
     arm = sources.arm
     if isinstance(settings, TrainedEstimator) and settings.model is None:
-        return identity(vectors.infonce_trial(settings, arm, sources.languages), sources.corpus.fingerprint)
+        trial = vectors.infonce_trial(settings, arm, sources.languages)
+        return identity(trial, content_of(sources.corpus, trial, sources.languages))
     if isinstance(settings, SimCSEEstimator) and settings.model is None:
         tokens = sources.shared.tokens.rpartition("/")[2]
         return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens]

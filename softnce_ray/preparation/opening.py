@@ -40,7 +40,8 @@ class Prepared:
     """What an arm needs in a language or training set: names of folders below `root`, a path or URI that all machines
     have in common. They are the token ids, what each estimator that its loss needs has stored, and where it is trained
     on several languages, which pairs are duplicates among all of them, and the hard negatives, where there are any.
-    `metrics` has what each model scored that was trained for it: by the estimator's name, or `hard_negatives`."""
+    `metrics` has what each model scored that was trained for it: by the estimator's name, or `hard_negatives`. `notes`
+    say what a user should know of them."""
 
     root: str
     tokens: str
@@ -48,6 +49,7 @@ class Prepared:
     groups: str | None = None
     hard_negatives: str | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def folder(self, name: str) -> Path:
         """One of them on this machine, which fetches it when it first asks.

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from softnce_ray.bm25_formulas import Formula, Statistics, document_frequencies
+from softnce_ray.corpus.scripts import UNSPACED_RUN
 from softnce_ray.estimators import count_words, load_sparse, save_sparse, words
 
 K1 = 1.2
@@ -92,6 +93,10 @@ class WordIndex:
         """
         text = (folder / _VOCABULARY).read_text(encoding="utf-8")
         names = text.split("\n") if text else []
+        if not text.isascii() and UNSPACED_RUN.search(text):
+            for name in names:
+                if len(name) > 2 and UNSPACED_RUN.search(name):
+                    raise ValueError(f"the word {name}, as an earlier version read texts without spaces")
         weights = load_sparse(folder / _WEIGHTS)
         if weights.shape[0] != len(names):
             raise ValueError(f"{len(names)} words in {_VOCABULARY}, and weights of {weights.shape[0]}")

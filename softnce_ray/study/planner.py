@@ -83,6 +83,7 @@ class Planner:
     """Hands out the trials of a study and learns how they end.
 
     Args:
+      content: what a trial learns from, for its identity; a text stands for all trials.
       known: what the store holds; a finished trial is never handed out again.
       searches: a search for each cell that has one.
       on_confirm: called once for each cell with its confirm trials, when they are decided.
@@ -91,12 +92,13 @@ class Planner:
     def __init__(
         self,
         study: StudyConfig,
-        corpus_fingerprint: str,
+        content: str | Callable[[TrialConfig], str],
         known: Mapping[TrialKey, KnownTrial],
         searches: Mapping[Cell, Proposes],
         on_confirm: Callable[[Cell, list[Trial]], None] = lambda cell, trials: None,
     ) -> None:
-        self._study, self._fingerprint, self._on_confirm = study, corpus_fingerprint, on_confirm
+        self._study, self._on_confirm = study, on_confirm
+        self._content = content if callable(content) else lambda config: content
         self._done = {key: trial for key, trial in known.items() if trial.status == "FINISHED"}
         self._reached = {key: trial.epochs for key, trial in known.items() if trial.status != "FINISHED"}
         self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
@@ -243,7 +245,7 @@ class Planner:
         settings = with_values(arm_settings(self._study.arms[cell.arm]), values)
         languages = trial_languages(self._study.training_set(cell.language))
         config = TrialConfig.model_validate({**settings, **languages, "seed": seed})
-        return Trial(TrialKey(cell.arm, cell.language, phase, seed, identity(config, self._fingerprint)), config)
+        return Trial(TrialKey(cell.arm, cell.language, phase, seed, identity(config, self._content(config))), config)
 
 
 def cells(study: StudyConfig) -> list[Cell]:
@@ -251,13 +253,13 @@ def cells(study: StudyConfig) -> list[Cell]:
     return [Cell(arm, language) for arm in study.arms for language in study.language_names]
 
 
-def search_name(study: StudyConfig, cell: Cell, corpus_fingerprint: str) -> str:
+def search_name(study: StudyConfig, cell: Cell, content: str) -> str:
     """Name of a cell's search in the store. It says all that the answers depend on besides the values searched:
     another arm, space (conditions included), seed or corpus is another search; more trials are the same one."""
-    return f"{study.study}/{cell.arm}/{cell.language}/{definition(study, cell.arm, corpus_fingerprint, cell.language)}"
+    return f"{study.study}/{cell.arm}/{cell.language}/{definition(study, cell.arm, content, cell.language)}"
 
 
-def definition(study: StudyConfig, arm: str, corpus_fingerprint: str, language: str) -> str:
+def definition(study: StudyConfig, arm: str, content: str, language: str) -> str:
     """Hash of what an arm means in this study: its settings, what is searched and how, the corpus and, where it is
     trained or tested on several languages, which. Trials of another definition say nothing of it. Languages, seeds
     and the number of search trials may grow within one."""
@@ -271,11 +273,10 @@ def definition(study: StudyConfig, arm: str, corpus_fingerprint: str, language: 
     languages = [] if several.is_language else [several.train, several.test]
     choices = {path: each.choices for path, each in space.items() if isinstance(each, Choices)}
     revised = revisions(arm_settings(study.arms[arm]), choices)
-    content = json.dumps(
-        [METHOD_VERSION, corpus_fingerprint, fixed, spaces, rules, *languages, *([revised] if revised else [])],
-        sort_keys=True,
+    text = json.dumps(
+        [METHOD_VERSION, content, fixed, spaces, rules, *languages, *([revised] if revised else [])], sort_keys=True
     )
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def planned_trials(study: StudyConfig) -> Iterator[tuple[str, str, str, str]]:

@@ -20,7 +20,7 @@ from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, a
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.errors import UserError
-from softnce_ray.preparation import Prepared, learns, prepare
+from softnce_ray.preparation import Prepared, content_of, learns, prepare
 from softnce_ray.results import StudyRecord, StudyResults
 from softnce_ray.storage import Location
 from softnce_ray.store import Store, only_launch
@@ -200,6 +200,8 @@ def _start(
     """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
     show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
     outcome = _prepare_all(study, corpus, store, show, slots)
+    for note in dict.fromkeys(note for prepared in outcome.done.values() for note in prepared.notes):
+        show.say(f"note: {note}")
     failures = {
         cell: with_remedies(failure_in_ray(error), study.resources, study.arms[cell.arm])
         for cell, error in outcome.failed.items()
@@ -314,7 +316,7 @@ def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker)
         searches = {
             cell: CellSearch(
                 storage,
-                search_name(study, cell, corpus.fingerprint),
+                search_name(study, cell, _content(study, corpus, cell)),
                 study.arms[cell.arm],
                 study.space(cell.arm),
                 study.search,
@@ -324,7 +326,7 @@ def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker)
         }
     return Planner(
         study,
-        corpus.fingerprint,
+        lambda config: content_of(corpus, config, config.training_set),
         tracker.known(),
         searches,
         on_confirm=lambda cell, trials: tracker.supersede(
@@ -385,18 +387,24 @@ def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
         study.corpus,
         corpus.fingerprint,
         study_text(study),
-        _definitions(study, corpus.fingerprint),
+        _definitions(study, corpus),
         _training_sets(study),
     )
 
 
-def _definitions(study: StudyConfig, corpus_fingerprint: str) -> dict[str, str]:
+def _content(study: StudyConfig, corpus: Corpus, cell: Cell) -> str:
+    return content_of(corpus, study.arms[cell.arm], study.training_set(cell.language))
+
+
+def _definitions(study: StudyConfig, corpus: Corpus) -> dict[str, str]:
     """What each arm means now; see `StudyRecord`."""
     sets = _training_sets(study)
     found = {}
     for cell in cells(study):
-        name = f"{cell.arm}/{cell.language}" if cell.language in sets else cell.arm
-        found[name] = definition(study, cell.arm, corpus_fingerprint, cell.language)
+        content = _content(study, corpus, cell)
+        is_own = cell.language in sets or content != corpus.fingerprint
+        name = f"{cell.arm}/{cell.language}" if is_own else cell.arm
+        found[name] = definition(study, cell.arm, content, cell.language)
     return found
 
 

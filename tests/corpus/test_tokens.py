@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +27,10 @@ from tokenizers import (
 from softnce_ray.config import Inputs, TokenSettings
 from softnce_ray.corpus import SPLITS, Corpus, CorpusError, Pair, build_corpus, tokens
 from softnce_ray.corpus.ragged import Ragged, concatenate
+from softnce_ray.corpus.scripts import scripts_of
 from softnce_ray.corpus.tokens import (
     SPECIAL,
+    TOKENS_VERSION,
     WORDS_ALONE,
     TokenStore,
     only_text,
@@ -110,6 +115,58 @@ def test_identifiers_can_be_left_whole():
 
 def test_what_was_never_seen_is_unknown_and_no_error():
     assert set(tokenizer_of().encode("删除").tokens) == {"<unk>"}
+
+
+CHARACTERS = [chr(0x4E00 + number) for number in range(3000)]
+
+
+def chinese(count: int, *, characters: int = 3000) -> list[str]:
+    """Queries of twelve characters, a few of which are frequent, as in text."""
+    chance, some = random.Random(0), CHARACTERS[:characters]
+    weights = [1 / (number + 10) for number in range(characters)]
+    return ["".join(chance.choices(some, weights, k=12)) for _ in range(count)]
+
+
+def test_an_alphabet_that_is_too_large_is_read_as_bytes(tmp_path):
+    codes = ["def read_file(path): return open(path).read()"] * 2000
+    tokenizer = train_tokenizer(iter([chinese(2000), codes]), TokenSettings(vocabulary=2000), False)
+    assert tokenizer.get_vocab_size() <= 2000
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    unseen = "𠮷 龘 Ω naïve 🙂 read_file"
+    for text in (*chinese(200), *codes[:1], unseen):
+        assert "<unk>" not in tokenizer.encode(text).tokens
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(unseen).ids == tokenizer.encode(unseen).ids
+    assert tokenizer.encode("read_file").tokens == ["read", "file"]
+    assert tokenizer.encode("龘").ids != tokenizer.encode("𠮷").ids
+
+
+def test_a_tokenizer_whose_alphabet_fits_is_what_it_was():
+    fits = [*chinese(500, characters=400), *PROSE]
+    stray = [*PROSE * 200, *(f"parse date {letter}" for letter in CHARACTERS[:3])]
+    for texts in (fits, stray):
+        made = [train_tokenizer(iter([texts]), SETTINGS, False, as_bytes=bytes_).to_str() for bytes_ in (None, False)]
+        assert made[0] == made[1]
+
+
+def test_only_corpora_whose_alphabet_is_too_large_have_other_tokens(tiny_pairs, tiny_corpus, tmp_path):
+    folder = tmp_path / "corpus"
+    pairs = [dataclasses.replace(pair, query=query) for pair, query in zip(tiny_pairs, chinese(300), strict=False)]
+    build_corpus(pairs, folder, valid=20, test=20)
+    store = prepare_tokens(Corpus.open(folder), SETTINGS, tmp_path / "tokens")
+    assert store.unknown_shares(["python"]) == {("python", "query"): 0, ("python", "code"): 0}
+    corpus, plain = Corpus.open(folder), Corpus.open(tiny_corpus)
+    for opened, as_bytes in ((corpus, True), (plain, False)):
+        assert scripts_of(opened).needs_bytes == as_bytes
+        content = [TOKENS_VERSION, opened.fingerprint, SETTINGS.model_dump(), None, False]
+        content += [{"alphabet": "bytes"}] if as_bytes else []
+        expected = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        assert token_key(opened, SETTINGS, WORDS_ALONE) == expected
+
+
+def test_the_share_of_unknown_tokens_is_counted(tmp_path, tiny_corpus):
+    name = named_folder(tmp_path / "tokenizer")
+    store = prepare_tokens(Corpus.open(tiny_corpus), SETTINGS, tmp_path, Inputs(name, special=False))
+    assert store.unknown_shares(["python"])["python", "code"] == 1.0  # it knows word0 to word9
 
 
 def test_special_tokens_have_their_places_and_wrap_texts_where_asked():
@@ -331,9 +388,9 @@ def test_a_large_corpus_trains_its_tokenizer_on_a_sample_and_has_a_name_of_its_o
     seen: list[str] = []
     original = tokens.train_tokenizer
 
-    def spying(given, *rest):
+    def spying(given, *rest, **more):
         seen.extend(text for part in given for text in part)
-        return original(iter([seen[:]]), *rest)
+        return original(iter([seen[:]]), *rest, **more)
 
     monkeypatch.setattr(tokens, "train_tokenizer", spying)
     monkeypatch.setattr(tokens, "TOKENIZER_TEXTS", 100)
