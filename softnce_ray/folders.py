@@ -45,6 +45,7 @@ def made_once(final: Path, make: Callable[[Path], None]) -> Path:
             if not final.exists():
                 with appearing(final) as folder:
                     make(folder)
+                    sync_tree(folder)  # whoever finds the name trusts what is below it
         except FileExistsError:
             if not final.exists():  # else locks do not hold here, and another process was faster with the same content
                 raise
@@ -151,6 +152,33 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(work, path)
+
+
+def sync(*paths: Path) -> None:
+    """Write files to the disk itself, and of folders their lists of names, so that they outlive the machine's end.
+
+    Raises:
+      OSError: the disk failed. A file system that cannot sync is no error.
+    """
+    for path in paths:
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(opened)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+        finally:
+            os.close(opened)
+
+
+def sync_tree(path: Path) -> None:
+    """Write a file, or a folder with all that lies in it, to the disk itself, and its name.
+
+    Raises:
+      OSError: the disk failed, or something cannot be read.
+    """
+    below = sorted(path.rglob("*")) if path.is_dir() else []
+    sync(*(each for each in reversed(below) if not each.is_symlink()), path, path.parent)
 
 
 def recover(final: Path) -> bool:

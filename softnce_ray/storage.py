@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from softnce_ray.errors import UserError
-from softnce_ray.folders import nearest
+from softnce_ray.folders import nearest, sync
 from softnce_ray.temporary import temporary_folder
+from softnce_ray.uris import file_path
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -67,8 +68,8 @@ class Location:
         if not is_uri(text):
             return Location(str(Path(os.path.expanduser(text)).absolute()))  # no shell sees the ~ of a study file
         parts = urlsplit(text)
-        if parts.scheme == "file":
-            return Location("/" + (parts.netloc + parts.path).lstrip("/"))
+        if (path := file_path(text)) is not None:
+            return Location(str(path))
         if parts.password or "@" in parts.netloc:
             raise StorageError(
                 f"expected a location without credentials, got {parts.scheme}://…@{parts.hostname or ''}: give them in "
@@ -190,7 +191,9 @@ def write(place: Location, content: bytes) -> None:
             partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
             try:
                 partial.write_bytes(content)
+                sync(partial)
                 os.replace(partial, path)
+                sync(path.parent)
             finally:
                 partial.unlink(missing_ok=True)
             return

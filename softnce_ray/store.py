@@ -12,6 +12,7 @@ from pathlib import Path
 from softnce_ray.errors import UserError
 from softnce_ray.folders import lock_file
 from softnce_ray.storage import Location, local
+from softnce_ray.uris import sqlite_path, sqlite_uri
 
 DEFAULT_FOLDER = "softnce_runs"
 
@@ -58,7 +59,9 @@ class Store:
         place = folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER
         root = local(place, "--store", "give a folder; what machines share without a common disk goes to --storage")
         root = root.absolute()
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
+        if "?" not in uri and (named := sqlite_path(uri)) is not None and not named.is_absolute():
+            uri = sqlite_uri(named.absolute())  # a study goes on in the directory that it was launched from
         shared = storage or os.environ.get("SOFTNCE_STORAGE")
         return Store(root, uri, str(Location.at(shared)) if shared else None)
 
@@ -68,8 +71,13 @@ class Store:
         return None if self.tracking_uri.startswith(("http:", "https:")) else (self.root / "artifacts").as_uri()
 
     @property
+    def database(self) -> Path | None:
+        """The file of MLflow's database, or None where a server has the runs."""
+        return sqlite_path(self.tracking_uri)
+
+    @property
     def optuna_url(self) -> str:
-        return f"sqlite:///{self.root / 'optuna.db'}"
+        return sqlite_uri(self.root / "optuna.db")
 
     @property
     def shared(self) -> Location:

@@ -42,7 +42,7 @@ FLOORS: list[set[str]] = [
     },
     {"corpus", "results", "store", "described"},
     {"config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"},
-    {"errors", "environment", "plain_names"},
+    {"errors", "environment", "plain_names", "uris"},
 ]
 
 # Within the floor that has several rooms, who may know whom.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from softnce_ray.corpus.trained_on import TrainedOn
 from softnce_ray.export import cards
@@ -107,6 +108,11 @@ def export(
         tell(f"{target}: a killed export had taken the earlier one away; it is back")
     names = _formats(formats, int8=int8, ranks=ranks, register=register)
     _free(target, overwrite)
+    if "mlflow" in names and unquote(path := str(target.absolute())) != path:
+        raise ExportError(
+            f"--to: expected a path without %XX for mlflow, got {path}: MLflow would read a model from "
+            f"{unquote(path)}; give another --to, and copy the folder"
+        )
     run_id = study if is_run(study) else None
     if run_id is not None:
         if arm or language or rule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
@@ -12,6 +11,7 @@ from softnce_ray.errors import UserError
 from softnce_ray.results import definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.history import load_background
+from softnce_ray.uris import sqlite_path
 
 LEAST_TRIALS = 4
 """Finished trials of a search below which nothing is said of its settings."""
@@ -32,7 +32,8 @@ def importances(store: Store, study: str) -> dict[tuple[str, str], dict[str, flo
       ImportancesError: the searches are not on this machine, or cannot be read.
       TrackingError: no such store or study.
     """
-    path = Path(store.optuna_url.removeprefix("sqlite:///"))
+    path = sqlite_path(store.optuna_url)
+    assert path is not None
     if not path.exists():
         raise ImportancesError(
             f"the searches lie in {path.name} of the store's folder, which is not here: make the report where the "

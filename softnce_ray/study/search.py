@@ -10,7 +10,6 @@ import hashlib
 import math
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -21,6 +20,7 @@ from softnce_ray.config.settings import kind_of
 from softnce_ray.config.study import in_order, searched
 from softnce_ray.folders import lock_file
 from softnce_ray.store import StoreError
+from softnce_ray.uris import sqlite_path
 
 _STOPPED = "stopped_at_epoch"
 
@@ -50,16 +50,16 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     except Exception as error:  # SQLAlchemy's, alembic's or Optuna's own, many lines long
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StoreError(
-            f"the searches at {url.removeprefix('sqlite:///')} cannot be read: {reason}: if the file is damaged, move "
+            f"the searches at {sqlite_path(url) or url} cannot be read: {reason}: if the file is damaged, move "
             "it away; what was searched is then searched anew, and trials that are in MLflow are not trained again"
         ) from error
 
 
 def _opened(url: str) -> optuna.storages.BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial would be lost among the launch's own
-    if not url.startswith("sqlite:///"):
+    if (path := sqlite_path(url)) is None:
         return optuna.storages.RDBStorage(url)
-    with lock_file(Path(url.removeprefix("sqlite:///")).parent / ".optuna.lock") as lock:
+    with lock_file(path.parent / ".optuna.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 

@@ -31,8 +31,8 @@ def tracking(store: Store) -> list[Finding]:
     """Try the store's MLflow. A database that is not there yet is not made."""
     uri = store.tracking_uri
     scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
-    if scheme == "sqlite":
-        return [_sqlite(Path(uri.partition(":///")[2]))]
+    if (database := store.database) is not None:
+        return [_sqlite(database)]
     if scheme in ("http", "https"):
         return [_client(store)]
     if scheme in _DATABASES:

@@ -209,7 +209,7 @@ def _tracking(uri: str, jobs_address: str, found: Environment) -> None:
     scheme = urlsplit(uri).scheme
     if not uri:
         return
-    if scheme in ("", "file", "sqlite"):
+    if scheme in ("", "file") or scheme.startswith("sqlite"):
         found.problems.append(
             f"{TRACKING} (--tracking-uri): expected a server that the cluster reaches, got {uri}, which lies on this "
             f"machine: give http://HOST:5000, or unset it: runs are then kept in {STORE} on the head"
