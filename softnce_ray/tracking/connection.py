@@ -10,9 +10,6 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import sqlalchemy
 from mlflow import MlflowClient
@@ -25,6 +22,7 @@ from softnce_ray.folders import lock_file
 from softnce_ray.store import Store
 from softnce_ray.tracking.credentials import masked, without_password
 from softnce_ray.tracking.faults import reason
+from softnce_ray.tracking.moved import expect_here
 
 # A server that is down would otherwise block one call for minutes. Retries are few because they repeat what was
 # perhaps done already; whoever must not give up tries again himself.
@@ -56,9 +54,8 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
       TrackingError: it cannot be opened, or does not answer within some 15 seconds.
     """
     _settle()
-    database = Path(store.tracking_uri.removeprefix("sqlite:///"))
-    shown = without_password(store.tracking_uri)
-    if store.tracking_uri.startswith("sqlite:///"):
+    database, shown = store.database, without_password(store.tracking_uri)
+    if database is not None:
         if must_exist and not database.exists():
             raise TrackingError(
                 f"no store at {database.parent}: launch a study first, or give the folder of one with --store"
@@ -67,11 +64,11 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
             database.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(f"MLflow store {shown} cannot be opened: {error.strerror or error}") from error
-        answer = _open(store, database)
+        answer = _open(store)
     elif store.artifact_root is None:
-        answer = _within(_SERVER_SECONDS, lambda: _open(store, database))
+        answer = _within(_SERVER_SECONDS, lambda: _open(store))
     else:
-        answer = _listening(store.tracking_uri) or _within(_DATABASE_SECONDS, lambda: _open(store, database))
+        answer = _listening(store.tracking_uri) or _within(_DATABASE_SECONDS, lambda: _open(store))
     if isinstance(answer, BaseException):
         why = masked(reason(answer), store)
         raise TrackingError(f"MLflow store {shown} cannot be opened: {why}{_remedy(answer, store)}") from answer
@@ -87,9 +84,9 @@ def _settle() -> None:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
-def _open(store: Store, database: Path) -> MlflowClient | Exception:
+def _open(store: Store) -> MlflowClient | Exception:
     try:
-        with _alone(store, database) if store.artifact_root else contextlib.nullcontext():
+        with _alone(store) if store.artifact_root else contextlib.nullcontext():
             client = MlflowClient(tracking_uri=store.tracking_uri)
             client.search_experiments(max_results=1)
         return client
@@ -130,18 +127,18 @@ def _remedy(error: BaseException, store: Store) -> str:
             ": set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account "
             "that may write there"
         )
-    if store.tracking_uri.startswith("sqlite:///"):
+    if store.database is not None:
         return ""
     return ": see that it runs and can be reached from here, or give another with --tracking-uri"
 
 
 @contextlib.contextmanager
-def _alone(store: Store, database: Path) -> Iterator[None]:
+def _alone(store: Store) -> Iterator[None]:
     """Open a database of ours one process at a time: two that make its tables at the same time break it."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError, sqlalchemy.exc.SQLAlchemyError):  # a store that can only be read
-            if store.tracking_uri.startswith("sqlite:///"):
-                lock = held.enter_context(lock_file(database.parent / ".mlflow.lock"))
+            if store.database is not None:
+                lock = held.enter_context(lock_file(store.database.parent / ".mlflow.lock"))
                 fcntl.flock(lock, fcntl.LOCK_EX)
             elif store.tracking_uri.startswith("postgresql"):  # may be opened from several machines
                 engine = sqlalchemy.create_engine(
@@ -174,6 +171,7 @@ def existing_experiment(client: MlflowClient, store: Store, study: str) -> str:
 
     Raises:
       TrackingError: there is none, it was deleted, or it is not ours.
+      StoreError: its files lie in another store.
     """
     found: Experiment | None = client.get_experiment_by_name(study)
     if found is None:
@@ -185,26 +183,8 @@ def existing_experiment(client: MlflowClient, store: Store, study: str) -> str:
         )
     if found.tags.get("softnce_ray") != "study":
         raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
-    expect_artifacts(found, store)
+    expect_here(store, found.artifact_location or "", writes=True)
     return found.experiment_id
-
-
-def expect_artifacts(experiment: Experiment, store: Store) -> None:
-    """See that a store of our own lies where it was made: MLflow keeps whole paths.
-
-    Raises:
-      TrackingError: it was moved.
-    """
-    location = experiment.artifact_location or ""
-    if store.artifact_root is None or not location.startswith("file://"):
-        return
-    place = Path(url2pathname(urlparse(location).path))
-    if not place.is_relative_to(store.root) and not place.exists() and (store.root / "artifacts").exists():
-        before = place.parents[1]
-        raise TrackingError(
-            f"the store {store.root} was made at {before}, where MLflow looks for its files: move it back, or put a "
-            f"link there (ln -s {store.root} {before})"
-        )
 
 
 def search_runs(client: MlflowClient, experiment: str, query: str) -> list[Run]:

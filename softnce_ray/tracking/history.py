@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, Distributions, DistributionsError, read_distributions
 from softnce_ray.ranks_file import RANKS_FILE, place
@@ -22,6 +21,7 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
 from softnce_ray.tracking.long_tags import from_pieces
 from softnce_ray.tracking.metric_names import stored
+from softnce_ray.tracking.moved import files_of
 from softnce_ray.tracking.parent import parent_of
 
 _THREADS = 8
@@ -149,14 +149,10 @@ def load_query_ids(store: Store, run_id: str) -> dict[str, tuple[str, ...]]:
 def fetch_file(store: Store, run: Run, name: str, folder: str) -> Path:
     """Fetch a file of a run into a folder.
 
-    The run's own word on where its files lie is taken: MLflow's client asks the store for it twice more for each file,
-    which is ten times the work where a report reads the ranks of hundreds of trials.
-
     Raises:
       OSError, MlflowException: it is not there, or cannot be fetched.
     """
-    files = get_artifact_repository(run.info.artifact_uri, tracking_uri=store.tracking_uri)
-    return Path(files.download_artifacts(name, folder))
+    return Path(files_of(store, run).download_artifacts(name, folder))
 
 
 def _history(client: MlflowClient, run_id: str, name: str) -> History:

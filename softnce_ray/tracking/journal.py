@@ -1,7 +1,11 @@
 """The journal: what is to be written to MLflow, kept on disk until it is.
 
-A line of JSON for each record in `journal.jsonl`; `sent` says up to which byte MLflow has them. A record may be
-sent again after a crash, never lost: writing the same record twice must change nothing.
+A line of JSON for each record in `journal.jsonl`; `sent` says up to which byte MLflow has them, and MLflow says so
+itself, should `sent` be lost. A record may be sent again after a crash, never lost: writing the same record twice must
+change nothing.
+
+Where the machine stops, what was not synced is lost, and may be lost in any order. So files are on the disk before the
+record that names them, and the position behind a record before its files are removed.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from softnce_ray.errors import UserError
-from softnce_ray.folders import lock_file
+from softnce_ray.folders import lock_file, sync, sync_tree
 from softnce_ray.store import Store
 from softnce_ray.tracking.records import Record
 
@@ -87,18 +91,40 @@ class Journal:
         self._put(record.line().encode() + b"\n")
         if durable:
             with contextlib.suppress(OSError):
-                os.fsync(self._file.fileno())
+                sync(self._folder / _JOURNAL)
         return Entry(record, self._end)
 
-    def note(self, end: int) -> None:
-        """Note that MLflow has all records up to this byte.
+    def position(self, end: int) -> str:
+        """Name a byte of this journal; see `trust`."""
+        return f"{self._id}:{end}"
+
+    def trust(self, position: str) -> None:
+        """Take MLflow's word up to where it has this journal; of another one's position nothing follows.
+
+        Raises:
+          OSError: the journal cannot be written.
+        """
+        name, _, end = position.partition(":")
+        if name != self._id or not end.isdecimal():
+            return
+        self.unsent = [entry for entry in self.unsent if entry.end is not None and entry.end > int(end)]
+        if int(end) >= self._end:  # it may have more than this copy: what is added must not pass for that
+            self.begin_anew()
+        self._sweep()
+
+    def note(self, end: int, *, durable: bool = False) -> None:
+        """Note that MLflow has all records up to this byte; `durable`: also if the machine stops.
 
         Raises:
           OSError: it cannot be noted. These records will be sent again after a crash.
         """
         beside = self._folder / f"{_SENT}.new"
         beside.write_text(json.dumps({"journal": self._id, "bytes": end}))
+        if durable:
+            sync(beside)
         os.replace(beside, self._folder / _SENT)
+        if durable:
+            sync(self._folder)
 
     def keep(self, source: Path, *beside: Path) -> str:
         """Keep a file, or a folder with its files, and files beside it until `drop`; returns the name of a folder of
@@ -117,6 +143,8 @@ class Journal:
                 _link(source, folder / source.name)
             for file in beside:
                 _link(file, folder / file.name)
+            sync_tree(folder)
+            sync(self.files, self._folder)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -135,6 +163,7 @@ class Journal:
         """
         with (self._folder / _REFUSED).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"reason": why, "record": json.loads(record.line())}) + "\n")
+        sync(self._folder / _REFUSED, self._folder)
 
     def begin_anew(self) -> None:
         """Empty the journal: MLflow has all of it.
@@ -160,6 +189,7 @@ class Journal:
     def _begin(self) -> str:
         name = uuid.uuid4().hex
         self._put(json.dumps({"journal": _FORMAT, "id": name}).encode() + b"\n")
+        sync(self._folder / _JOURNAL, self._folder, *self._folder.parents[:2])
         return name
 
     def _put(self, line: bytes) -> None:
@@ -221,17 +251,12 @@ def _read(folder: Path) -> _Read:
     if head is None:
         return _Read("", 0, [], 0)
     name, end = head
+    lines = list(_lines(folder))
+    ends = [end, *(at for _, at in lines)]
     sent = _position(folder, name)
-    unsent, unreadable = [], 0
-    for record, at in _lines(folder):
-        end = at
-        if at <= sent:
-            continue
-        if record is None:
-            unreadable += 1
-        else:
-            unsent.append((record, at))
-    return _Read(name, end, unsent, unreadable)
+    rest = [(record, at) for record, at in lines if sent not in ends or at > sent]
+    unsent = [(record, at) for record, at in rest if record is not None]
+    return _Read(name, ends[-1], unsent, len(rest) - len(unsent))
 
 
 def _head(folder: Path) -> tuple[str, int] | None:
@@ -279,7 +304,8 @@ def _lines(folder: Path) -> Iterator[tuple[Record | None, int]]:
 
 
 def _position(folder: Path, name: str) -> int:
-    """Up to which byte the journal of this name was sent. What cannot be read counts as nothing sent."""
+    """Up to which byte the journal of this name was sent. What cannot be read counts as nothing sent, as does a place
+    where no line ends: the journal's last lines were lost, or the place is damaged."""
     try:
         noted = json.loads((folder / _SENT).read_text())
         return int(noted["bytes"]) if noted["journal"] == name else 0

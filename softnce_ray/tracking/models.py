@@ -18,6 +18,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, without_password
+from softnce_ray.tracking.moved import at_home, expect_here
 from softnce_ray.tracking.parent import parent_of
 
 CHAMPION = "champion"
@@ -84,7 +85,7 @@ def write_served(folder: Path, encoder: Path, *, example: str) -> None:
         mlflow.pyfunc.save_model(
             path=str(folder),
             python_model=str(_CODE),
-            artifacts={"encoder": str(encoder)},
+            artifacts={"encoder": encoder.absolute().as_uri()},
             signature=signature,
             input_example=([example], {"side": "query"}),
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDED],
@@ -106,33 +107,36 @@ def register(store: Store, folder: Path, name: str, *, run_id: str, tags: Mappin
 
     Raises:
       TrackingError: the name is taken by what is not of this system, or the store refuses.
+      StoreError: the study's files lie in another store.
     """
     client = connect(store, must_exist=True)
-    known, model_id, named, made = _taken(client, name), None, False, None
-    try:
-        experiment = client.get_run(run_id).info.experiment_id
-        kept = client.create_logged_model(experiment, name="encoder", source_run_id=run_id)
-        model_id = kept.model_id
-        client.log_model_artifacts(model_id, str(folder))
-        client.finalize_logged_model(model_id, "READY")
-        if known is None:
-            client.create_registered_model(name, tags={_OURS: "encoder"})
-            named = True
-        # Not `models:/ID`: MLflow looks that up in the default store of the process, whatever store this client is of.
-        made = client.create_model_version(name, kept.artifact_location, run_id, dict(tags), model_id=model_id)
-        client.set_registered_model_alias(name, CHAMPION, made.version)
-    except BaseException as error:
-        with contextlib.suppress(Exception):
-            if made is not None:
-                client.delete_model_version(name, made.version)
-            if named:
-                client.delete_registered_model(name)
-        with contextlib.suppress(Exception):
-            if model_id is not None:
-                client.delete_logged_model(model_id)
-        if isinstance(error, MlflowException):
-            raise TrackingError(f"the MLflow store refuses to register {name!r}: {first_line(error)}") from error
-        raise
+    with at_home(store):
+        known, model_id, named, made = _taken(client, name), None, False, None
+        try:
+            experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+            expect_here(store, experiment.artifact_location, writes=True)
+            kept = client.create_logged_model(experiment.experiment_id, name="encoder", source_run_id=run_id)
+            model_id = kept.model_id
+            client.log_model_artifacts(model_id, str(folder))
+            client.finalize_logged_model(model_id, "READY")
+            if known is None:
+                client.create_registered_model(name, tags={_OURS: "encoder"})
+                named = True
+            # Not `models:/ID`: MLflow looks that up in the process' default store, whatever store this client is of.
+            made = client.create_model_version(name, kept.artifact_location, run_id, dict(tags), model_id=model_id)
+            client.set_registered_model_alias(name, CHAMPION, made.version)
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                if made is not None:
+                    client.delete_model_version(name, made.version)
+                if named:
+                    client.delete_registered_model(name)
+            with contextlib.suppress(Exception):
+                if model_id is not None:
+                    client.delete_logged_model(model_id)
+            if isinstance(error, MlflowException):
+                raise TrackingError(f"the MLflow store refuses to register {name!r}: {first_line(error)}") from error
+            raise
     return Registered(name, str(made.version), known or None)
 
 

@@ -14,10 +14,11 @@ from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, connect, expect_artifacts, first_line, search_runs
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
 from softnce_ray.tracking.history import fetch_file
 from softnce_ray.tracking.long_tags import from_pieces
 from softnce_ray.tracking.metric_names import original
+from softnce_ray.tracking.moved import expect_here, files_of
 from softnce_ray.tracking.params import current_names
 from softnce_ray.tracking.parent import parent_of, studies_of
 from softnce_ray.tracking.runs import best_of_each
@@ -35,11 +36,12 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
 
     Raises:
       TrackingError: no such store, study or baseline.
+      StoreError: the study's files lie in another store.
     """
     client = connect(store, must_exist=True)
     parent = parent_of(client, store, study)
     experiment = client.get_experiment(parent.info.experiment_id)
-    expect_artifacts(experiment, store)
+    expect_here(store, experiment.artifact_location or "")
     tags = parent.data.tags
     arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
     if baseline is not None and baseline not in arms:
@@ -84,12 +86,12 @@ def download_model(store: Store, run_id: str, to: Path) -> Path:
     Raises:
       TrackingError: the run keeps no model.
     """
-    client = connect(store, must_exist=True)
-    if not client.list_artifacts(run_id, MODEL_FOLDER):
+    files = files_of(store, connect(store, must_exist=True).get_run(run_id))
+    if not files.list_artifacts(MODEL_FOLDER):
         raise TrackingError(
             f"run {run_id} keeps no model: only the best trial of each arm and language does, once the launch has ended"
         )
-    return Path(client.download_artifacts(run_id, MODEL_FOLDER, str(to)))
+    return Path(files.download_artifacts(MODEL_FOLDER, str(to)))
 
 
 def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,16 +12,22 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+from softnce_ray.folders import sync, sync_tree
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import MODEL_FOLDER, TrialKey
+from softnce_ray.store import Store
 from softnce_ray.tracking.connection import search_runs
 from softnce_ray.tracking.faults import Refused
 from softnce_ray.tracking.long_tags import cut
 from softnce_ray.tracking.metric_names import stored
+from softnce_ray.tracking.moved import files_of
 from softnce_ray.tracking.records import Record
+from softnce_ray.uris import file_path
 
 _LONGEST_FAILURE = 5_000
+_JOURNAL = "journal"
 
 
 @dataclass
@@ -36,8 +43,11 @@ class _Known:
 class Runs:
     """The runs of one study. Records of different trials may be carried out by several threads at once."""
 
-    def __init__(self, client: MlflowClient, experiment: str, files: Path) -> None:
-        self._client, self._experiment, self._files = client, experiment, files
+    def __init__(self, client: MlflowClient, store: Store, experiment: str, files: Path) -> None:
+        self._client, self._store, self._experiment, self._files = client, store, experiment, files
+        self.noted = ""
+        """Up to where MLflow has the journal, by its own word: see `note`."""
+        self._places: dict[str, ArtifactRepository] = {}
         self._trials: dict[TrialKey, _Known] = {}
         self._arms: dict[tuple[str, str], _Known] = {}
         self._parent: str | None = None
@@ -48,7 +58,9 @@ class Runs:
         runs = self._without_duplicates(search_runs(self._client, self._experiment, ""))
         self._trials = {key_of(run): _seen(run) for run in runs if run.data.tags["role"] == "trial"}
         self._arms = {_arm_of(run): _seen(run) for run in runs if run.data.tags["role"] == "arm"}
-        self._parent = next((run.info.run_id for run in runs if run.data.tags["role"] == "study"), None)
+        parent = next((run for run in runs if run.data.tags["role"] == "study"), None)
+        self._parent = parent.info.run_id if parent else None
+        self.noted = parent.data.tags.get(_JOURNAL, "") if parent else ""
         return runs
 
     def apply(self, records: Sequence[Record]) -> None:
@@ -65,6 +77,12 @@ class Runs:
             if write is None:
                 raise Refused("this version does not know such a record")
             write(records[0])
+
+    def note(self, position: str) -> None:
+        """Note in MLflow up to where it has the journal: the note beside the journal may be lost, or be of another time
+        than the database where a store was copied."""
+        if self._parent is not None:
+            self._client.set_tag(self._parent, _JOURNAL, position)
 
     def ping(self) -> None:
         """Write what is written already: fails where nothing can be written."""
@@ -91,7 +109,7 @@ class Runs:
         else:
             self._client.update_run(self._parent, status="RUNNING")
             self._client.log_batch(self._parent, tags=[RunTag(*item) for item in tags.items()])
-        self._client.log_text(self._parent, text, "study.yaml")
+        self._log_text(self._parent, text, "study.yaml")
         return self._parent
 
     # --- records of arms and trials ---
@@ -158,16 +176,20 @@ class Runs:
         )
         if payload["source"] is not None:
             # Before the status: a trial without its ranks cannot be compared, and must not pass for finished.
-            self._client.log_artifact(known.run_id, str(self._kept(record, RANKS_FILE)))
+            ranks = self._kept(record, RANKS_FILE)
+            if ranks.exists() or not self._has(known.run_id, RANKS_FILE):
+                self._log_file(known.run_id, ranks)
             self._log_beside(known, record)
         if payload["traceback"]:
-            self._client.log_text(known.run_id, payload["traceback"], "traceback.txt")
+            self._log_text(known.run_id, payload["traceback"], "traceback.txt")
         self._client.set_terminated(known.run_id, payload["status"], record.at)
 
     def give_up(self, record: Record, why: str) -> None:
         """Say in its run, as far as it lets us, that the end of a trial was refused: it is not finished."""
         if record.kind == "trial_ended" and record.key in self._trials:
             known = self._trials[record.key]
+            if self._client.get_run(known.run_id).info.status == "FINISHED":  # this was sent before
+                return
             self._log(known, tags={"failure": f"its end could not be recorded: {why}"[:_LONGEST_FAILURE]})
             self._client.set_terminated(known.run_id, "FAILED", record.at)
 
@@ -219,14 +241,14 @@ class Runs:
 
     def _study_files(self, record: Record) -> None:
         for name, text in record.payload["texts"].items():
-            self._client.log_text(self._study(), text, name)
+            self._log_text(self._study(), text, name)
 
     def _model(self, record: Record) -> None:
         best = self._trial(record.key)
         if "model" not in best.tags:  # set when all of its files are there
             if record.payload["source"] is not None:
-                self._client.log_artifacts(best.run_id, str(self._kept(record, record.payload["folder"])), MODEL_FOLDER)
-            elif not self._client.list_artifacts(best.run_id, MODEL_FOLDER):
+                self._log_file(best.run_id, self._kept(record, record.payload["folder"]), MODEL_FOLDER)
+            elif not self._has(best.run_id, MODEL_FOLDER):
                 raise Refused("its checkpoints are gone, so its model cannot be kept")
         self._log(best, tags={"model": "kept", "best_of_cell": "yes"})
         for key, known in list(self._trials.items()):
@@ -317,18 +339,45 @@ class Runs:
 
     def _kept(self, record: Record, name: str) -> Path:
         """What goes with a record: the journal's copy, or the original where there was no room for one."""
-        path = Path(record.payload["source"]) if record.files is None else self._files / record.files / name
+        if record.files is None:
+            return self._store.root / record.payload["source"]
+        return self._files / record.files / name
+
+    def _repository(self, run_id: str) -> ArtifactRepository:
+        if run_id not in self._places:
+            self._places[run_id] = files_of(self._store, self._client.get_run(run_id))
+        return self._places[run_id]
+
+    def _has(self, run_id: str, name: str) -> bool:
+        return any(file.path == name for file in self._repository(run_id).list_artifacts())
+
+    def _log_text(self, run_id: str, text: str, name: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            self._repository(run_id).log_artifact(str(path))
+
+    def _log_file(self, run_id: str, path: Path, name: str | None = None) -> None:
+        """Log a file, or a folder under a name. In a store of our own it is on the disk then: the journal's copy goes
+        when its record is sent."""
         if not path.exists():
             raise Refused(f"{path} is gone")
-        return path
+        files = self._repository(run_id)
+        if name is None:
+            files.log_artifact(str(path))
+        else:
+            files.log_artifacts(str(path), name)
+        if (place := file_path(files.artifact_uri)) is not None:
+            sync_tree(place / (name or path.name))
+            sync(place, *place.parents[:3])
 
     def _log_beside(self, known: _Known, record: Record) -> None:
         """Log what lies beside a record's file, as far as it is there still: a picture lacks something without it, a
         comparison does not. A tag says which runs have it, so that no other is asked."""
         for source in map(Path, record.payload.get("beside", ())):
-            path = source if record.files is None else self._files / record.files / source.name
+            path = self._store.root / source if record.files is None else self._files / record.files / source.name
             if path.exists():
-                self._client.log_artifact(known.run_id, str(path))
+                self._log_file(known.run_id, path)
                 self._log(known, tags={path.stem: "yes"})
 
     def _without_duplicates(self, runs: Iterable[Run]) -> list[Run]:

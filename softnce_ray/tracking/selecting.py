@@ -18,6 +18,7 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.choices import choice_tag
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
 from softnce_ray.tracking.history import fetch_file
+from softnce_ray.tracking.moved import files_of
 from softnce_ray.tracking.parent import parent_of
 from softnce_ray.tracking.reading import load_results
 
@@ -78,10 +79,10 @@ def kept_bytes(store: Store, run_id: str) -> int | None:
     Raises:
       TrackingError: the store cannot be reached.
     """
-    client = connect(store, must_exist=True)
+    kept = files_of(store, connect(store, must_exist=True).get_run(run_id))
     waiting, total, files = [MODEL_FOLDER], 0, 0
     while waiting:
-        for entry in client.list_artifacts(run_id, waiting.pop()):
+        for entry in kept.list_artifacts(waiting.pop()):
             if entry.is_dir:
                 waiting.append(entry.path)
             else:

@@ -197,12 +197,16 @@ class Sender:
         self._alive()
 
     def _done(self, window: Sequence[Entry]) -> None:
-        """Note the position first: files that are gone would be missed if their record were sent again."""
+        """Note the position first: files that are gone would be missed if their record were sent again. MLflow is told
+        too, but of epochs, which it recognises."""
+        ends = [entry.end for entry in window if entry.end is not None]
+        if self._journal is not None and ends and any(entry.record.kind != "epoch" for entry in window):
+            with contextlib.suppress(Exception):  # it has one word more, no less
+                self._runs.note(self._journal.position(ends[-1]))
         with self._state:
-            ends = [entry.end for entry in window if entry.end is not None]
             try:
                 if self._journal is not None and ends:
-                    self._journal.note(ends[-1])
+                    self._journal.note(ends[-1], durable=any(entry.record.files for entry in window))
             except OSError as error:
                 self._tell_once(
                     f"the journal's position cannot be noted ({reason(error)}): it is sent again after a crash"

@@ -8,6 +8,7 @@ import sys
 
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, without_password
+from softnce_ray.tracking.moved import at_home
 
 
 def serve(store: Store, *, host: str, port: int) -> None:
@@ -15,12 +16,15 @@ def serve(store: Store, *, host: str, port: int) -> None:
 
     Raises:
       TrackingError: the store has no database yet, or its runs are on a server already.
+      StoreError: it was moved, and is written from its other place.
     """
     if store.artifact_root is None:
         raise TrackingError(
             f"the runs are on the MLflow server {without_password(store.tracking_uri)}: open it in a browser"
         )
     connect(store, must_exist=True)
+    with at_home(store):  # the server reads what the database says, and makes new places from it
+        pass
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -21,6 +21,7 @@ from softnce_ray.tracking.credentials import masked
 from softnce_ray.tracking.faults import reason
 from softnce_ray.tracking.journal import Entry, Journal
 from softnce_ray.tracking.long_tags import in_pieces
+from softnce_ray.tracking.moved import at_home, files_of
 from softnce_ray.tracking.params import SEARCHED, arm_params, params_of
 from softnce_ray.tracking.records import Record, now
 from softnce_ray.tracking.runs import Runs, best_of_each, key_of
@@ -56,6 +57,7 @@ class Tracker:
         self._begin(store, record.study, record, versions)
         with self._or_abandoned():
             self._client = connect(store)
+            self._held.enter_context(at_home(store))
             waiting = self._journal is not None and self._journal.unsent
             if waiting or not later or self._client.get_experiment_by_name(record.study) is not None:
                 self._find()
@@ -117,6 +119,7 @@ class Tracker:
         tracker._begin(store, study, None, {})
         with tracker._or_abandoned():
             tracker._client = client
+            tracker._held.enter_context(at_home(store))
             tracker._experiment = existing_experiment(client, store, study)
             parents = [run.info.run_id for run in tracker._load() if run.data.tags["role"] == "study"]
             if not parents:
@@ -127,6 +130,7 @@ class Tracker:
 
     def _begin(self, store: Store, study: str, record: StudyRecord | None, versions: Mapping[str, str]) -> None:
         self._store, self._study = store, study
+        self._held = contextlib.ExitStack()
         self._record, self._versions = record, dict(versions)
         self.is_open = False
         self._experiment, self._found = None, []
@@ -145,9 +149,11 @@ class Tracker:
         """Send what the journal has; returns the runs that there are then."""
         assert self._experiment is not None
         journal = self._journal
-        self._runs = Runs(self._client, self._experiment, self._store.spool(self._study) / "files")
+        self._runs = Runs(self._client, self._store, self._experiment, self._store.spool(self._study) / "files")
         runs = self._runs.load()
-        one_writer = self._store.tracking_uri.startswith("sqlite:")
+        if journal is not None:
+            journal.trust(self._runs.noted)
+        one_writer = self._store.database is not None
         self._sender = Sender(self._store, self._runs, journal, lanes=1 if one_writer else _LANES)
         if journal is not None and journal.unreadable:
             self._tell(f"{journal.unreadable} lines of the journal could not be read and were left out")
@@ -168,6 +174,7 @@ class Tracker:
             self._sender.stop()
         if self._journal is not None:
             self._journal.close(done=False)
+        self._held.close()
         self._closed = Unsent()
 
     @property
@@ -196,7 +203,7 @@ class Tracker:
         return {key_of(run): _known(run, whole.get(run.info.run_id, True)) for run in runs}
 
     def _has_ranks(self, run: Run) -> bool:
-        return any(file.path == RANKS_FILE for file in self._client.list_artifacts(run.info.run_id))
+        return any(file.path == RANKS_FILE for file in files_of(self._store, run).list_artifacts())
 
     # --- what is written ---
 
@@ -308,21 +315,22 @@ class Tracker:
         """Send what is queued, as long as something goes out every `patience` seconds, and stop."""
         if self._closed is not None:
             return self._closed
-        if self._sender is None:  # nothing was opened, so there is nothing to send
-            self._closed = Unsent(problems=tuple(self._problems))
+        with self._held:
+            if self._sender is None:  # nothing was opened, so there is nothing to send
+                self._closed = Unsent(problems=tuple(self._problems))
+                if self._journal is not None:
+                    self._journal.close(done=True)
+                return self._closed
+            self._sender.wait(patience)
+            left = self._sender.stop()
+            lost = sum(entry.end is None for entry in left)
+            if lost:
+                self._tell(f"{lost} records were in memory only and are lost")
+            problems = (*self._problems, *self._sender.problems)
+            self._closed = Unsent(len(left), tuple(self._sender.refused), problems)
             if self._journal is not None:
-                self._journal.close(done=True)
+                self._journal.close(done=not left)
             return self._closed
-        self._sender.wait(patience)
-        left = self._sender.stop()
-        lost = sum(entry.end is None for entry in left)
-        if lost:
-            self._tell(f"{lost} records were in memory only and are lost")
-        problems = (*self._problems, *self._sender.problems)
-        self._closed = Unsent(len(left), tuple(self._sender.refused), problems)
-        if self._journal is not None:
-            self._journal.close(done=not left)
-        return self._closed
 
     def _write(
         self,
@@ -350,8 +358,8 @@ class Tracker:
             except OSError as error:
                 self._tell(f"{files.name} of {kind} is not kept: {masked(reason(error), self._store)}")
         if kind in ("trial_ended", "model"):
-            payload["source"] = None if files is None else str(files)
-            payload["beside"] = [str(file) for file in more]
+            payload["source"] = None if files is None else self._named(files)
+            payload["beside"] = [self._named(file) for file in more]
         record = Record(kind, now() if at is None else int(at), payload, kept)
         entry = Entry(record, None)
         if self._journal is not None:
@@ -360,6 +368,11 @@ class Tracker:
             except OSError as error:
                 self._tell(f"records are kept in memory only, the journal cannot be written: {reason(error)}")
         self._sender.put([entry])
+
+    def _named(self, path: Path) -> str:
+        """A path as a record has it: from the store's folder, which may be moved before the record is sent."""
+        root = self._store.root
+        return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
     def _tell(self, problem: str) -> None:
         if problem not in self._problems:

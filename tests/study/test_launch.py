@@ -168,7 +168,6 @@ def test_added_seeds_and_trials_run_alone_and_a_seed_left_out_counts_no_more(und
     study, whole, done, _ = undisturbed
     root = tmp_path / "store"
     shutil.copytree(whole.root, root)
-    # the copy's artifacts are still those of the original, which is only read
     store = Store(root, f"sqlite:///{root}/mlflow.db")
     more = go({**study, "seeds": [1, 3], "arms": {"infonce": {}}}, store)
     assert (more.ran, more.already_done) == (1, 1)
