@@ -1,4 +1,4 @@
-"""What a model's own files say of how texts become its vectors: pooling, similarity, prompts and lengths.
+"""Read from a model's own files how texts become its vectors: pooling, similarity, prompts and lengths.
 
 Two kinds of files say it: those of sentence-transformers (`modules.json` and its parts, read as its `encode_query` and
 `encode_document` read them) and the settings that an export of this system carries. No weights are read.
@@ -48,7 +48,7 @@ _PLAIN: dict[str, Any] = {
     "query_expansion": None,
     "tokenizer_name_or_path": None,
 }
-"""What sentence-transformers' first module may say to be read as networks are read here."""
+"""Options of sentence-transformers' first module under which it is read as networks are read here."""
 
 _HARMLESS = {"trust_remote_code", "torch_dtype", "dtype", "attn_implementation"}
 """Options of loading that change no vector by more than rounding."""
@@ -63,7 +63,7 @@ class Unseen(UserError):
 
 @dataclass(frozen=True)
 class Described:
-    """What a model's files say.
+    """Settings that a model's files state.
 
     Attributes:
       origin: what kind of model it is, for people.
@@ -82,7 +82,7 @@ class Described:
 
 
 def described(model: str) -> Described | None:
-    """What the files of a named model say; None where they say nothing of it.
+    """Read the settings that the files of a named model state; None where they state none.
 
     Raises:
       Unseen: it is not on this machine, and the hub cannot be asked.
@@ -199,7 +199,7 @@ def _pooled(
 
 
 def _mode(pooling: Mapping[str, Any]) -> str:
-    """How a Pooling pools, several ways as one name that is none of them."""
+    """Return the name of a Pooling's way, or one name for several ways that is none of them."""
     mode = pooling.get("pooling_mode")
     if mode is None:
         mode = [name for key, name in _LEGACY_POOLINGS.items() if pooling.get(key)] or ["mean"]
@@ -222,7 +222,7 @@ def _lengths(encoder: Mapping[str, Any], read: Read) -> dict[str, int]:
 
 
 def _beyond(encoder: Mapping[str, Any], read: Read) -> Iterator[str]:
-    """What the first module of sentence-transformers does to texts or their network that none does here."""
+    """Yield what the first module of sentence-transformers does to texts or their network that none does here."""
     known = {"max_seq_length", "do_lower_case", "query_length", "document_length", "unpad_inputs", "modality_config"}
     for key, value in encoder.items():
         if key in known or (key in _PLAIN and (value == _PLAIN[key] or (_PLAIN[key] is None and not value))):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 RANKS_FILE = "reciprocal_ranks.parquet"
 
 CUT_OFF = ("recall@1", "recall@5", "recall@10", "ndcg@10")
-"""What is kept beside, where queries have several right codes: of one, these follow from the reciprocal rank."""
+"""Metrics that are kept beside the reciprocal rank of queries with several right codes: of one, they follow from it."""
 
 Measure = Literal["reciprocal_rank", "graded_ndcg"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)

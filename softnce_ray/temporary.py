@@ -50,7 +50,7 @@ _sweep_once = functools.cache(sweep)
 
 
 def _remove(holder: Path) -> None:
-    """What cannot be removed now is left to the next process, and the lock with it, which says whose it is."""
+    """Remove a folder; what cannot be removed now is left to the next process, with the lock that says whose it is."""
     with contextlib.suppress(OSError):
         shutil.rmtree(holder / _INNER, ignore_errors=True)
         if not os.path.lexists(holder / _INNER):

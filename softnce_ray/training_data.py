@@ -23,8 +23,10 @@ class PairTexts:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """What a language is evaluated on. The codebase of every query is valid + test codes + distractors, each code once;
-    `answers` says which rows these are and which are right, where that is not all and each query's own.
+    """Texts that a language is evaluated on.
+
+    The codebase of every query is valid + test codes + distractors, each code once; `answers` says which rows these are
+    and which are right, where that is not all and each query's own.
 
     `partners` has, for `valid` and `test` of a corpus that knows which of its codes share a meaning, for each query
     the rows of the codebase that do, its own code left out.

@@ -107,7 +107,7 @@ class ArmConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _rates_of_its_kind(cls, given: Any) -> Any:
-        """What is trained has the learning rates of its kind, but for those that are given."""
+        """Fill in the learning rates that are not given, by the kind of what is trained."""
         return with_rates(given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="before")

@@ -20,7 +20,7 @@ LanguageName = Annotated[str, Field(pattern=LANGUAGE)]
 
 
 Temperature = Annotated[float, Field(ge=1e-6)]
-"""What scores or similarities are divided by. They are float32, exact to some 1e-7 of 1: below, a softmax would be made
+"""Divisor of scores or similarities. They are float32, exact to some 1e-7 of 1: below, a softmax would be made
 of their rounding, and further below leave float32's range."""
 
 

@@ -143,7 +143,7 @@ def _without_repeats(part: Part, drops: Counter[str]) -> Chosen:
 
 
 def _apart(language: str, chosen: Chosen, options: Options, drops: Counter[str]) -> Chosen:
-    """What repeats no code of the evaluation of the corpus that this one is to stay apart from."""
+    """Return the pairs that repeat no evaluation code of `options.apart_from`."""
     corpus = options.apart_from
     if corpus is None or language not in corpus.languages:
         return chosen

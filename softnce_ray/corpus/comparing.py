@@ -1,4 +1,4 @@
-"""What two corpora have in common: whether what is trained on one may be measured on the other."""
+"""Compare two corpora: may a model that is trained on one be measured on the other?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVERLAP_SPLITS = ("train", *reversed(EVALUATION))
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many pairs of an evaluation split of a corpus another corpus has in one of its splits.
+    """Numbers of pairs of an evaluation split of a corpus that another corpus has in one of its splits.
 
     Attributes:
       language: of both.
@@ -55,7 +55,7 @@ class Overlap:
         return self.equal_codes + self.near_codes
 
     def problem(self, against: str) -> str:
-        """What makes figures on `against` doubtful for a model that was trained on `split`; empty where nothing."""
+        """Return why figures on `against` are doubtful for a model trained on `split`; "" if they are not."""
         if not self.packages and not self.codes:
             return ""
         named = ", ".join(self.packages[:_NAMED]) + (", …" if len(self.packages) > _NAMED else "")
@@ -108,7 +108,7 @@ def _overlap(corpus: Corpus, against: Corpus, language: str, split: str, other: 
 def shared_packages(
     language: str, packages: Mapping[str, int] | Sequence[str], others: Mapping[str, int]
 ) -> tuple[str, ...]:
-    """Which of `others` are projects of `packages`, under the same or another name, those with most pairs first."""
+    """Return those of `others` that are projects of `packages`, under any name, those with most pairs first."""
     ours, theirs = (Projects(language, filter(None, names)) for names in (packages, others))
     shared = {name for name in others if name and (name in packages or ours.find(name))}
     shared |= {found for name in packages if (found := theirs.find(name))}  # a name without an owner finds one with it

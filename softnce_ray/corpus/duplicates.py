@@ -201,7 +201,7 @@ class _Indexed:
             self._shingled = _Shingled.of(self.count, rows, hashes, self._columns, threshold)
 
     def compare(self, others: Iterable[str]) -> Repeats:
-        """Which codes repeat one of `others`, and which of those are repeated; `others` are read once."""
+        """Compare the codes with `others`, which are read once."""
         equal, near = np.zeros(self.count, dtype=bool), np.zeros(self.count, dtype=bool)
         none = np.zeros(0, dtype=bool)
         equal_others, near_others = [none], [none]
@@ -227,7 +227,7 @@ class _Indexed:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Which codes of one list are among those of another, and the other way round, each a boolean array.
+    """Codes of one list that are among those of another, and the other way round, each a boolean array.
 
     `equal` are the same normalised codes; `near` have a near duplicate, which may be an equal one.
     """

@@ -36,7 +36,7 @@ def check_languages(languages: Iterable[str]) -> None:
 
 
 def flow_problem(languages: Iterable[str]) -> str:
-    """Why GraphCodeBERT cannot read functions of these languages, or ""."""
+    """Return why GraphCodeBERT cannot read functions of these languages, or ""."""
     if not (unknown := [name for name in dict.fromkeys(languages) if name not in SYNTAXES]):
         return ""
     return (

@@ -1,5 +1,4 @@
-"""What packages say of themselves: project, name, version and licence, by the fields of `archives.Unpacked`, and the
-repositories that they come from."""
+"""Project, name, version, licence and repositories of packages, as they state them: fields of `archives.Unpacked`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _AFFIXES = {
     "python": ("python", "python3"),
     "ruby": ("ruby", "gem"),
 }
-"""What names of the same project have and lack, before or behind a hyphen."""
+"""Parts that one name of a project has and another lacks, before or behind a hyphen."""
 # Packages that other projects ship under the names of their own packages: Java's runtime has such copies.
 _COPIES = {
     "java": {

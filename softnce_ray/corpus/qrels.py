@@ -1,4 +1,4 @@
-"""Which codes answer which queries of valid and test, where that is not one code of its own for each query."""
+"""Right codes of the queries of valid and test, where that is not one code of its own for each query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the texts of a corpus are written, where that decides how they are read: scripts without spaces between words,
+"""Scripts of the texts of a corpus, where they decide how texts are read: scripts without spaces between words,
 alphabets that are larger than a tokenizer's."""
 
 from __future__ import annotations

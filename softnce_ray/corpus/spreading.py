@@ -27,7 +27,7 @@ class _Package:
 
 
 class Spread:
-    """Which files are mined next and which pairs are taken, so that `limit` pairs are spread over packages.
+    """Choice of the files that are mined next and the pairs that are taken: `limit` pairs, spread over packages.
 
     Files are mined in waves. The level is the number of pairs that every package would give if those with files left
     had any number of them; it never falls, so that pairs below it are taken at once. A wave takes of each package below

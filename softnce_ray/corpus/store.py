@@ -217,8 +217,10 @@ class Corpus:
         return dict(zip(table["id"].to_pylist(), table["meaning"].to_pylist(), strict=True))
 
     def qrels(self, language: str) -> pa.Table | None:
-        """Which codes answer the queries of valid and test: rows of `QREL_SCHEMA` by split and query, of each query its
-        own row's code first. None where each query has its own row's code alone, and no other query has that.
+        """Return the codes that answer the queries of valid and test, rows of `QREL_SCHEMA` by split and query.
+
+        Of each query its own row's code comes first. None where each query has its own row's code alone, and no other
+        query has that.
 
         Raises:
             CorpusError: unknown language, or the table is missing, cannot be read, or names rows that are not there.

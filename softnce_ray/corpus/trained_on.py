@@ -1,4 +1,4 @@
-"""Whether a model was trained on what it is evaluated on, by what its export recorded or by the corpus itself."""
+"""Notes on models that were trained on what they are evaluated on, from their export's record or the corpus itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainedOn:
 
 
 def read_trained_on(folder: Path) -> TrainedOn | None:
-    """What the model of an export, or of a format's folder in one, was trained on; None where that is not recorded."""
+    """Return what the model of an export, or of a format's folder in one, was trained on; None if not recorded."""
     for place in (folder, folder.parent):
         try:
             record = json.loads((place / EXPORT_RECORD).read_bytes())

@@ -33,7 +33,7 @@ from softnce_ray.estimators import BM25, count_words, save_sparse, words
 from softnce_ray.hard_negatives import NONE, mine
 from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
-from softnce_ray.preparation.kept import Kept
+from softnce_ray.preparation.checkpoints import ModelCheckpoint
 from softnce_ray.preparation.opening import METRICS_FILE, MINED_FILE, Prepared, open_estimator, training_groups
 from softnce_ray.preparation.reading import content_of, counted_content
 from softnce_ray.preparation.vectors import Sources
@@ -141,7 +141,7 @@ def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> s
 
 
 def _metrics(folder: Path) -> dict[str, float]:
-    """What an estimator's model scored; nothing where none was trained, or by a version that did not keep it."""
+    """Return the metrics of an estimator's model; {} where none was trained, or by a version that did not keep them."""
     file = folder / METRICS_FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
@@ -193,7 +193,7 @@ def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     root, name = Location(sources.shared.root), f"estimators/{settings.name}-{digest}"
-    kept = Kept(root / f"estimators/.{settings.name}-{digest}.training")
+    kept = ModelCheckpoint(root / f"estimators/.{settings.name}-{digest}.training")
 
     def make(folder: Path) -> None:
         _make_estimator(key, settings, sources, kept, folder)
@@ -217,7 +217,7 @@ def _decides_learned(settings: Estimator, sources: Sources) -> object:
     return None
 
 
-def _make_estimator(key: str, settings: Estimator, sources: Sources, kept: Kept, folder: Path) -> None:
+def _make_estimator(key: str, settings: Estimator, sources: Sources, kept: ModelCheckpoint, folder: Path) -> None:
     def asked() -> Iterator[list[str]]:
         return map(words, sources.texts("query"))
 

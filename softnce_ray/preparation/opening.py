@@ -165,7 +165,7 @@ def open_estimator(key: str, settings: Estimator, folder: Path) -> Estimates:
 
 
 def called(key: str, settings: Estimator) -> str:
-    """What an estimator is called in errors: the key of its settings, and its name."""
+    """Return the name of an estimator in errors: the key of its settings, and its name."""
     return key if key.endswith(f".{settings.name}") else f"{key} {settings.name}"
 
 

@@ -1,4 +1,4 @@
-"""What of a corpus is read in another way than it was once: part of identities, so that no other's change."""
+"""Identity of corpora that are read in another way than by earlier versions; that of all others is unchanged."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from softnce_ray.corpus.store import Corpus
 
 
 def content_of(corpus: Corpus, config: ArmConfig, languages: TrainingSet) -> str:
-    """What an arm learns from, for its identity: the corpus' fingerprint, and in corpora of other scripts than most how
-    they are read, if that has changed.
+    """Return the identity of what an arm learns from.
+
+    It is the corpus' fingerprint; in corpora of other scripts than most also how they are read, if that has changed.
 
     `+bigrams`: BM25 counts texts of scripts without spaces, which once were one word each. `+bytes`: a tokenizer that
     is trained on the corpus reads bytes, where most characters once were unknown.

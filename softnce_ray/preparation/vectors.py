@@ -35,7 +35,7 @@ from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError
 from softnce_ray.model import encode, load_export
 from softnce_ray.named import EXPORT_SETTINGS, located, model_content
-from softnce_ray.preparation.kept import Kept
+from softnce_ray.preparation.checkpoints import ModelCheckpoint
 from softnce_ray.preparation.opening import METRICS_FILE, Prepared, called, open_data, training_tokens, with_answers
 from softnce_ray.simcse import train_sentence_encoder
 from softnce_ray.training import TrainingError, train
@@ -73,7 +73,7 @@ class Sources:
                 yield part, language
 
     def place(self, row: int) -> str:
-        """Where a training pair comes from, for people."""
+        """Return the origin of a training pair, for people."""
         places = (
             f"training pair {row} ({language}, {pair['path']}:{pair['line']})"
             for language in self.languages.train
@@ -102,7 +102,7 @@ def infonce_trial(settings: TrainedEstimator, arm: ArmConfig, languages: Trainin
     )
 
 
-def write_trained(key: str, settings: TrainedEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
+def write_trained(key: str, settings: TrainedEstimator, sources: Sources, kept: ModelCheckpoint, folder: Path) -> None:
     """Vectors of queries and codes under an encoder that is trained with InfoNCE first, and what it scored."""
     trial = infonce_trial(settings, sources.arm, sources.languages)
     data = with_answers(open_data(sources.shared, trial, sources.languages), sources.corpus)
@@ -115,7 +115,7 @@ def write_trained(key: str, settings: TrainedEstimator, sources: Sources, kept: 
     _write_metrics(folder, result.metrics)
 
 
-def write_sentences(key: str, settings: SimCSEEstimator, sources: Sources, kept: Kept, folder: Path) -> None:
+def write_sentences(key: str, settings: SimCSEEstimator, sources: Sources, kept: ModelCheckpoint, folder: Path) -> None:
     """Vectors of queries under a sentence encoder that is trained on the queries of the whole corpus first, and what it
     scored in a search for codes."""
     tokens = TokenStore(sources.shared.folder(sources.shared.tokens))
@@ -136,9 +136,11 @@ def write_sentences(key: str, settings: SimCSEEstimator, sources: Sources, kept:
     _write_metrics(folder, metrics)
 
 
-def _training(name: str, epochs: int, batch_size: int, sources: Sources, kept: Kept) -> dict[str, Any]:
-    """How a model of an arm's encoder is trained, whatever it learns: within the study's resources, from its last
-    checkpoint on, each epoch kept and told."""
+def _training(name: str, epochs: int, batch_size: int, sources: Sources, kept: ModelCheckpoint) -> dict[str, Any]:
+    """Return the options that a model of an arm's encoder is trained with, whatever it learns.
+
+    Training stays within the study's resources and continues from its last checkpoint; each epoch is kept and reported.
+    """
     named, resources = getattr(sources.arm.encoder, "model", None), sources.resources
     identity = f"{kept.place.name} {model_content(located(named)) if named else ''}"
     if (resume := kept.load(identity)) is not None:

@@ -42,7 +42,7 @@ _SETTINGS = {
     # Workers start side by side: how many trials there are at once, the driver says.
     "TUNE_MAX_PENDING_TRIALS_PG": "32",
 }
-"""What Ray and Tune read in a session, unless a user has set it."""
+"""Variables that Ray and Tune read in a session, unless a user has set them."""
 
 _OURS = {"TUNE_DISABLE_SIGINT_HANDLER": "1"}
 """The same, whatever was set: a launch handles signals itself, see `signals`."""
@@ -174,7 +174,7 @@ def _start(address: str, held: contextlib.ExitStack, options: Mapping[str, Any])
 
 
 def _ray_base() -> Path:
-    """Where Ray's files of a session of our own go, in a folder that others cannot read.
+    """Return the folder for Ray's files of a session of our own, which others cannot read.
 
     Raises:
       LaunchError: RAY_TMPDIR is too long for Ray.

@@ -31,7 +31,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended an attempt of a trial; `reason` is one line. `of_gpu`: the memory that was full is a GPU's."""
+    """The end of an attempt of a trial; `reason` is one line. `of_gpu`: the memory that was full is a GPU's."""
 
     kind: FailureKind
     reason: str
@@ -57,7 +57,7 @@ def failure_of(error: BaseException, traceback: str) -> Failure:
 
 
 def failure_in_ray(error: BaseException | None) -> Failure:
-    """What Ray says of a trial or a task that ended without a word of its own."""
+    """Return the failure of a trial or a task that ended without a word of its own, from Ray's error."""
     if error is None:
         return lost_worker("")
     cause = getattr(error, "cause", None) or error

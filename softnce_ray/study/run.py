@@ -230,7 +230,7 @@ def _start(
 
 
 def _scores(prepared: Mapping[Cell, Prepared]) -> dict[str, dict[str, float]]:
-    """What models of estimators scored, by arm, under the names that MLflow has them by."""
+    """Return the metrics of models of estimators, by arm, under the names that MLflow has them by."""
     found: dict[str, dict[str, float]] = {}
     for cell, each in prepared.items():
         for name, metrics in each.metrics.items():

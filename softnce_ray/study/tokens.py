@@ -120,7 +120,7 @@ def agreed(place: str, shown: str, *, client: bool = False, here: bool = False) 
 
 
 def refusal(shown: str, *, none: bool = False) -> str:
-    """What is said of a cluster, as it is shown, that refuses us; with `none` it got no token."""
+    """Return the line on a cluster, as it is shown, that refuses us; with `none` it got no token."""
     return f"{shown} asks for a token, got {'no token' if none else 'a token that it refuses'}: {GIVE}"
 
 

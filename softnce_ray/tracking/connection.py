@@ -35,7 +35,7 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "PGCONNECT_TIMEOUT": "10",
 }
-"""What MLflow and its drivers read at every request, unless a user has set it."""
+"""Variables that MLflow and its drivers read at every request, unless a user has set them."""
 
 _PAGE = 1000
 _SERVER_SECONDS = 15.0

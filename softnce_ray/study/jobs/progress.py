@@ -15,7 +15,7 @@ _RAYS = "Running entrypoint for job "
 
 
 _OF_CELLS = ("prepared ", "could not prepare ")
-"""How lines begin that count cells, and not trials."""
+"""Beginnings of lines that count cells, and not trials."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from softnce_ray.storage import Location
 
 
 @dataclass(frozen=True)
-class Kept:
+class ModelCheckpoint:
     """The latest checkpoint of a model, in a folder of the storage beside the one that is made of the model. Another
     machine goes on with it too."""
 
