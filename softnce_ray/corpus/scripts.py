@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -39,7 +39,7 @@ class Alphabet:
 
     texts: int = 0
     _counts: Counter[str] = field(default_factory=Counter)
-    _shares: Counter[str] = field(default_factory=Counter)  # of each text's characters, summed over texts
+    _shares: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # of a text's characters, summed
 
     def add(self, texts: Iterable[str], *, ascii_texts: int = 0) -> None:
         """Count texts, and so many more of which nothing but ASCII is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections import Counter
@@ -369,7 +370,8 @@ class Runs:
             files.log_artifacts(str(path), name)
         if (place := file_path(files.artifact_uri)) is not None:
             sync_tree(place / (name or path.name))
-            sync(place, *place.parents[:3])
+            with contextlib.suppress(PermissionError):  # a folder above that is another's is not ours to have made
+                sync(place, *place.parents[:3])
 
     def _log_beside(self, known: _Known, record: Record) -> None:
         """Log what lies beside a record's file, as far as it is there still: a picture lacks something without it, a
