@@ -301,7 +301,7 @@ ESCAPES = [
     "a" * 5000,
     "a\n",
     "A",
-    "a b",
+    "a\tb",
     "ü",
     "${HOME}",
     "a'b",
@@ -333,6 +333,22 @@ def test_names_in_a_study_file_cannot_be_paths(plain: dict[str, Any], name: str)
     ):
         with pytest.raises(StudyError):
             parse_study(yaml.safe_dump({**plain, **changes}))
+
+
+@pytest.mark.parametrize("changes", [{"study": "a b"}, {"arms": {"infonce": {}, "a b": {}}}])
+def test_names_of_studies_and_arms_have_no_spaces(plain: dict[str, Any], changes: dict[str, Any]) -> None:
+    with pytest.raises(StudyError):
+        parse_study(yaml.safe_dump({**plain, **changes}))
+
+
+@given(st.text(max_size=8), st.sampled_from(["/", "\0", "\\", "\n", "~"]), st.text(max_size=8))
+def test_no_text_with_a_separator_of_paths_is_a_language(before: str, part: str, after: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from softnce_ray.config.settings import LanguageName
+
+    with pytest.raises(ValidationError):
+        TypeAdapter(LanguageName).validate_python(before + part + after)
 
 
 @given(st.text(max_size=8), st.sampled_from(["../", "/", "\0", "..", "\\", "~/", "./", "\n"]), st.text(max_size=8))
