@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from softnce_ray.checkpoint import CHECKPOINT_FILE
 from softnce_ray.config import ArmConfig, Resources, TrainedEstimator, TrainingSet, TrialConfig
+from softnce_ray.corpus import build_corpus
 from softnce_ray.encoders import Bag, DualEncoder
 from softnce_ray.estimators import Embedded
 from softnce_ray.export import write_export
@@ -167,6 +169,23 @@ def test_what_a_model_scored_is_kept_beside_its_vectors_and_told_when_it_is_used
     assert again == first
     mined = prepare(arm("hard_negatives"), tiny_corpus, "python", tmp_path, say=pytest.fail)
     assert mined.metrics == {"hard_negatives": expected}  # the same model
+
+
+def test_simcse_scores_each_training_set_on_the_languages_that_it_is_tested_on(tiny_pairs, tmp_path) -> None:
+    """The score of the set that came first stood for all with the same training languages."""
+    ruby = [replace(pair, language="ruby", code=f"{pair.code}\n# {n}") for n, pair in enumerate(tiny_pairs[:150])]
+    build_corpus([*tiny_pairs, *ruby], tmp_path / "corpus", valid=15, test=15)
+    sets = {test: TrainingSet(name=test, train=("python", "ruby"), test=(test,)) for test in ("python", "ruby")}
+
+    def scores(order: list[str]) -> dict[str, float]:
+        root = tmp_path / order[0]
+        return {
+            test: prepare(arm("simcse"), tmp_path / "corpus", sets[test], root).metrics["simcse"]["valid_mrr"]
+            for test in order
+        }
+
+    found = scores(["python", "ruby"])
+    assert found == scores(["ruby", "python"]) and found["python"] != found["ruby"]
 
 
 def test_simcse_scores_what_its_encoder_would_in_a_search_for_codes(tiny_corpus, tmp_path, monkeypatch) -> None:

@@ -305,6 +305,8 @@ def _check_against(folder: str, against: str) -> None:
         Console().print(table)
     else:
         print("\n".join("\t".join(row) for row in [names, *rows]))
+    if alone := sorted(set(one.languages) ^ set(other.languages)):
+        print(f"note: not compared, as only one of the two has it: {', '.join(alone)}", file=sys.stderr)
     problems = [problem for each in found if each.split == "train" and (problem := each.problem(against))]
     for problem in problems:
         print(f"{folder}: {problem}", file=sys.stderr)

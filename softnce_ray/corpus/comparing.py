@@ -71,20 +71,45 @@ def compare(corpus: Corpus, against: Corpus, *, splits: Sequence[str] = OVERLAP_
     """Compare splits of a corpus with valid and test of another, in all languages that both have.
 
     Raises:
-        CorpusError: they have no language in common, or a table cannot be read.
+        CorpusError: see `languages_in_common`, or a table cannot be read.
     """
-    languages = [language for language in corpus.languages if language in against.languages]
-    if not languages:
-        raise CorpusError(
-            f"expected a language in common, got {', '.join(corpus.languages)} in {corpus.location} and "
-            f"{', '.join(against.languages)} in {against.location}: there is nothing to compare"
-        )
-    for language in languages:
+    for language in languages_in_common(corpus, against):
         for split in splits:
             for other in EVALUATION[::-1]:
                 sides = ((corpus, split), (against, other))
                 if all(side.manifest.languages[language].pairs.get(name) for side, name in sides):
                     yield _overlap(corpus, against, language, split, other)
+
+
+def languages_in_common(corpus: Corpus, against: Corpus) -> list[str]:
+    """Return the languages of a corpus that another one evaluates.
+
+    Raises:
+        CorpusError: they have no language in common, or the other has no pair of valid or test in one.
+    """
+    check_evaluated(corpus.languages, against, f"in {corpus.location}")
+    return [language for language in corpus.languages if language in against.languages]
+
+
+def check_evaluated(languages: Sequence[str], against: Corpus, where: str) -> None:
+    """Raise CorpusError if a corpus evaluates none of some languages: apart from it would mean nothing.
+
+    Args:
+        languages: names as in corpora.
+        against: the corpus with valid and test.
+        where: the place of the languages, for the error.
+    """
+    common = [language for language in languages if language in against.languages]
+    if not common:
+        raise CorpusError(
+            f"expected a language in common, got {', '.join(languages)} {where} and {', '.join(against.languages)} in "
+            f"{against.location}: there is nothing to compare"
+        )
+    if not any(against.manifest.languages[language].pairs.get(split) for language in common for split in EVALUATION):
+        raise CorpusError(
+            f"expected pairs of {' or '.join(EVALUATION)} of {', '.join(common)} in {against.location}, got none: "
+            "there is nothing to compare"
+        )
 
 
 def _overlap(corpus: Corpus, against: Corpus, language: str, split: str, other: str) -> Overlap:

@@ -10,6 +10,7 @@ from typing import Any
 
 from softnce_ray.corpus.build import build_corpus, check_output
 from softnce_ray.corpus.choosing import EVALUATION
+from softnce_ray.corpus.comparing import check_evaluated
 from softnce_ray.corpus.formats import open_pairs
 from softnce_ray.corpus.languages import LANGUAGES
 from softnce_ray.corpus.manifest import Manifest
@@ -51,12 +52,14 @@ def mine_corpus(
     given. `progress` counts the files of all languages.
 
     Raises:
-        CorpusError: `out` is taken, or the sources have no pairs or too few to split.
+        CorpusError: `out` is taken, the sources have no pairs or too few to split, or `apart_from` evaluates none of
+            their languages.
     """
     check_output(out, overwrite=overwrite)
     asked: dict[str, Any] = {"limit": limit, "valid": valid, "test": test, "codebase": codebase, "seed": seed}
     known: list[str] = []
     if apart_from is not None:
+        check_evaluated(list(sources), apart_from, "in the sources")
         sources, met = _without(
             sources, _evaluated(apart_from), f"valid or test of {apart_from.location}", "in_apart_from"
         )

@@ -102,8 +102,25 @@ def _by_packages(record: TrainedOn, evaluated: Corpus, split: str, languages: Se
                 f"{language}: training had {len(shared)} of the {len(of_split)} packages of {split} ({named}), which "
                 f"{sum(of_split[name] for name in shared):,} of {sum(of_split.values()):,} queries are of"
             )
-    what = "has no package of that name in its train" if record.packages is not None else "is not known here"
+    if not notes:
+        why = _why_no_package(record, evaluated)
+        notes = [f"the model was trained on another corpus ({record.corpus[:12]}), {why}"]
     return [
-        *(notes or [f"the model was trained on another corpus ({record.corpus[:12]}), which {what}"]),
+        *notes,
         "whether training had functions that are evaluated here is not known: give --trained-on CORPUS to count them",
     ]
+
+
+def _why_no_package(record: TrainedOn, evaluated: Corpus) -> str:
+    """Return why no package was found in both: none is shared, or they cannot be compared."""
+    if record.packages is None:
+        return "which is not known here"
+    common = [language for language in evaluated.languages if any(record.packages.get(language, ()))]
+    named = [
+        language
+        for language in common
+        if any(any(packages) for packages in evaluated.manifest.languages[language].packages.values())
+    ]
+    if not named:
+        return "whose packages cannot be compared: the two name none in the same language"
+    return "of whose train no package is evaluated here"

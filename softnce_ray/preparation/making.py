@@ -205,15 +205,19 @@ def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
 
 
 def _decides_learned(settings: Estimator, sources: Sources) -> object:
-    """What of the arm decides a learned estimator: for `trained` all but loss and estimator, for `simcse` the
-    encoder's kind and the tokens; nothing for a named model."""
+    """Return the settings of the arm that are part of a learned estimator's cache key.
+
+    For `trained` all but loss and estimator; for `simcse` the encoder, the tokens and, since its metrics lie beside its
+    vectors, the languages of a training set that it is evaluated on; None for a named model.
+    """
     arm = sources.arm
     if isinstance(settings, TrainedEstimator) and settings.model is None:
         trial = vectors.infonce_trial(settings, arm, sources.languages)
         return identity(trial, content_of(sources.corpus, trial, sources.languages))
     if isinstance(settings, SimCSEEstimator) and settings.model is None:
         tokens = sources.shared.tokens.rpartition("/")[2]
-        return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens]
+        tested = [] if sources.languages.is_language else [sources.languages.test]
+        return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens, *tested]
     return None
 
 

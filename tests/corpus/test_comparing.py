@@ -74,6 +74,14 @@ def test_corpora_without_a_common_language_are_an_error(two: tuple[Path, Path], 
         list(compare(Corpus.open(two[0]), Corpus.open(tmp_path / "ruby")))
 
 
+def test_a_corpus_without_evaluation_is_not_taken_for_one_without_overlap(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    build_corpus({"train": [pair(n, "p") for n in range(3)]}, tmp_path / "train")
+    with pytest.raises(CorpusError, match=r"expected pairs of test or valid of python in .*train, got none"):
+        list(compare(Corpus.open(two[0]), Corpus.open(tmp_path / "train")))
+
+
 def jaccard(one: str, other: str) -> float:
     left, right = (
         {tuple(words[n : n + 5]) for n in range(max(1, len(words) - 4))} for words in (one.split(), other.split())

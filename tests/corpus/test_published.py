@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from softnce_ray.cli import app
-from softnce_ray.corpus import Corpus, Pair, build_corpus, mine_corpus, source_sets
+from softnce_ray.corpus import Corpus, CorpusError, Pair, build_corpus, mine_corpus, source_sets
 from softnce_ray.corpus.package_facts import debian_repositories, repositories_of
 from softnce_ray.corpus.published import Projects, codesearchnet
 from softnce_ray.corpus.recipe import load_recipe
@@ -220,6 +220,10 @@ def test_a_corpus_is_mined_apart_from_what_it_is_measured_on(projects, tmp_path)
     assert made.dropped["files"] == {"in_apart_from": 1}
     assert made.recipe["in_apart_from"] == {"python": {"second": "who/second"}}
     assert made.dropped["pairs"]["repeats_apart_from"] == 2
+    ruby = [Pair("Give it back", f"def f{n}(a)\n  b = a\n  b\nend", "ruby", f"p{n}", "a.rb", 1, "f") for n in range(30)]
+    build_corpus(ruby, tmp_path / "ruby", valid=2, test=2)
+    with pytest.raises(CorpusError, match="expected a language in common, got python in the sources and ruby in"):
+        mine_corpus(sets, tmp_path / "d", valid=1, test=1, workers=1, apart_from=Corpus.open(tmp_path / "ruby"))
     assert "second" not in packages(made)
     opened = Corpus.open(tmp_path / "c")
     names = {

@@ -55,9 +55,11 @@ def test_a_model_is_told_of_the_packages_that_it_was_trained_on(tiny_corpus: Pat
         ]
     assert training_notes(model, tiny_corpus) == []
     (first, second) = training_notes(model, other, split="valid")
-    assert first.endswith("has no package of that name in its train") and second == unknown
+    assert first.endswith(", of whose train no package is evaluated here") and second == unknown
     (first, _) = training_notes(recorded(tmp_path / "m", TrainedOn("0" * 64, None)), other)
     assert first == "the model was trained on another corpus (000000000000), which is not known here"
+    (first, _) = training_notes(recorded(tmp_path / "m", TrainedOn("0" * 64, {"ruby": ["large"]})), other)
+    assert first.endswith(", whose packages cannot be compared: the two name none in the same language")
     assert training_notes(recorded(tmp_path / "m", None), other) == []
     assert read_trained_on(tmp_path) is read_trained_on(tmp_path / "none") is None
 
