@@ -84,8 +84,14 @@ INSIDES = (
     Inside("optuna.trial.FrozenTrial", "study/search.py", says=("self._trial_id",)),
     Inside(
         "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository",
-        "tracking/history.py",
+        "tracking/moved.py",
         takes=("artifact_uri",),
+    ),
+    Inside("mlflow.store.artifact.artifact_repo.ArtifactRepository", "tracking/moved.py", says=("self.artifact_uri",)),
+    Inside(
+        "mlflow.store.artifact.artifact_repo.ArtifactRepository.log_artifacts",
+        "tracking/runs.py",
+        takes=("local_dir", "artifact_path"),
     ),
     Inside("transformers.masking_utils.sdpa_mask", "encoders/attention.py"),
     Inside("transformers.integrations.sdpa_attention.sdpa_attention_forward", "encoders/attention.py"),
