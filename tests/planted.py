@@ -11,9 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
-_PAUSE = 0.05
+_PAUSE = 0.1
 
 
 class Planted:
@@ -80,6 +78,7 @@ class Watch:
 
     def __init__(self, forms: Sequence[bytes], folders: Sequence[Path]) -> None:
         self._forms, self._folders = forms, folders
+        self._seen: dict[Path, tuple[int, int]] = {}
         self.found: set[str] = set()
         self.processes: set[str] = set()
         self.files: set[str] = set()
@@ -87,24 +86,36 @@ class Watch:
 
     def run(self) -> None:
         while not self.over.wait(_PAUSE):
-            for process in psutil.process_iter():
-                with contextlib.suppress(psutil.Error):
-                    line = " ".join(process.cmdline())
-                    self.processes.add(line)
-                    if any(form in line.encode() for form in self._forms):
-                        self.found.add(line)
-            for folder in self._folders:
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    self.files |= {path.name for path in folder.rglob("*")}
-                self.found |= set(map(str, found_in(folder, self._forms)))
+                    self._look(line := process.read_bytes().replace(b"\0", b" "), line.decode(errors="replace"))
+                    self.processes.add(line.decode(errors="replace"))
+            for path in (path for folder in self._folders for path in _files(folder)):
+                with contextlib.suppress(OSError):
+                    about = path.stat()
+                    state = (about.st_mtime_ns, about.st_size)
+                    if self._seen.get(path) != state:
+                        self._look(path.read_bytes(), str(path))
+                        self._seen[path] = state
+                        self.files.add(path.name)
+
+    def _look(self, content: bytes, shown: str) -> None:
+        if any(form in content for form in self._forms):
+            self.found.add(shown)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        for path in (Path(place) / name for name in names):
+            if path.is_file() and not path.is_symlink():
+                yield path
 
 
 def found_in(folder: Path, forms: Sequence[bytes]) -> list[Path]:
     """Files below a folder that have one of some texts; files may vanish meanwhile."""
     found = []
-    for place, _, names in os.walk(folder):
-        for path in (Path(place) / name for name in names):
-            with contextlib.suppress(OSError):
-                if path.is_file() and not path.is_symlink() and any(form in path.read_bytes() for form in forms):
-                    found.append(path)
+    for path in _files(folder):
+        with contextlib.suppress(OSError):
+            if any(form in path.read_bytes() for form in forms):
+                found.append(path)
     return found
