@@ -781,9 +781,9 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
 def test_a_second_job_of_a_study_that_runs_is_listed_with_its_reason_and_hides_nothing_of_the_first(
     two_nodes: Cluster, plain_study: Plain, tmp_path: Path
 ) -> None:
-    path = _study(plain_study, tmp_path, "twice", 400, seeds=[1], arms={"infonce": {}})
+    path = _study(plain_study, tmp_path, "twice", 4000, seeds=[1], arms={"infonce": {}})
     first = two_nodes.run("submit", path, "--store", tmp_path / "store").stdout.strip()
-    two_nodes.until_said(first, ": epoch 2/400")
+    two_nodes.until_said(first, ": epoch 2/4000")
     second = f"{first}-more"  # as if it had been sent at the same time, before the first was known
     script = (
         "import sys\n"
@@ -802,7 +802,7 @@ def test_a_second_job_of_a_study_that_runs_is_listed_with_its_reason_and_hides_n
     assert sent.stdout == "True\n", sent.stderr
     two_nodes.until_said(second, "is being run by another process")
     stopped = two_nodes.run("stop", "twice").stderr  # the first, which runs
-    kept = re.findall(r"infonce/python confirm seed 1: stopped in the middle, epoch (\d+)/400 is kept", stopped)
+    kept = re.findall(r"infonce/python confirm seed 1: stopped in the middle, epoch (\d+)/4000 is kept", stopped)
     assert len(kept) == 1, stopped
     assert "twice: 0 trials run, 0 were there already, 0 failed, 1 stopped in the middle" in stopped
     states = two_nodes.states()
