@@ -65,7 +65,8 @@ def test_a_running_study_has_all_parts(store: Store, tiny_corpus: Path) -> None:
     (search,) = found.searches
     assert set(search.searched) == {"loss.alpha", "temperature"}
     assert search.logarithmic == {"temperature"}
-    assert [trial.state for trial in search.trials] == ["stopped early", *["finished"] * 5]
+    # in any order: runs that begin in the same millisecond have none
+    assert sorted(trial.state for trial in search.trials) == [*["finished"] * 5, "stopped early"]
     assert search.chosen == {key: str(value) for key, value in search_settings(5).items()}
     (duel,) = found.duels
     rows = Corpus.open(tiny_corpus).table("python", "test").to_pylist()
