@@ -12,12 +12,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from softnce_ray.errors import MachineError
 from softnce_ray.storage import Location, StorageError, opened
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 _LONGEST_HEADER = 100_000_000
 """Bytes that safetensors allows."""
+
+
+class CheckpointError(MachineError, RuntimeError):
+    """A checkpoint that a run cannot go on from."""
 
 
 @dataclass(frozen=True)

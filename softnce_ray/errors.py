@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Says what was expected, what was got, where, and what to do."""
+
+
+class MachineError(UserError):
+    """An error of a machine, its files or its packages: where these are mended, the same settings may work."""

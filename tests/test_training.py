@@ -14,7 +14,7 @@ from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFa
 
 from softnce_ray import objective, training
 from softnce_ray.batching import random_batches
-from softnce_ray.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from softnce_ray.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Corpus, Pair, build_corpus
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
@@ -199,7 +199,7 @@ def test_a_checkpoint_of_another_trial_is_refused(prepared, tmp_path):
     config = trial(BAG, epochs=1)
     log = Log(tmp_path)
     train(config, prepared(config), log, identity="mine")
-    with pytest.raises(TrainingError, match="expected a checkpoint of trial other, got one of mine"):
+    with pytest.raises(CheckpointError, match="expected a checkpoint of trial other, got one of mine"):
         train(config, prepared(config), identity="other", resume=log.checkpoint(1))
 
 

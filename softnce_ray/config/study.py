@@ -231,8 +231,12 @@ class Resources(Settings):
 
 
 FailureKind = Literal["worker", "memory", "disk", "files", "error", "diverged", "settings"]
-"""Why a trial failed: its worker was killed or its node lost; no memory; no disk space; a file that cannot be read;
-anything unforeseen; a loss that is no number; settings or data that cannot work."""
+"""Why a trial failed: its worker was killed or its node lost; no memory; no disk space; a file, model or package that
+is gone; anything unforeseen; a loss that is no number; settings that cannot work."""
+
+
+OF_THE_SETTINGS: tuple[FailureKind, ...] = ("diverged", "settings")
+"""Failures that another attempt would only repeat: they answer a search. All others are the machine's."""
 
 
 class Failures(Settings):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from softnce_ray.config.settings import LANGUAGE
-from softnce_ray.errors import UserError
+from softnce_ray.errors import MachineError
 
 LANGUAGE_NAME = re.compile(LANGUAGE)
 SPLITS = ("train", "valid", "test", "codebase")
@@ -29,7 +29,7 @@ PAIR_SCHEMA = pa.schema(
 )
 
 
-class CorpusError(UserError, ValueError):
+class CorpusError(MachineError, ValueError):
     """What was expected, what was got, where, and what to do about it, in one message for the user."""
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from softnce_ray.config import FineTuned, LoRA
 from softnce_ray.encoders.dual import DualEncoder
-from softnce_ray.errors import UserError
+from softnce_ray.errors import MachineError, UserError
 
 _QUERY_AND_VALUE = (
     ("query", "value"),
@@ -30,6 +30,10 @@ _QUERY_AND_VALUE = (
 
 class EncoderError(UserError, ValueError):
     """An encoder that cannot be built from its settings."""
+
+
+class MissingError(EncoderError, MachineError):
+    """A model or a package that an encoder needs and this machine lacks."""
 
 
 def adapt(network: nn.Module, settings: FineTuned) -> None:
@@ -206,7 +210,7 @@ def _frozen_parts(network: nn.Module, settings: FineTuned) -> Iterator[nn.Module
 
 def _add_adapters(network: nn.Module, settings: LoRA, matrices: Mapping[str, nn.Linear]) -> None:
     if find_spec("peft") is None:
-        raise EncoderError("encoder.lora: expected peft, which is not installed: pip install 'softnce-ray[lora]'")
+        raise MissingError("encoder.lora: expected peft, which is not installed: pip install 'softnce-ray[lora]'")
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(

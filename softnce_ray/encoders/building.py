@@ -16,7 +16,7 @@ from softnce_ray.config import (
     TransformerEncoder,
     how_to_get,
 )
-from softnce_ray.encoders.adapting import EncoderError, adapt
+from softnce_ray.encoders.adapting import EncoderError, MissingError, adapt
 from softnce_ray.encoders.bag import Bag
 from softnce_ray.encoders.dual import DualEncoder
 from softnce_ray.encoders.transformer import PAD_ID, GraphTransformer, Transformer
@@ -112,7 +112,7 @@ def _named_model(config: ArmConfig, name: str, vocabulary: int) -> nn.Module:
         reason = (str(error).splitlines() or [""])[0]
     if model is None:  # raised here, for whoever tells of it looks at the causes first, which say less
         kind = "folder" if os.path.isdir(name) else "name"
-        raise EncoderError(
+        raise MissingError(
             f"encoder.model: no transformers model under the {kind} {name!r} ({reason}); {how_to_get(name)}"
         )
     if getattr(model, "_hf_peft_config_loaded", False):

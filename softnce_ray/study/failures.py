@@ -12,10 +12,9 @@ import torch
 
 from softnce_ray.config import ArmConfig, Failures, Resources
 from softnce_ray.config.study import FailureKind
-from softnce_ray.errors import UserError
+from softnce_ray.errors import MachineError, UserError
 from softnce_ray.evaluation import DivergedError
-from softnce_ray.storage import StorageError
-from softnce_ray.study.patience import AwayError, chain_of
+from softnce_ray.study.patience import chain_of
 
 _LONGEST = 500
 """Characters of a reason: it stands in tables."""
@@ -48,8 +47,7 @@ def failure_of(error: BaseException, traceback: str) -> Failure:
             return Failure(kind, _line(each, kind), traceback, kind == "memory" and _is_of_gpu(each))
     for each in chain:
         if isinstance(each, UserError):
-            kind = "files" if isinstance(each, StorageError | AwayError) else _kind_of(each)
-            return Failure(kind, _line(each, kind), traceback)
+            return Failure(kind := _kind_of(each), _line(each, kind), traceback)
     for each in reversed(chain):
         if (kind := _kind_of(each)) != "error":
             return Failure(kind, _line(each, kind), traceback)
@@ -107,7 +105,7 @@ def _kind_of(error: BaseException) -> FailureKind:
     if isinstance(error, DivergedError):
         return "diverged"
     if isinstance(error, UserError):
-        return "settings"
+        return "files" if isinstance(error, MachineError) else "settings"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(each in text for each in (*_NO_MEMORY, *_NO_GPU_MEMORY))
     ):

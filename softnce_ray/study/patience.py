@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
-from softnce_ray.errors import UserError
+from softnce_ray.errors import MachineError, UserError
 
 SECONDS = 300.0
 """That an object store may be away."""
@@ -50,7 +50,7 @@ class Tell(Protocol):
     def __call__(self, text: str, in_full: str, /) -> object: ...
 
 
-class AwayError(UserError, OSError):
+class AwayError(MachineError, OSError):
     """An object store that stayed away for longer than anybody waits."""
 
 

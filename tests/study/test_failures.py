@@ -8,8 +8,10 @@ import pytest
 import ray
 import torch
 
+from softnce_ray.checkpoint import CheckpointError
 from softnce_ray.config import ArmConfig, Failures, Resources, TrainingSettings, TransformerEncoder
 from softnce_ray.corpus.store import CorpusError
+from softnce_ray.encoders.adapting import EncoderError, MissingError
 from softnce_ray.evaluation import DivergedError
 from softnce_ray.storage import StorageError
 from softnce_ray.study.failures import Retries, failure_in_ray, failure_of, with_remedies
@@ -24,7 +26,10 @@ def wrapped(inner: BaseException) -> BaseException:
 
 CASES = [
     (DivergedError("the loss of epoch 2 is nan"), "diverged", "the loss of epoch 2 is nan"),
-    (CorpusError("expected a corpus folder at x"), "settings", "expected a corpus folder at x"),
+    (EncoderError("encoder.freeze.layers: expected at most 3"), "settings", "expected at most 3"),
+    (CheckpointError("expected a checkpoint of a"), "files", "expected a checkpoint of a"),
+    (MissingError("encoder.model: no model"), "files", "encoder.model: no model"),
+    (CorpusError("expected a corpus folder at x"), "files", "expected a corpus folder at x"),
     (MemoryError(), "memory", "no memory left"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory", "on the GPU (CUDA out of memory"),
     (
@@ -55,7 +60,7 @@ def test_what_we_said_of_a_cause_is_told_and_not_the_cause() -> None:
     for told in (CorpusError("expected a model, got none"), wrapped(CorpusError("expected a model, got none"))):
         (told if isinstance(told, CorpusError) else told.__cause__).__cause__ = missing  # type: ignore[union-attr]
         failure = failure_of(told, "")
-        assert (failure.kind, failure.reason) == ("settings", "expected a model, got none")
+        assert (failure.kind, failure.reason) == ("files", "expected a model, got none")
 
 
 def test_a_full_disk_is_told_whatever_was_said_of_it() -> None:
