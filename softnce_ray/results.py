@@ -31,6 +31,11 @@ class TrialKey:
     seed: int
     identity: str
 
+    @property
+    def training(self) -> str:
+        """Name of the training that answers it, which is one for all arms: equal identity means the same numbers."""
+        return self.identity if self.phase == "confirm" else f"{self.identity}-{self.phase}"
+
 
 @dataclass(frozen=True)
 class KnownTrial:
@@ -42,6 +47,7 @@ class KnownTrial:
     epochs: int
     stopped_early: bool
     failure: str
+    has_model: bool = False
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,10 @@ def test_dry_run_prints_the_trials_and_makes_nothing(tiny_corpus: Path, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["dry.yaml"]
 
 
-@pytest.mark.parametrize("failed, ending", [(0, "0 failed, 4 failed in earlier launches"), (4, "4 failed")])
+@pytest.mark.parametrize(
+    ("failed", "ending"),
+    [(0, "4 failed in earlier launches"), (1, "4 failed, 3 of them in earlier launches"), (4, "4 failed")],
+)
 def test_a_launch_names_trials_that_failed_in_earlier_ones(failed: int, ending: str) -> None:
     """58 trials ran and none failed in this launch; four that failed before were not tried again."""
     trials = [

@@ -173,7 +173,7 @@ def test_a_copy_that_was_killed_sends_what_it_has_and_opens_in_a_browser(copied,
     checkpoint = copied.root / "ray" / "study" / "launch" / "trial"
     checkpoint.mkdir(parents=True)
     end(tracker, 2, checkpoint)
-    tracker._abandon()  # as a killed process leaves it
+    tracker.abandon()  # as a killed process leaves it
     again = Store.at(tmp_path / "again")
     shutil.copytree(copied.root, again.root)
     before = snapshot(copied.root)

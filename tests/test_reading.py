@@ -13,7 +13,7 @@ from softnce_ray.corpus import Corpus, build_corpus
 from softnce_ray.corpus.pairs import Pair
 from softnce_ray.preparation import content_of, prepare
 from softnce_ray.study.planner import Planner, definition
-from softnce_ray.study.run import _definitions
+from softnce_ray.study.record import definitions
 
 PLAIN: dict[str, Any] = {"encoder": {"kind": "bag", "width": 8}, "tokens": {"vocabulary": 400}}
 NAMED: dict[str, Any] = {"encoder": {"kind": "transformer", "model": "some/model"}}
@@ -87,7 +87,7 @@ def test_trials_and_definitions_say_what_they_learn_from(corpus: Corpus) -> None
         trial = planner.next()
         assert trial is not None
         assert trial.key.identity == identity(trial.config, content)
-    assert _definitions(study, corpus) == {
+    assert definitions(study, corpus) == {
         "soft": definition(study, "soft", corpus.fingerprint, "python"),
         "soft/go": definition(study, "soft", f"{corpus.fingerprint}+bigrams", "go"),
     }

@@ -79,7 +79,7 @@ def open_tracker(store: Store, study: str) -> Iterator[Callable[..., Tracker]]:
 def kill(tracker: Tracker) -> None:
     """As if its process had been killed when everything was sent: nothing is closed, its lock is gone."""
     tracker.wait()
-    tracker._abandon()
+    tracker.abandon()
 
 
 def key(arm: str = "one", phase: str = "confirm", seed: int = 1, identity: str = "abcdef0123456789") -> TrialKey:

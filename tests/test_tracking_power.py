@@ -56,7 +56,7 @@ def store(empty: Path, tmp_path: Path) -> Store:
 
 def killed(tracker: Tracker) -> None:
     tracker.wait()
-    tracker._abandon()
+    tracker.abandon()
 
 
 def state(store: Store) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_a_journal_of_before_its_database_neither_reopens_runs_nor_swallows_what
     again = Tracker.to_sync(store, "study")
     assert state(store) == before
     again.arm_summary("one", {"test_mrr": 0.5})
-    again._abandon()  # before it goes out, as a killed process leaves it
+    again.abandon()  # before it goes out, as a killed process leaves it
     last = Tracker.to_sync(store, "study")
     last.wait()
     assert last.close() == Unsent()

@@ -145,6 +145,7 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     done = run(config, store=place)
     name, where = config.study, _options(store, tracking_uri)
     more = again.command(name, where)
+    tell(f"note: {text}" for text in done.notes)
     tell((*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)))
     if done.waiting or not done.summed_up:
         tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
@@ -166,9 +167,11 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
 
 def count_text(name: str, done: Launch) -> str:
     """Return a line with the number of trials of a launch by their outcome, failed ones of earlier launches too."""
-    text = f"{name}: {done.ran} trials run, {done.already_done} were there already, {done.failed} failed"
+    text = f"{name}: {done.ran} trials run, {done.already_done} were there already"
+    if (failed := done.failed + done.failed_before) or not (done.problems or done.unsent or done.waiting):
+        text += f", {failed} failed"
     if done.failed_before:
-        text += f", {done.failed_before} failed in earlier launches"
+        text += f", {done.failed_before} of them in earlier launches" if done.failed else " in earlier launches"
     return f"{text}, {done.stopped} stopped in the middle" if done.stopped else text
 
 

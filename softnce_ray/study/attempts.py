@@ -1,4 +1,4 @@
-"""The attempts of a trial: each has a number and a folder of its own, so that an old one cannot harm a new one.
+"""The attempts of a training: each has a number and a folder of its own, so that an old one cannot harm a new one.
 
 A worker that was cut off from the driver may train on while its trial runs elsewhere. What it still writes lies in
 the folder of its own attempt. Which checkpoint an attempt goes on from is decided by the driver when it begins, and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ from softnce_ray import storage
 from softnce_ray.checkpoint import CHECKPOINT_FILE, read_progress
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location
+from softnce_ray.study.finished import RESULT_FILE, Finished, read_finished
 from softnce_ray.study.patience import Trying, at_once
 
-_BOOK = "attempts"
+BOOK = "attempts"
+"""Folder of what is written down."""
+
 _CHECKPOINT = "checkpoint_"  # Tune's
 
 
@@ -35,7 +39,10 @@ class Attempt:
 
 
 class Attempts:
-    """The attempts of all trials of a study, kept with its checkpoints: `attempts/<identity>.jsonl`, a line each.
+    """The attempts of all trainings of a study, kept with its checkpoints: `attempts/<training>.jsonl`, a line each.
+
+    A training is that of all trials of one identity and phase (`TrialKey.training`), whatever their arms. One of them
+    at a time makes attempts; what an earlier one has finished, the others take.
 
     One process at a time writes: the driver that holds the study. Every method raises StorageError where the
     checkpoints lie in an object store that cannot be used, and OSError where on a disk.
@@ -50,28 +57,38 @@ class Attempts:
     def __str__(self) -> str:
         return str(self._root)
 
-    def begin(self, identity: str, name: str, launch: str) -> Attempt:
-        """Write down a new attempt of a trial, which replaces all before it.
+    def begin(self, training: str, name: str, launch: str) -> Attempt:
+        """Write down a new attempt of a training, which replaces all before it.
 
         Args:
-          identity: the trial's.
+          training: of the trial.
           name: of the trial, for people who look into the folder.
           launch: folder of the present launch.
         """
-        return self._trying(lambda: self._begin(identity, name, launch))
+        return self._trying(lambda: self._begin(training, name, launch))
 
-    def _begin(self, identity: str, name: str, launch: str) -> Attempt:
-        before = self._read(identity)
+    def _begin(self, training: str, name: str, launch: str) -> Attempt:
+        before = self._read(training)
         resume, epoch = self._newest(before)
         number = before[-1].number + 1 if before else 1
-        attempt = Attempt(number, f"{launch}/{folder_name(name, identity, number)}", resume, epoch)
+        attempt = Attempt(number, f"{launch}/{folder_name(name, training, number)}", resume, epoch)
         lines = [json.dumps(asdict(each)) for each in (*before, attempt)]
-        storage.write(self._book(identity), "".join(f"{line}\n" for line in lines).encode())
+        storage.write(self._book(training), "".join(f"{line}\n" for line in lines).encode())
         return attempt
 
-    def kept(self, identity: str) -> int:
-        """The epochs of a trial that its next attempt need not make again; 0 where it would begin anew."""
-        return self._trying(lambda: self._newest(self._read(identity))[1])
+    def kept(self, training: str) -> int:
+        """The epochs of a training that its next attempt need not make again; 0 where it would begin anew."""
+        return self._trying(lambda: self._newest(self._read(training))[1])
+
+    def finished(self, training: str) -> tuple[Attempt, str, Finished] | None:
+        """The last attempt, the name of the checkpoint with its result, and the result; None where it has none."""
+        return self._trying(lambda: self._finished(self._read(training), _identity(training)))
+
+    def _finished(self, attempts: list[Attempt], identity: str) -> tuple[Attempt, str, Finished] | None:
+        for checkpoint in self._checkpoints(attempts[-1]) if attempts else ():
+            if (finished := read_finished(checkpoint, identity)) is not None:
+                return attempts[-1], checkpoint.name, finished
+        return None
 
     def resumed(self, attempt: Attempt) -> Location | None:
         """The checkpoint that an attempt goes on from, if any."""
@@ -87,14 +104,14 @@ class Attempts:
         with self._here(self.checkpoint(attempt, name), wanted) as folder:
             yield folder
 
-    def model(self, identity: str) -> Location | None:
-        """A finished trial's model, or None."""
-        return self._trying(lambda: self._model_of(self._read(identity)))
+    def model(self, training: str) -> Location | None:
+        """The model of a finished training, or None."""
+        return self._trying(lambda: self._model_of(self._read(training)))
 
     @contextlib.contextmanager
-    def model_files(self, identity: str) -> Iterator[Path | None]:
-        """A finished trial's model as a folder of this machine, or None."""
-        if (place := self.model(identity)) is None:
+    def model_files(self, training: str) -> Iterator[Path | None]:
+        """The model of a finished training as a folder of this machine, or None."""
+        if (place := self.model(training)) is None:
             yield None
             return
         with self._here(place) as folder:
@@ -111,14 +128,20 @@ class Attempts:
                 return checkpoint / MODEL_FOLDER
         return None
 
-    def tidy(self, identity: str) -> None:
-        """Remove the checkpoints of a trial that has ended and is recorded; its model, if it has one, stays, as does
-        what cannot be removed."""
+    def _result_of(self, attempts: list[Attempt]) -> Location | None:
+        for checkpoint in self._checkpoints(attempts[-1]) if attempts else ():
+            if RESULT_FILE in storage.names(checkpoint):
+                return checkpoint
+        return self._model_of(attempts)  # of an earlier version, which wrote no result
+
+    def tidy(self, training: str) -> None:
+        """Remove the checkpoints of a training that has ended and is recorded; its result, if it has one, stays, as
+        does what cannot be removed."""
         with contextlib.suppress(OSError):
-            attempts = self._read(identity)
-            model = self._model_of(attempts)
+            attempts = self._read(training)
+            result = self._result_of(attempts)
             for attempt in attempts:
-                if model is None or attempt is not attempts[-1]:
+                if result is None or attempt is not attempts[-1]:
                     storage.remove(self._root / attempt.folder)
                     continue
                 for checkpoint in self._checkpoints(attempt):
@@ -143,18 +166,22 @@ class Attempts:
                 return attempt.resume, progress.epoch
         return None, 0
 
-    def _book(self, identity: str) -> Location:
-        if not identity.isalnum():  # one that a tracking store gave may be anything
-            raise ValueError(f"expected the identity of a trial, got {identity!r}")
-        return self._root / _BOOK / f"{identity}.jsonl"
+    def _book(self, training: str) -> Location:
+        if not re.fullmatch(r"[0-9A-Za-z]+(-search)?", training):  # one that a tracking store gave may be anything
+            raise ValueError(f"expected a training of trials, got {training!r}")
+        return self._root / BOOK / f"{training}.jsonl"
 
-    def _read(self, identity: str) -> list[Attempt]:
-        return list(_attempts(storage.read(self._book(identity)) or b""))
+    def _read(self, training: str) -> list[Attempt]:
+        return list(_attempts(storage.read(self._book(training)) or b""))
 
 
-def folder_name(name: str, identity: str, number: int) -> str:
+def folder_name(name: str, training: str, number: int) -> str:
     """Name of an attempt's folder."""
-    return f"{name}-{identity}-{number}"
+    return f"{name}-{_identity(training)}-{number}"
+
+
+def _identity(training: str) -> str:
+    return training.partition("-")[0]
 
 
 def _attempts(content: bytes) -> Iterator[Attempt]:

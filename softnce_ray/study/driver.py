@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from softnce_ray.config import StudyConfig, flatten, resolved
@@ -17,9 +17,14 @@ from softnce_ray.study.attempts import Attempt, Attempts, folder_name
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries, with_remedies
+from softnce_ray.study.finished import Finished
 from softnce_ray.study.planner import Cell, Planner, Trial
 from softnce_ray.study.trainable import TrialSpec, device_for
+from softnce_ray.study.watch import Watch
 from softnce_ray.tracking import Tracker
+
+_FINISHED = {False: "finished", True: "finished: trained before with the same settings"}
+"""The outcome of a trial for people, by whether it took the result of another."""
 
 
 @dataclass
@@ -31,6 +36,7 @@ class _Live:
     epoch: int
     value: float | None = None
     started: bool = False
+    trained_before: bool = False
 
 
 class StudyRun:
@@ -52,11 +58,12 @@ class StudyRun:
         launch: str,
         slots: int,
         details: Details | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.planner, self.ran, self.failures = planner, 0, 0
         self._study, self._corpus, self._tracker, self._prepared, self._show = study, corpus, tracker, prepared, show
         self.launch, self._attempts, self._slots = launch, attempts, slots
-        self._details = details
+        self._details, self._watch = details, watch
         self._retries = Retries(study.failures)
         self._live: dict[TrialKey, _Live] = {}
         self._reached: dict[TrialKey, int] = {}  # epochs of trials that failed in this launch
@@ -64,17 +71,33 @@ class StudyRun:
         self._in_trouble = False
 
     def next_spec(self) -> tuple[TrialKey, TrialSpec, str] | None:
-        """The next trial for a free slot, and the name of the folder of its attempt."""
-        if len(self.planner.live()) >= self._slots:
-            return None
-        trial = self.planner.next()
-        self._show.progress(self.planner.done(), self.planner.total())
-        if trial is None:
-            return None
+        """The next trial for a free slot, and the name of the folder of its attempt. Those that another arm's trial was
+        trained for are recorded on the way."""
+        self._look()
+        while len(self.planner.live()) < self._slots:
+            trial = self.planner.next()
+            self._show.progress(self.planner.done(), self.planner.total())
+            if trial is None:
+                return None
+            self._waiting.pop(trial.key, None)
+            if (found := self._attempts.finished(trial.key.training)) is None:
+                return self._begin(trial)
+            self._take(trial, *found)
+        return None
+
+    def _take(self, trial: Trial, attempt: Attempt, files: str, finished: Finished) -> None:
+        """Record a trial of which a training of the same settings has the result already."""
         key = trial.key
-        self._waiting.pop(key, None)
+        attempt = replace(attempt, epoch=int(finished.metrics["epoch"]))  # its epochs were shown
+        self._live[key] = _Live(trial, attempt, attempt.epoch, trained_before=True)
+        self.started(key, attempt.number)
+        self.reported(key, attempt.number, finished.epochs)
+        self.ended(key, attempt.number, finished.metrics, files)
+
+    def _begin(self, trial: Trial) -> tuple[TrialKey, TrialSpec, str]:
+        key = trial.key
         name = f"{key.arm}-{plain(key.language)}-{key.phase}"
-        attempt = self._attempts.begin(key.identity, name, self.launch)
+        attempt = self._attempts.begin(key.training, name, self.launch)
         self._live[key] = _Live(trial, attempt, attempt.epoch)
         self._tell_of_losses(key, attempt)
         prepared = self._prepared[Cell(key.arm, key.language)]
@@ -97,7 +120,7 @@ class StudyRun:
             gradient_checkpointing=resources.gradient_checkpointing,
             deterministic=resources.deterministic,
         )
-        return key, spec, folder_name(name, key.identity, attempt.number)
+        return key, spec, folder_name(name, key.training, attempt.number)
 
     def finished(self) -> bool:
         return self.planner.finished
@@ -130,6 +153,7 @@ class StudyRun:
         live = self._current(key, attempt)
         if live is None:
             return
+        self._look()
         early = self.planner.stopped_early(key)
         if not early and (files is None or metrics is None):
             self.failed(key, attempt, Failure("error", "the worker ended without a result"))
@@ -148,15 +172,18 @@ class StudyRun:
                     ranks=folder / RANKS_FILE,
                     distributions=folder / DISTRIBUTIONS_FILE,
                 )
-        self._gone(key, value)
-        self._attempts.tidy(key.identity)
-        self._show.ended(key, "stopped early" if early else "finished", numbers)
+        del self._live[key]
+        self.planner.ended(key, value)
+        if not self.planner.awaits(key.training):
+            self._attempts.tidy(key.training)
+        self._tell_end(key, "stopped early" if early else _FINISHED[live.trained_before], numbers)
 
     def failed(self, key: TrialKey, attempt: int, failure: Failure) -> None:
         """Take in an attempt that failed: make another, or record the trial as failed."""
         live = self._current(key, attempt)
         if live is None:
             return
+        self._look(thorough=True)  # where files were deleted, that is the reason
         if self.planner.stopped_early(key):  # its worker was lost when nothing more was wanted of it
             self.ended(key, attempt, None, None)
             return
@@ -170,8 +197,9 @@ class StudyRun:
             return
         if not live.started:  # its worker never came up
             self.started(key, attempt)
+        del self._live[key]
+        self.planner.failed(key, failure.kind)
         self._fail(key, failure)
-        self._gone(key, None)
 
     def _most(self, failure: Failure) -> int | None:
         """Attempts that the failure leaves whatever the study says. A trial that had its GPU alone would fill it again
@@ -181,7 +209,12 @@ class StudyRun:
         return 1 if self._study.resources.gpus < 1 else 0
 
     def look_around(self) -> None:
-        """Tell once when MLflow no longer takes records, and once when it does again."""
+        """Tell once when MLflow no longer takes records, and once when it does again.
+
+        Raises:
+          VanishedError: files of the store were deleted.
+        """
+        self._look()
         trouble = self._tracker.trouble
         if bool(trouble) != self._in_trouble:
             self._in_trouble = bool(trouble)
@@ -218,7 +251,7 @@ class StudyRun:
 
     def _kept(self, key: TrialKey, trial: Trial) -> str:
         try:
-            epoch = self._attempts.kept(key.identity)
+            epoch = self._attempts.kept(key.training)
         except OSError:
             return f"and its checkpoints in {self._attempts} cannot be read now"
         if not epoch:
@@ -243,12 +276,15 @@ class StudyRun:
     def _fail(self, key: TrialKey, failure: Failure) -> None:
         self.failures += 1
         self._tracker.trial_ended(key, "FAILED", failure=failure.reason, kind=failure.kind, traceback=failure.traceback)
-        self._show.ended(key, f"failed: {failure.reason}", {})
+        self._tell_end(key, f"failed: {failure.reason}", {})
 
-    def _gone(self, key: TrialKey, value: float | None) -> None:
-        del self._live[key]
-        self.planner.ended(key, value)
+    def _tell_end(self, key: TrialKey, outcome: str, metrics: Mapping[str, float]) -> None:
         self._show.progress(self.planner.done(), self.planner.total())
+        self._show.ended(key, outcome, metrics)
+
+    def _look(self, *, thorough: bool = False) -> None:
+        if self._watch is not None:
+            self._watch.look(thorough=thorough)
 
 
 def _final(metrics: Mapping[str, float]) -> dict[str, float]:

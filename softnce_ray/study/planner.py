@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from softnce_ray.config import (
     trial_languages,
     with_values,
 )
+from softnce_ray.config.study import OF_THE_SETTINGS, FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
 
 
@@ -58,6 +59,8 @@ class Proposes(Protocol):
     @property
     def answered(self) -> int: ...
 
+    def answers(self) -> Sequence[Any]: ...
+
     def ask(self) -> Any: ...
 
     def report(self, number: int, epoch: int, value: float) -> bool: ...
@@ -77,6 +80,13 @@ class _State:
     confirm: deque[Trial] | None = None  # None: not decided yet
     live: set[TrialKey] = field(default_factory=set)
     done: int = 0  # trials that have ended, in this launch or before it, one way or another
+    unrecorded: dict[TrialKey, int] = field(default_factory=dict)  # search trials that the store lost → proposals
+    lost: deque[Trial] = field(default_factory=deque)  # of these, the ones to be handed out
+    halted: bool = False  # a search trial failed for a cause of the machine: the search goes on with the next launch
+
+    @property
+    def is_over(self) -> bool:
+        return not self.live and not self.lost and (self.halted or (self.confirm is not None and not self.confirm))
 
 
 class Planner:
@@ -87,6 +97,8 @@ class Planner:
       known: what the store holds; a finished trial is never handed out again.
       searches: a search for each cell that has one.
       on_confirm: called once for each cell with its confirm trials, when they are decided.
+      history: epochs and validation values of a trial that the store has, for a search that does not know them.
+      keeps_model: whether the model of a finished trial is kept anywhere.
     """
 
     def __init__(
@@ -96,8 +108,11 @@ class Planner:
         known: Mapping[TrialKey, KnownTrial],
         searches: Mapping[Cell, Proposes],
         on_confirm: Callable[[Cell, list[Trial]], None] = lambda cell, trials: None,
+        *,
+        history: Callable[[KnownTrial], Iterable[tuple[int, float]]] = lambda trial: (),
+        keeps_model: Callable[[TrialKey], bool] = lambda key: True,
     ) -> None:
-        self._study, self._on_confirm = study, on_confirm
+        self._study, self._on_confirm, self._history, self._keeps_model = study, on_confirm, history, keeps_model
         self._content = content if callable(content) else lambda config: content
         self._done = {key: trial for key, trial in known.items() if trial.status == "FINISHED"}
         self._reached = {key: trial.epochs for key, trial in known.items() if trial.status != "FINISHED"}
@@ -106,37 +121,73 @@ class Planner:
         self._again: deque[Trial] = deque()
         self._early: set[TrialKey] = set()
         self._values: dict[TrialKey, float | None] = {}  # of trials that ended in this launch
+        self.already_done = 0
         for state in self._cells:
-            state.done = state.search.answered if state.search else 0
-        self.already_done = sum(state.done for state in self._cells)
+            if state.search:
+                self._look_up(state, state.search.answers(), set(known))
         self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def _look_up(self, state: _State, answers: Sequence[Any], known: Set[TrialKey]) -> None:
+        """Count what a search has been answered; what the store has lost of that is to be run once more, for it alone.
+
+        So it is with a database that was deleted, or a record that was refused.
+        """
+        assert self._study.search is not None
+        state.done = len(answers)
+        for answer in answers:
+            try:
+                trial = self._trial(state.cell, "search", self._study.search.seed, answer.proposal.values)
+            except ValidationError:  # impossible settings have no trial
+                continue
+            if trial.key in (known if answer.failed else self._done):
+                self.already_done += not answer.failed
+            elif trial.key not in state.unrecorded:
+                state.unrecorded[trial.key] = answer.proposal.number
+                state.lost.append(trial)
+                state.done -= 1
 
     def next(self) -> Trial | None:
         """A trial to start now, or None: nothing is left, or all that is left waits for live trials."""
-        if self._again:
-            waiting = self._again.popleft()
-            self._state(waiting.key).live.add(waiting.key)
-            return waiting
-        for _ in range(len(self._cells)):
+        live = {key.training for key in self.live()}
+        ready = next((trial for trial in self._again if trial.key.training not in live), None)
+        if ready is not None:
+            self._again.remove(ready)
+            self._state(ready.key).live.add(ready.key)
+            return ready
+        without = 0
+        while without < len(self._cells):
             state = self._cells[0]
             self._cells.rotate(-1)
             trial = self._next_of(state)
-            if trial is not None:
+            if trial is None:
+                without += 1
+            elif trial.key.training in live:  # another arm's trial is trained by it now: one training serves both
+                self._again.append(trial)
+                without = 0
+            else:
                 state.live.add(trial.key)
                 return trial
         return None
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is live and nothing is left."""
-        return not self._again and all(
-            state.confirm is not None and not state.confirm and not state.live for state in self._cells
-        )
+        """Whether nothing is live and nothing is left for this launch."""
+        return not self._again and all(state.is_over for state in self._cells)
+
+    @property
+    def halted(self) -> bool:
+        """Whether a search is left for the next launch, since a trial of it failed for a cause of the machine."""
+        return any(state.halted for state in self._cells)
 
     def again(self, trial: Trial) -> None:
         """Take back a live trial that another attempt will be made of: it is the next to be handed out."""
         self._state(trial.key).live.discard(trial.key)
-        self._again.append(trial)
+        self._again.appendleft(trial)
+
+    def awaits(self, training: str) -> bool:
+        """Whether a trial waits for the end of this training, to take its result."""
+        return any(trial.key.training == training for trial in self._again)
 
     def give_up(self, cell: Cell, reason: str) -> list[Trial]:
         """Hand out no trials of a cell, for nothing of it can run; returns confirm trials to record as failed, of
@@ -144,7 +195,7 @@ class Planner:
         state = self._by_cell[cell]
         self.problems.append(f"{cell}: nothing of it was run: {reason}")
         trials = [self._trial(cell, "confirm", seed, {}) for seed in self._study.seeds]
-        state.search, state.confirm = None, deque()
+        state.search, state.confirm, state.lost = None, deque(), deque()
         self._again = deque(trial for trial in self._again if self._state(trial.key) is not state)
         return [trial for trial in trials if trial.key not in self._done]
 
@@ -155,9 +206,10 @@ class Planner:
         """Tell a live trial's value after an epoch; True when it should stop now. Only search trials stop early,
         and are compared with trials of their own cell only."""
         state = self._state(key)
-        if state.search is None or key not in state.numbers:
+        number = state.numbers[key][0] if key in state.numbers else state.unrecorded.get(key)
+        if state.search is None or number is None:
             return False
-        if state.search.report(state.numbers[key][0], epoch, value):
+        if state.search.report(number, epoch, value):
             self._early.add(key)
             return True
         return False
@@ -169,8 +221,26 @@ class Planner:
     def stopped_early(self, key: TrialKey) -> bool:
         return key in self._early
 
+    def failed(self, key: TrialKey, kind: FailureKind) -> None:
+        """Tell that a live trial failed, and this launch does not try it again.
+
+        A search trial that failed by its settings has answered its proposal. One that the machine failed has not: the
+        next launch tries it again, and no other is proposed before, for proposals depend on the answers so far.
+        """
+        state = self._state(key)
+        if kind in OF_THE_SETTINGS or (key not in state.numbers and key not in state.unrecorded):
+            self.ended(key, None)
+            return
+        state.live.discard(key)
+        if state.numbers.pop(key, None) is not None and not state.halted:
+            state.halted = True
+            self.problems.append(
+                f"{state.cell}: its search waits for a trial that failed by the machine's fault ({kind}): the next "
+                "launch tries it again, and nothing is confirmed before"
+            )
+
     def ended(self, key: TrialKey, value: float | None) -> None:
-        """Tell how a live trial ended: with its value, or failed (None)."""
+        """Tell how a live trial ended: with its value, or failed by its settings (None)."""
         state = self._state(key)
         state.live.discard(key)
         self._values[key] = value
@@ -193,6 +263,10 @@ class Planner:
         return self._by_cell[Cell(key.arm, key.language)]
 
     def _next_of(self, state: _State) -> Trial | None:
+        if state.lost:
+            return state.lost.popleft()
+        if state.halted:
+            return None
         trial = self._next_search(state) if state.search else None
         if trial is not None:
             return trial
@@ -208,7 +282,7 @@ class Planner:
                 trial = self._trial(state.cell, "search", settings.seed, proposal.values)
             except ValidationError as error:
                 shown = ", ".join(f"{path} = {value}" for path, value in proposal.values.items())
-                self.problems.append(
+                self.notes.append(
                     f"{state.cell}: the search reached an impossible setting ({shown}): {error.errors()[0]['msg']}"
                 )
                 search.tell(proposal.number, None)
@@ -216,6 +290,8 @@ class Planner:
                 continue
             if trial.key in self._done:  # a crash came between the run's end and Optuna's hearing of it
                 done = self._done[trial.key]
+                for epoch, value in self._history(done):
+                    search.report(proposal.number, epoch, value)
                 search.tell(proposal.number, done.best_valid_mrr, stopped_early=done.stopped_early)
                 state.done += 1
                 self.already_done += 1
@@ -236,10 +312,23 @@ class Planner:
             return deque()
         trials = [self._trial(state.cell, "confirm", seed, values) for seed in self._study.seeds]
         self._on_confirm(state.cell, trials)
+        self._without_lost_models([trial.key for trial in trials])
         missing = deque(trial for trial in trials if trial.key not in self._done)
         state.done += len(trials) - len(missing)
         self.already_done += len(trials) - len(missing)
         return missing
+
+    def _without_lost_models(self, keys: list[TrialKey]) -> None:
+        """Let a cell's best trial be trained again where its model is nowhere: it was to be kept when the study ends.
+
+        Of several that are as good it is not known here which one that is.
+        """
+        values = {key: self._done[key].best_valid_mrr or 0.0 for key in keys if key in self._done}
+        best = [key for key, value in values.items() if value == max(values.values())]
+        if not any(self._done[key].has_model for key in best):
+            for key in best:
+                if not self._keeps_model(key):
+                    self._reached[key] = self._done.pop(key).epochs
 
     def _trial(self, cell: Cell, phase: str, seed: int, values: dict[str, Any]) -> Trial:
         settings = with_values(arm_settings(self._study.arms[cell.arm]), values)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from softnce_ray import __version__
 from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import Prepared, content_of, learns, prepare
-from softnce_ray.results import StudyRecord, StudyResults
+from softnce_ray.results import KnownTrial, StudyResults
 from softnce_ray.storage import Location
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
@@ -34,15 +30,18 @@ from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
 from softnce_ray.study.notes import Notes
-from softnce_ray.study.patience import AwayError, Patience
-from softnce_ray.study.planner import Cell, Planner, cells, definition, search_name
-from softnce_ray.study.saved import save_study, saved_study, study_text
+from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
+from softnce_ray.study.planner import Cell, Planner, cells, search_name
+from softnce_ray.study.record import cell_content, nothing_read, record_of, versions
+from softnce_ray.study.saved import save_study, saved_study
 from softnce_ray.study.search import CellSearch, open_storage
 from softnce_ray.study.signals import Interrupts, interruptible
 from softnce_ray.study.summary import PATIENCE, sum_up
 from softnce_ray.study.trainable import device_for, working_in
 from softnce_ray.study.tuning import run_tune
+from softnce_ray.study.watch import VanishedError, Watch
 from softnce_ray.tracking import Tracker, Unsent, load_results, studies
+from softnce_ray.tracking.history import load_histories
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Launch:
     has not, for people;
     `waiting`: how many records lie on disk until they can be sent, and `summed_up`: whether report, means and models
     are in MLflow; `sync` does both. `stopped`: how many trials were cut off in the middle; what is kept of each was
-    shown.
+    shown. `problems`: why not all of the study is done; `notes`: what searches came upon.
     """
 
     results: StudyResults
@@ -67,6 +66,7 @@ class Launch:
     summed_up: bool = True
     signal: int = 0
     stopped: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def failed_before(self) -> int:
@@ -128,7 +128,7 @@ def resume(name: str, *, store: Store | str | Path | None = None, display: Displ
 
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
     """Nothing is made in MLflow before a trial can start: a study that is refused leaves nothing there."""
-    tracker = Tracker(store, _record(study, corpus), versions=_versions(), later=True)
+    tracker = Tracker(store, record_of(study, corpus), versions=versions(), later=True)
     details = Details(store.ray(study.study) / "object-store.log")
     trying = Patience(
         lambda text, in_full: show.say(f"note: {text}{details.keep(in_full)}"), hurried=lambda: interrupts.number > 0
@@ -136,11 +136,12 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
     planner: Planner | None = None
     run: StudyRun | None = None
     stopped, away = 0, False
+    vanished: VanishedError | None = None
     status = "FAILED"  # unless what follows comes to an end
     try:
         for arm, settings in study.arms.items():
             tracker.arm_started(arm, flatten(arm_settings(settings)))
-        planner = _planner(study, corpus, store, tracker)
+        planner = _planner(study, corpus, store, tracker, trying)
         if (first := planner.next()) is not None:
             planner.again(first)
             for warning in check_settings(study, store):
@@ -157,9 +158,12 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
                 )
         else:
             tracker.open()
-        status = "FINISHED" if planner.finished else "KILLED"
+        status = "KILLED" if not planner.finished else "FAILED" if planner.halted else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
+    except VanishedError as error:
+        vanished = error
+        raise
     except AwayError as error:
         away = True
         if not interrupts.number:  # else nobody wanted to wait for the store any more
@@ -170,9 +174,9 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         interrupts.closing = True
         if run is not None:
             stopped = run.close_live("KILLED", look=not away)
-        results, unsent = _close(tracker, store, study.study, status, trying)
+        results, unsent = _close(tracker, store, study.study, status, trying, vanished)
     return Launch(
-        results or _nothing_read(study, corpus),
+        results or nothing_read(study, corpus),
         run.ran if run else 0,
         planner.already_done if planner else 0,
         run.failures if run else 0,
@@ -183,6 +187,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         results is not None or not tracker.is_open,
         interrupts.number,
         stopped,
+        tuple(planner.notes) if planner else (),
     )
 
 
@@ -212,6 +217,7 @@ def _start(
     tracker.open()
     for arm, metrics in _scores(outcome.done).items():
         tracker.arm_summary(arm, metrics)
+    launch = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     run = StudyRun(
         study,
         corpus,
@@ -220,9 +226,10 @@ def _start(
         outcome.done,
         Attempts(store.checkpoints(study.study), trying),
         show,
-        launch=datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S"),
+        launch=launch,
         slots=slots,
         details=details,
+        watch=Watch(store, study.study, launch, outcome.done.values(), trying),
     )
     for cell, failure in failures.items():
         run.give_up(cell, failure)
@@ -308,15 +315,19 @@ def _prepare(
         return Patience(say)(lambda: prepare(arm, corpus, languages, root, device, resources=resources, say=say))
 
 
-def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker) -> Planner:
+def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker, trying: Trying = at_once) -> Planner:
     """The plan of what is missing, with the searches as far as they have come."""
+
+    def history(trial: KnownTrial) -> Iterable[tuple[int, float]]:
+        return load_histories(store, {trial.run_id: ["valid_mrr"]}).get(trial.run_id, {}).get("valid_mrr", ())
+
     searches = {}
     if study.search is not None:
         storage = open_storage(store.optuna_url)
         searches = {
             cell: CellSearch(
                 storage,
-                search_name(study, cell, _content(study, corpus, cell)),
+                search_name(study, cell, cell_content(study, corpus, cell)),
                 study.arms[cell.arm],
                 study.space(cell.arm),
                 study.search,
@@ -332,11 +343,13 @@ def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker)
         on_confirm=lambda cell, trials: tracker.supersede(
             cell.arm, cell.language, [trial.key.identity for trial in trials]
         ),
+        history=history,
+        keeps_model=lambda key: Attempts(store.checkpoints(study.study), trying).model(key.training) is not None,
     )
 
 
 def _close(
-    tracker: Tracker, store: Store, study: str, status: str, trying: Patience
+    tracker: Tracker, store: Store, study: str, status: str, trying: Patience, vanished: VanishedError | None
 ) -> tuple[StudyResults | None, Unsent]:
     """Close what is open in MLflow, whatever has happened; returns the results, if they can be read, and what could
     not be written.
@@ -348,9 +361,11 @@ def _close(
         if not tracker.is_open:
             if status == "KILLED" and study in studies(store):
                 results = load_results(store, study)
+        elif vanished is not None and vanished.of_tracking:  # what is put back is to be as it was
+            tracker.abandon()
         else:
             tracker.study_ended(status)
-            if tracker.wait(PATIENCE):
+            if tracker.wait(PATIENCE) and vanished is None:
                 results = sum_up(tracker, store, study, trying)
             else:
                 unsaid.append("the summary is not made yet: MLflow gave no answer in time")
@@ -358,69 +373,3 @@ def _close(
         unsaid.append(f"summary: {' '.join(str(error).split()) or type(error).__name__}")
     unsent = tracker.close(PATIENCE if results is not None else 1.0)
     return results, dataclasses.replace(unsent, problems=(*unsent.problems, *unsaid))
-
-
-def _nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
-    """The results of a study whose store cannot be read."""
-    return StudyResults(
-        study=study.study,
-        question=study.question,
-        baseline=study.baseline,
-        arms=tuple(study.arms),
-        languages=study.language_names,
-        training_sets=_training_sets(study),
-        seeds=study.seeds,
-        corpus_fingerprint=corpus.fingerprint,
-        trials=(),
-        status="FAILED",
-    )
-
-
-def _record(study: StudyConfig, corpus: Corpus) -> StudyRecord:
-    return StudyRecord(
-        study.study,
-        study.question,
-        study.baseline,
-        tuple(study.arms),
-        study.language_names,
-        study.seeds,
-        study.corpus,
-        corpus.fingerprint,
-        study_text(study),
-        _definitions(study, corpus),
-        _training_sets(study),
-    )
-
-
-def _content(study: StudyConfig, corpus: Corpus, cell: Cell) -> str:
-    return content_of(corpus, study.arms[cell.arm], study.training_set(cell.language))
-
-
-def _definitions(study: StudyConfig, corpus: Corpus) -> dict[str, str]:
-    """What each arm means now; see `StudyRecord`."""
-    sets = _training_sets(study)
-    found = {}
-    for cell in cells(study):
-        content = _content(study, corpus, cell)
-        is_own = cell.language in sets or content != corpus.fingerprint
-        name = f"{cell.arm}/{cell.language}" if is_own else cell.arm
-        found[name] = definition(study, cell.arm, content, cell.language)
-    return found
-
-
-def _training_sets(study: StudyConfig) -> dict[str, TrainingSet]:
-    """What is not just a language, by name."""
-    sets = {name: study.training_set(name) for name in study.language_names}
-    return {name: each for name, each in sets.items() if not each.is_language}
-
-
-def _versions() -> dict[str, str]:
-    """What code ran: our version, our commit where we are run from a checkout, and the libraries that matter."""
-    versions = {f"version.{name}": importlib.metadata.version(name) for name in ("torch", "ray", "transformers")}
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        subprocess.run(command, check=True, capture_output=True)  # a checkout around a venv is not ours
-        head = subprocess.run([*command[:3], "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-        versions["version.commit"] = head.stdout.strip()
-    return {"version.softnce_ray": __version__, **versions}

@@ -39,7 +39,7 @@ def save_study(store: Store, study: StudyConfig) -> None:
       OSError: it cannot be written.
     """
     whole = study.model_copy(update={"corpus": str(Path(study.corpus).absolute())})
-    path = _path(store, study.study)
+    path = saved_path(store, study.study)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, f"{_DIRECTORY}{Path.cwd()}\n{study_text(whole)}")
 
@@ -51,7 +51,7 @@ def saved_study(store: Store, name: str) -> SavedStudy:
       StoreError: there is none.
       StudyError: it can no longer run: its corpus is gone, for example.
     """
-    path = _path(store, name) if re.fullmatch(NAME, name) else None
+    path = saved_path(store, name) if re.fullmatch(NAME, name) else None
     if path is None or not path.exists():
         known = ", ".join(sorted(file.stem for file in (store.root / "studies").glob("*.yaml"))) or "none yet"
         raise StoreError(
@@ -85,5 +85,6 @@ def extended(
     return parse_study(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), source=f"study {study.study}")
 
 
-def _path(store: Store, name: str) -> Path:
+def saved_path(store: Store, name: str) -> Path:
+    """Return where the study of a name is kept."""
     return store.root / "studies" / f"{name}.yaml"

@@ -23,6 +23,7 @@ from softnce_ray.store import StoreError
 from softnce_ray.uris import sqlite_path
 
 _STOPPED = "stopped_at_epoch"
+_ANSWERED = "failed_by_its_settings"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class Proposal:
 
     number: int
     values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A proposal that has been answered. `failed`: no trial of its settings can come to an end."""
+
+    proposal: Proposal
+    failed: bool
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -102,15 +111,26 @@ class CellSearch:
                 self._unanswered.append(Proposal(trial.number, dict(trial.params)))
             else:
                 self._study.tell(trial.number, state=TrialState.FAIL)
+
         tried = self._current()
-        if len(tried) >= settings.trials and all(trial.state == TrialState.FAIL for trial in tried):
-            # Nothing came of any of them: their cause may be mended, so this launch tries them again.
+        if len(tried) >= settings.trials and all(
+            trial.state == TrialState.FAIL and _ANSWERED not in trial.user_attrs for trial in tried
+        ):
+            # An earlier version told failures of the machine too: their cause may be mended.
             self._forgotten = frozenset(trial.number for trial in tried)
 
     @property
     def answered(self) -> int:
         """How many trials of the search have been answered."""
         return sum(trial.state.is_finished() for trial in self._current())
+
+    def answers(self) -> list[Answer]:
+        """Return the proposals that have been answered."""
+        return [
+            Answer(Proposal(trial.number, dict(trial.params)), failed=trial.state == TrialState.FAIL)
+            for trial in self._current()
+            if trial.state.is_finished()
+        ]
 
     def ask(self) -> Proposal | None:
         """The next proposal, or None when the search has handed out all its trials."""
@@ -132,11 +152,12 @@ class CellSearch:
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Tell an intermediate value; True when the trial should stop early. A value that is no number is not
-        told, nor one of an epoch that has one: a trial was resumed before it, and what was decided then stands."""
+        told, nor one of an epoch that has one: a trial was resumed before it, and what was decided then stands, as it
+        does of a trial that was answered."""
         frozen = self._study.get_trials(deepcopy=False)[number]
         if not math.isfinite(value):
             return False
-        if epoch in frozen.intermediate_values:
+        if epoch in frozen.intermediate_values or frozen.state.is_finished():
             return epoch >= frozen.user_attrs.get(_STOPPED, math.inf)
         trial = optuna.Trial(self._study, frozen._trial_id)
         trial.report(value, epoch)
@@ -146,10 +167,13 @@ class CellSearch:
         return stop
 
     def tell(self, number: int, value: float | None, *, stopped_early: bool = False) -> None:
-        """Tell how a trial ended: with a value, early (its last value stands), or failed (None or no number)."""
+        """Tell how a trial ended: with a value, early (its last value stands), or failed by its settings (None or no
+        number)."""
         if stopped_early:
             self._study.tell(number, state=TrialState.PRUNED)
         elif value is None or not math.isfinite(value):
+            frozen = self._study.get_trials(deepcopy=False)[number]
+            optuna.Trial(self._study, frozen._trial_id).set_user_attr(_ANSWERED, True)
             self._study.tell(number, state=TrialState.FAIL)
         else:
             self._study.tell(number, value)

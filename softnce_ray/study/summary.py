@@ -40,7 +40,7 @@ def sum_up(tracker: Tracker, store: Store, study: str, trying: Trying = at_once)
             metrics = {**_cell_metrics(language, of_cell), **metrics}
             if of_cell:
                 best = max(of_cell, key=lambda trial: trial.metrics["best_valid_mrr"])
-                with attempts.model_files(best.identity) as folder:
+                with attempts.model_files(_key(best).training) as folder:
                     tracker.model(_key(best), folder)
         if has_ended:
             tracker.arm_summary(arm, metrics)

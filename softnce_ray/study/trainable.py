@@ -26,6 +26,7 @@ from softnce_ray.ranks_file import RANKS_FILE, place, write_ranks
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location, on_disk
 from softnce_ray.study.failures import Failure, failure_of
+from softnce_ray.study.finished import write_finished
 from softnce_ray.study.gang import WorkerError, gang
 from softnce_ray.study.patience import Patience, Trying
 from softnce_ray.temporary import temporary_folder
@@ -99,17 +100,22 @@ def _run(trial: TrialSpec, workers: Workers, trying: Trying) -> None:
         # Tune puts a checkpoint into the storage before it tells of it: where that fails, nobody has heard of it.
         trying(lambda: tune.report(news, checkpoint=tune.Checkpoint.from_directory(folder)))
 
+    epochs: list[dict[str, float]] = []
+
     def report(metrics: dict[str, float], checkpoint: Checkpoint) -> None:
+        epochs.append(metrics)
         with temporary_folder() as folder:
             save_checkpoint(checkpoint, folder)
             tell({"epochs": [metrics]}, folder)
 
     config, corpus, data, resume = trying(lambda: _opened(trial))
     if resume is not None:
+        epochs.extend(resume.history)
         tune.report({"epochs": resume.history})
     result = _trained(trial, config, data, resume, workers, report)
     with temporary_folder() as folder:
         _save_result(result, trial, corpus, config.training_set.test, folder)
+        write_finished(folder, trial.identity, result.metrics, epochs)
         tell({"metrics": result.metrics}, folder)
 
 

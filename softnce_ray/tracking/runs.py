@@ -28,7 +28,7 @@ from softnce_ray.tracking.records import Record
 from softnce_ray.uris import file_path
 
 _LONGEST_FAILURE = 5_000
-_JOURNAL = "journal"
+_JOURNAL, _TRACEBACK = "journal", "traceback.txt"
 
 
 @dataclass
@@ -128,11 +128,9 @@ class Runs:
 
     def _trial_started(self, record: Record) -> None:
         key, payload = record.key, record.payload
-        known = self._find_trial(key)
         tags = {**payload["changing"], "attempts": str(payload["attempt"])}
-        if known is None:
-            arm = (key.arm, payload["settings"])
-            of_arm = None if payload["settings"] is None else self._find_arm(arm)
+        if (known := self._find_trial(key)) is None:
+            of_arm = None if payload["settings"] is None else self._find_arm((key.arm, payload["settings"]))
             if of_arm is None:
                 raise Refused(f"arm {key.arm} has no run to put it below")
             fixed = {**payload["tags"], "mlflow.parentRunId": of_arm.run_id}
@@ -141,7 +139,9 @@ class Runs:
         else:
             self._client.update_run(known.run_id, status="RUNNING")
         self._log(known, params=payload["params"], tags=tags)
-        for name in ("failure", "failure_kind"):
+        if "failure" in known.tags and self._has(known.run_id, _TRACEBACK):
+            self._repository(known.run_id).delete_artifacts(_TRACEBACK)
+        for name in ("failure", "failure_kind", "model", "distributions"):  # its files are logged again
             self._untag(known, name)
 
     def _epochs(self, records: Sequence[Record]) -> None:
@@ -182,7 +182,7 @@ class Runs:
                 self._log_file(known.run_id, ranks)
             self._log_beside(known, record)
         if payload["traceback"]:
-            self._log_text(known.run_id, payload["traceback"], "traceback.txt")
+            self._log_text(known.run_id, payload["traceback"], _TRACEBACK)
         self._client.set_terminated(known.run_id, payload["status"], record.at)
 
     def give_up(self, record: Record, why: str) -> None:
@@ -250,7 +250,7 @@ class Runs:
             if record.payload["source"] is not None:
                 self._log_file(best.run_id, self._kept(record, record.payload["folder"]), MODEL_FOLDER)
             elif not self._has(best.run_id, MODEL_FOLDER):
-                raise Refused("its checkpoints are gone, so its model cannot be kept")
+                raise Refused("its checkpoints are gone, so its model cannot be kept: the next launch trains it again")
         self._log(best, tags={"model": "kept", "best_of_cell": "yes"})
         for key, known in list(self._trials.items()):
             if known is not best and (key.arm, key.language) == (record.key.arm, record.key.language):

@@ -100,7 +100,7 @@ class Tracker:
         try:
             yield
         except BaseException as error:
-            self._abandon()
+            self.abandon()
             if isinstance(error, MlflowException | OSError):
                 why = masked(reason(error), self._store)
                 raise TrackingError(f"the MLflow store refuses study {self._study}: {why}") from error
@@ -168,7 +168,7 @@ class Tracker:
             )
         return self._runs.load()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Let go of everything: what is on disk stays there."""
         if self._sender is not None:
             self._sender.stop()
@@ -192,15 +192,14 @@ class Tracker:
             return {}
         try:
             runs = best_of_each(search_runs(self._client, self._experiment, "tags.role = 'trial'"))
-            compared = [run for run in runs if run.info.status == "FINISHED" and _is_compared(run)]
+            compared = [run for run in runs if run.info.status == "FINISHED" and _has_files(run, self._store)]
             with ThreadPoolExecutor(_LANES) as pool:  # a server may take its time for each
-                whole = dict(
-                    zip((run.info.run_id for run in compared), pool.map(self._has_ranks, compared), strict=True)
-                )
+                having = list(pool.map(self._has_ranks, compared))
         except MlflowException as error:
             why = masked(reason(error), self._store)
             raise TrackingError(f"the trials of {self._study} cannot be read from MLflow: {why}") from error
-        return {key_of(run): _known(run, whole.get(run.info.run_id, True)) for run in runs}
+        lost = {run.info.run_id for run, has_ranks in zip(compared, having, strict=True) if not has_ranks}
+        return {key_of(run): _known(run, run.info.run_id not in lost) for run in runs}
 
     def _has_ranks(self, run: Run) -> bool:
         return any(file.path == RANKS_FILE for file in files_of(self._store, run).list_artifacts())
@@ -393,11 +392,13 @@ def _known(run: Run, has_ranks: bool) -> KnownTrial:
         int(metrics.get("epoch", 0)),
         "stopped_early" in tags,
         tags.get("failure", "") if has_ranks else "its ranks are gone",
+        "model" in tags,
     )
 
 
-def _is_compared(run: Run) -> bool:
-    return run.data.tags["phase"] == "confirm" and "stopped_early" not in run.data.tags
+def _has_files(run: Run, store: Store) -> bool:
+    is_asked = store.database is not None or run.data.tags["phase"] == "confirm"  # a server takes its time
+    return is_asked and "stopped_early" not in run.data.tags
 
 
 def _record_tags(record: StudyRecord) -> dict[str, str]:

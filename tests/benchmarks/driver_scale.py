@@ -43,7 +43,8 @@ def measure(corpus_folder: str, trials: int, search: bool) -> None:
     from softnce_ray.study.driver import StudyRun
     from softnce_ray.study.file import parse_study
     from softnce_ray.study.planner import cells
-    from softnce_ray.study.run import _planner, _record, _versions
+    from softnce_ray.study.record import record_of, versions
+    from softnce_ray.study.run import _planner
     from softnce_ray.tracking import Tracker
 
     written = {
@@ -62,7 +63,7 @@ def measure(corpus_folder: str, trials: int, search: bool) -> None:
     ranks = np.random.default_rng(0).integers(1, 2_000, QUERIES)
     with tempfile.TemporaryDirectory() as folder:
         store = Store.at(folder)
-        tracker = Tracker(store, _record(study, corpus), versions=_versions(), later=True)
+        tracker = Tracker(store, record_of(study, corpus), versions=versions(), later=True)
         for arm, settings in study.arms.items():
             tracker.arm_started(arm, flatten(arm_settings(settings)))
         planner = _planner(study, corpus, store, tracker)

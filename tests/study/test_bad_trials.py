@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -52,24 +53,61 @@ def test_a_loss_that_is_no_number_fails_its_trial_at_once_and_is_not_told_to_opt
     assert "diverging" in shown
 
 
-def test_a_prepared_file_that_vanishes_fails_the_trials_that_need_it(plain_study, store) -> None:
+def test_a_prepared_file_that_vanishes_ends_the_launch_and_is_made_again(plain_study, store) -> None:
     def vanish() -> None:
         for folder in (store.root / "prepared").rglob("*bm25*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     study = plain_study(seeds=[1], failures={"retries": 1}, resources={"max_concurrent": 1})
-    done = go(study, store, Meddling("epoch infonce 1", vanish))
-    assert (done.ran, done.failed) == (1, 1)
-    (failed,) = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
-    assert (failed.data.tags["arm"], failed.data.tags["failure_kind"]) == ("soft", "files")
-    assert failed.data.tags["attempts"] == "2"
-
+    with pytest.raises(LaunchError, match=r"prepared/estimators/bm25-\S+: expected to stay .* resume tiny goes on"):
+        go(study, store, Meddling("epoch infonce 1", vanish))
+    assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": {"KILLED"}}
     again = go(study, store)  # which prepares it anew
-    assert (again.ran, again.already_done, again.failed) == (1, 1, 0)
+    assert (again.ran, again.failed) == (2, 0)
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
-    (mended,) = [run for run in runs(store, "trial") if run.data.tags["arm"] == "soft"]
-    assert "failure" not in mended.data.tags
-    assert mended.info.run_id == failed.info.run_id
+
+
+def test_a_search_that_files_or_workers_fail_comes_to_what_it_would_have_come_to(
+    plain_study, store, empty_store, tmp_path
+) -> None:
+    """Its checkpoints are deleted; then, in the next launch, a worker is killed; the third launch ends it."""
+    study = plain_study(
+        seeds=[1],
+        arms={"infonce": {"training": {"epochs": 8, "batch_size": 8}}},
+        search={"trials": 4, "space": {"training.learning_rate": {"low": 0.001, "high": 0.03, "log": True}}},
+        resources={"max_concurrent": 1},
+        failures={"retries": 0},
+    )
+    root = tmp_path / "undisturbed"
+    shutil.copytree(empty_store, root)
+    whole = Store(root, f"sqlite:///{root}/mlflow.db")
+    expected = go(study, whole)
+
+    def kill() -> None:
+        for worker in actors():
+            worker.send_signal(signal.SIGKILL)
+
+    with pytest.raises(LaunchError, match=r"ray/tiny/\S+ and \d more: expected to stay .* resume tiny goes on"):
+        go(study, store, Meddling("epoch infonce 3", lambda: shutil.rmtree(store.ray("tiny"))))
+    said = Meddling("epoch infonce 5", lambda: threading.Timer(0.05, kill).start())
+    killed = go(study, store, said)
+    assert (killed.ran, killed.failed, killed.interrupted) == (0, 1, False)
+    assert killed.problems[0].startswith("infonce/python: its search waits for a trial that failed")
+    assert statuses(store)["study"] == {"FAILED"}
+    done = go(study, store)
+    assert (done.ran, done.failed, done.failed_before, done.problems) == (5, 0, 0, ())
+    assert scores(done.results.trials) == scores(expected.results.trials)
+    assert searched(store) == searched(whole)
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    for run in runs(store, "trial"):
+        assert "traceback.txt" not in [file.path for file in client.list_artifacts(run.info.run_id)]
+
+
+def searched(store: Store) -> list[tuple[Any, ...]]:
+    """What Optuna has of the only search of a store."""
+    (name,) = optuna.get_all_study_names(storage=store.optuna_url)
+    trials = optuna.load_study(study_name=name, storage=store.optuna_url).trials
+    return [(trial.number, trial.state, trial.params, trial.values, trial.intermediate_values) for trial in trials]
 
 
 def test_a_worker_that_is_killed_in_mid_epoch_costs_nothing(plain_study, store, empty_store, tmp_path) -> None:

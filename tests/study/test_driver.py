@@ -64,6 +64,9 @@ class Stopping:
     def answered(self) -> int:
         return len(self.told)
 
+    def answers(self) -> list[Any]:
+        return []
+
     def ask(self) -> Any:
         from softnce_ray.study.search import Proposal
 

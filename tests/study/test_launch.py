@@ -212,9 +212,9 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(two
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED", "FAILED"}}
     assert "3" in to_markdown(build_report(done.results, resamples=100, permutations=100))
 
-    again = go(study, store)  # what failed is tried again, in the same runs
-    assert (again.ran, again.already_done, again.failed) == (0, 1, 3)
-    assert len(runs(store, "trial")) == 4
+    again = go(study, store)  # settings that cannot work have answered the search
+    assert (again.ran, again.already_done, again.failed, again.failed_before) == (0, 1, 0, 3)
+    assert again.problems == done.problems
 
 
 # --- launches that cannot be ---
@@ -307,7 +307,7 @@ def test_an_arm_whose_model_cannot_be_loaded_fails_and_the_others_go_on(plain_st
     assert done.problems[0].startswith("large/python: nothing of it was run: ")
     assert "no-model" in done.problems[0]
     (failed,) = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
-    assert (failed.data.tags["arm"], failed.data.tags["failure_kind"]) == ("large", "settings")
+    assert (failed.data.tags["arm"], failed.data.tags["failure_kind"]) == ("large", "files")
     assert "\n" not in failed.data.tags["failure"]
     assert "| large" in to_markdown(build_report(done.results, resamples=100, permutations=100))
 

@@ -13,19 +13,22 @@ from hypothesis import strategies as st
 from softnce_ray.config import StudyConfig
 from softnce_ray.results import KnownTrial, TrialKey
 from softnce_ray.study.planner import Cell, Planner, Trial, cells, definition, planned_trials, search_name
-from softnce_ray.study.search import Proposal
+from softnce_ray.study.search import Answer, Proposal
 
 SPACE = {"temperature": {"low": 0.01, "high": 1}}
 
 
-def study(arms: int = 2, seeds: int = 2, trials: int = 0, languages: tuple[str, ...] = ("python",)) -> StudyConfig:
+def study(
+    arms: int = 2, seeds: int = 2, trials: int = 0, languages: tuple[str, ...] = ("python",), *, alike: bool = False
+) -> StudyConfig:
+    """A study; `alike`: of arms whose settings are the same."""
     values: dict[str, Any] = {
         "study": "plan",
         "corpus": "c",
         "languages": languages,
         "seeds": list(range(1, seeds + 1)),
         "baseline": "arm0",
-        "arms": {f"arm{number}": {"encoder": {"kind": "bag", "width": number + 1}} for number in range(arms)},
+        "arms": {f"arm{n}": {"encoder": {"kind": "bag", "width": 1 if alike else n + 1}} for n in range(arms)},
     }
     if trials:
         values["search"] = {"trials": trials, "space": SPACE}
@@ -49,6 +52,12 @@ class FakeSearch:
     def finished(self) -> bool:
         return len(self.told) == len(self.proposals)
 
+    def answers(self) -> list[Answer]:
+        return [
+            Answer(Proposal(number, self.proposals[number]), failed=value is None)
+            for number, (value, _) in self.told.items()
+        ]
+
     def ask(self) -> Proposal | None:
         if self.asked == len(self.proposals):
             return None
@@ -65,6 +74,9 @@ class FakeSearch:
     def best(self) -> dict[str, Any] | None:
         complete = {number: value for number, (value, early) in self.told.items() if value is not None and not early}
         return self.proposals[max(complete, key=lambda number: complete[number])] if complete else None
+
+
+CELL = Cell("arm0", "python")
 
 
 def temperatures(*values: Any) -> list[dict[str, Any]]:
@@ -223,30 +235,17 @@ def test_an_impossible_proposal_is_answered_as_failed_and_told() -> None:
     planner = Planner(study(arms=1, trials=2), "c", {}, {Cell("arm0", "python"): search})
     assert [trial.config.temperature for trial in drain(planner)] == [0.2]
     assert search.told == {0: (None, False)}
-    assert len(planner.problems) == 1
-    assert "arm0/python: the search reached an impossible setting (temperature = -1)" in planner.problems[0]
+    assert not planner.problems
+    assert len(planner.notes) == 1
+    assert "arm0/python: the search reached an impossible setting (temperature = -1)" in planner.notes[0]
     assert planner.done() == 1
-
-
-def test_a_search_of_which_nothing_came_is_a_problem_and_is_not_confirmed() -> None:
-    decided: list[Cell] = []
-    search = FakeSearch(temperatures(0.1, 0.2))
-    planner = Planner(
-        study(arms=1, trials=2), "c", {}, {Cell("arm0", "python"): search}, lambda cell, _: decided.append(cell)
-    )
-    for trial in drain(planner):
-        planner.ended(trial.key, None)
-    assert planner.next() is None
-    assert planner.finished
-    assert planner.problems == ["arm0/python: no search trial ran to its end, so there is nothing to confirm"]
-    assert not decided
 
 
 def test_a_failed_confirmation_ends_like_another() -> None:
     planner = Planner(study(arms=1), "c", {}, {})
-    for trial in drain(planner):
-        planner.ended(trial.key, None)
-    assert planner.finished
+    for trial, kind in zip(drain(planner), ("worker", "diverged"), strict=True):
+        planner.failed(trial.key, kind)  # type: ignore[arg-type]
+    assert planner.finished and not planner.halted
     assert planner.done() == planner.total() == 2
 
 
@@ -273,8 +272,9 @@ def test_confirmation_is_announced_once_for_each_cell_with_all_its_trials() -> N
 
 
 def test_what_earlier_launches_answered_is_counted_from_the_start() -> None:
+    done = known(drain(Planner(study(arms=1, trials=1), "c", {}, {CELL: FakeSearch(temperatures(0.1))}))[0])
     search = FakeSearch(temperatures(0.1, 0.2), asked=1, told={0: (0.5, False)})
-    planner = Planner(study(arms=1, trials=2), "c", {}, {Cell("arm0", "python"): search})
+    planner = Planner(study(arms=1, trials=2), "c", done, {CELL: search})
     assert (planner.already_done, planner.done(), planner.total()) == (1, 1, 4)
 
 
@@ -348,11 +348,12 @@ def test_a_search_is_the_one_that_it_was_unless_a_revision_of_the_method_concern
     st.integers(1, 3),
     st.lists(st.lists(st.sampled_from([0.1, 0.2, 0.3, -1.0]), max_size=4), max_size=3),
     st.integers(1, 4),
+    st.booleans(),
 )
 def test_any_order_of_events_ends_with_each_trial_run_once(
-    data: st.DataObject, arms: int, seeds: int, proposals: list[list[float]], slots: int
+    data: st.DataObject, arms: int, seeds: int, proposals: list[list[float]], slots: int, alike: bool
 ) -> None:
-    config = study(arms, seeds, trials=1)
+    config = study(arms, seeds, trials=1, alike=alike)
     searches: dict[Cell, FakeSearch] = {
         cell: FakeSearch(temperatures(*values), stops={0, 2})
         for cell, values in zip(cells(config), proposals, strict=False)
@@ -367,6 +368,7 @@ def test_any_order_of_events_ends_with_each_trial_run_once(
         assert sorted(map(str, planner.live())) == sorted(map(str, [*live, *([trial.key] if trial else [])]))
         if trial is not None:
             assert trial.key not in started, "handed out twice"
+            assert trial.key.training not in [key.training for key in live], "trained twice at once"
             started.append(trial.key)
             live.append(trial.key)
             assert not planner.finished

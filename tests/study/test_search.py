@@ -282,20 +282,40 @@ def test_a_trial_stopped_early_counts_as_answered_and_may_have_no_value(opened: 
     assert search.best() is None
 
 
-def test_a_search_of_which_all_trials_failed_is_tried_again_with_the_same_proposals(opened: Open) -> None:
+def test_trials_that_failed_by_their_settings_are_answered_for_good(opened: Open) -> None:
     failed = answer_all(opened(trials=3), lambda values: None)
     again = opened(trials=3)
+    assert again.finished and again.ask() is None and again.best() is None
+    assert [(answer.proposal.values, answer.failed) for answer in again.answers()] == [(each, True) for each in failed]
+    assert len(answer_all(opened(trials=4), lambda values: 0.5)) == 1
+
+
+def test_a_search_of_which_an_earlier_version_let_all_trials_fail_is_tried_again(opened: Open, tmp_path: Path) -> None:
+    """It told failures of the machine as it told those of settings."""
+    before = opened(trials=2)
+    failed = [before.ask(), before.ask()]
+    study = optuna.load_study(study_name="cell", storage=open_storage(f"sqlite:///{tmp_path}/optuna.db"))
+    for proposal in failed:
+        assert proposal is not None
+        study.tell(proposal.number, state=TrialState.FAIL)
+    again = opened(trials=2)
     assert not again.finished
-    assert answer_all(again, lambda values: 0.5) == failed
-    assert again.finished
-    assert opened(trials=3).finished
-    assert opened(trials=3).best() in failed
+    assert answer_all(again, lambda values: 0.5) == [proposal.values for proposal in failed if proposal is not None]
+    assert opened(trials=2).finished
 
 
-def test_a_search_of_which_some_trials_failed_is_not_tried_again(opened: Open) -> None:
-    values = iter([None, 0.5, None])
-    answer_all(opened(trials=3), lambda _: next(values))
-    assert opened(trials=3).finished
+def test_what_was_decided_of_an_answered_trial_stands_when_its_epochs_are_told_again(opened: Open) -> None:
+    search = opened(trials=2)
+    good, bad = search.ask(), search.ask()
+    assert good is not None and bad is not None
+    for epoch in (1, 2):
+        assert not search.report(good.number, epoch, 0.9)
+    assert search.report(bad.number, 1, 0.1)
+    search.tell(good.number, 0.9)
+    search.tell(bad.number, 0.1, stopped_early=True)
+    again = opened(trials=2)
+    assert [again.report(good.number, epoch, 0.9) for epoch in (1, 2, 3)] == [False, False, False]
+    assert again.report(bad.number, 1, 0.1)
 
 
 def test_cells_of_one_store_do_not_see_each_other(opened: Open) -> None:
