@@ -19,8 +19,8 @@ import psutil
 from servers import MlflowServer
 from watching import Family
 
-DISK = 64 * 2**20
-"""Bytes of the disk that is filled: the store takes a few of them."""
+DISK = 512 * 2**20
+"""Bytes of the disk that is filled: a launch wants to see room for checkpoints before it begins."""
 
 
 class Passing:

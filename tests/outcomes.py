@@ -16,7 +16,7 @@ from servers import MlflowServer
 # Numbers that are durations: the only ones that another run may have otherwise.
 _DURATIONS = {"train_seconds", "pairs_per_second"}
 # What tags say of the processes that wrote them and of when they did, not of the trial.
-_OF_THE_PROCESS = ("mlflow.source", "mlflow.user", "mlflow.note.content", "version.", "opened", "attempts")
+_OF_THE_PROCESS = ("mlflow.source", "mlflow.user", "mlflow.note.content", "version.", "opened", "attempts", "journal")
 
 
 def outcome(server: MlflowServer, store: Path, study: str, report: Any) -> dict[str, Any]:
