@@ -20,6 +20,7 @@ from softnce_ray.ranks_file import Measure
 from softnce_ray.report import Report, build_report, to_html, to_json, to_latex, to_markdown, to_terminal
 from softnce_ray.retrieval import Index, build_index, evaluate_corpus, evaluate_judgements, open_embedder, search
 from softnce_ray.selection import best
+from softnce_ray.statistics import Inference
 from softnce_ray.store import Store
 from softnce_ray.study.doctor import Finding, examine
 from softnce_ray.study.file import load_study, parse_study
@@ -73,6 +74,7 @@ def report(
     store: Store | str | Path | None = None,
     baseline: str | None = None,
     measure: Measure = "reciprocal_rank",
+    inference: Inference = "seeds-and-queries",
     versus_paper: bool = False,
 ) -> Report:
     """Compare the arms of a launched study, from its tracking store alone.
@@ -82,6 +84,7 @@ def report(
       store: default `Store.at()`.
       baseline: the arm to compare with; default the study's.
       measure: what of each query is compared; graded_ndcg where the corpus knows which codes share a meaning.
+      inference: what p and intervals speak of: other seeds and queries, or these trained models on other queries.
       versus_paper: put published numbers beside these.
 
     Raises:
@@ -89,4 +92,4 @@ def report(
       ReportError: a measure that was not taken, or trials that cannot be compared.
     """
     results = load_results(Store.at(store), study, baseline=baseline)
-    return build_report(results, baseline=baseline, measure=measure, versus_paper=versus_paper)
+    return build_report(results, baseline=baseline, measure=measure, inference=inference, versus_paper=versus_paper)

@@ -35,6 +35,10 @@ def report(
         Literal["reciprocal_rank", "graded_ndcg"],
         typer.Option(help="What of each query to compare; graded_ndcg: where codes of a meaning are known."),
     ] = "reciprocal_rank",
+    inference: Annotated[
+        Literal["seeds-and-queries", "these-models"],
+        typer.Option(help="Of what p and intervals speak: other seeds and queries, or these trained models alone."),
+    ] = "seeds-and-queries",
     versus_paper: Annotated[
         bool, typer.Option("--versus-paper", help="Put published numbers beside these, and say what differs.")
     ] = False,
@@ -67,7 +71,7 @@ def report(
         Corpus.open(corpus)
     place = store_at(store, tracking_uri)
     results = load_results(place, study, baseline=baseline)
-    made = build_report(results, baseline=baseline, measure=measure, versus_paper=versus_paper)
+    made = build_report(results, baseline=baseline, measure=measure, inference=inference, versus_paper=versus_paper)
     written = ""
     match format:
         case Format.html:

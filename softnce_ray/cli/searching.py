@@ -244,7 +244,7 @@ def _show(made: Iterable[Evaluation]) -> None:
             table.add_row(line.language, line.system, f"{line.queries:,}", f"{line.codes:,}", *_cells(line, names))
         console.print(table)
     console.print(
-        "Brackets: 95 % percentile bootstrap interval over queries, 2,000 resamples. bm25: k1 1.2, b 0.75, words with "
+        "Brackets: 95 % interval over queries (Student's). bm25: k1 1.2, b 0.75, words with "
         "identifiers split. hybrid: sum of both scores, standardised over the codes."
     )
 

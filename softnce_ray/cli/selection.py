@@ -100,7 +100,7 @@ def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
         f"{mean.mean:.4f}",
         f"[{mean.low:.4f}, {mean.high:.4f}]",
         "–" if behind is None else f"{behind.mean:.4f}",
-        "–" if candidate.standard_error is None else f"{candidate.standard_error:.4f}",
+        "–" if behind is None else f"{behind.standard_error:.4f}",
         "–" if cost is None else f"{cost.bytes / 1e6:.1f} MB",
         "–" if cost is None or cost.milliseconds is None else f"{cost.milliseconds:.2f} ms",
     )
@@ -112,7 +112,7 @@ def _sentences(choice: Choice) -> list[str]:
     seeds = len(choice.chosen.trials)
     rules = {
         "best": f"the best mean over {seeds} seeds, then the best of its seeds",
-        "one-standard-error": "of the arms within one standard error (paired bootstrap) of the best mean that with "
+        "one-standard-error": "of the arms within one standard error of the best mean that with "
         "the fewest parameters, then the fastest, then the best; then the best of its seeds",
     }
     limits = {"size_mb": "files of at most {:g} MB", "latency_ms": "at most {:g} ms to encode a query"}
@@ -123,7 +123,7 @@ def _sentences(choice: Choice) -> list[str]:
         verdict = "more than chance" if gap.low > 0 or gap.high < 0 else "not distinguishable"
         lines.append(
             f"Runner-up: {choice.runner_up.arm}; {choice.chosen.arm} − {choice.runner_up.arm} = {signed(gap.mean)} "
-            f"[{signed(gap.low)}, {signed(gap.high)}] (95 %, paired bootstrap over queries and seeds): {verdict}."
+            f"[{signed(gap.low)}, {signed(gap.high)}] (95 %, over queries and seeds): {verdict}."
         )
     if choice.runner_up is None:
         lines.append("Runner-up: none: no other arm could be chosen.")

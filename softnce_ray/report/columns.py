@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from softnce_ray.report.values import Report, Row
-from softnce_ray.report.wording import MEASURES, NOTHING, bounds, language_text, p_text, percent, signed
+from softnce_ray.report.wording import MEASURES, NOTHING, bounds, language_text, p_heading, p_text, percent, signed
 
 
 def _no_value(row: Row) -> float | None:
@@ -54,9 +54,9 @@ def _mean(report: Report, row: Row) -> str:
 
 
 def difference_text(report: Report, row: Row) -> str:
-    """Return the difference from the baseline with its interval."""
-    if row.difference:
-        return f"{signed(row.difference.mean)} {bounds(row.difference, signed)}"
+    """Return the difference from the baseline with the interval that goes with the corrected p."""
+    if row.together:
+        return f"{signed(row.together.mean)} {bounds(row.together, signed)}"
     return "baseline" if row.arm == report.baseline else NOTHING
 
 
@@ -93,11 +93,10 @@ COLUMNS: tuple[Column, ...] = (
         heading=lambda report: f"difference from {report.baseline}",
         value=lambda row: row.difference.mean if row.difference else None,
     ),
-    # The test takes the trained models as given: it does not cover the luck of the seeds.
     Column(
         "p",
         lambda report, row: NOTHING if row.p_holm is None else p_text(row.p_holm),
-        heading=lambda report: "p (Holm, these models)",
+        heading=p_heading,
         value=lambda row: row.p_holm,
     ),
     Column("failed", lambda report, row: str(row.failures), value=lambda row: float(row.failures), is_count=True),

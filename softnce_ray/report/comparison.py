@@ -28,7 +28,7 @@ from softnce_ray.report.paper import beside_paper
 from softnce_ray.report.shared import shared_queries, units_of
 from softnce_ray.report.values import Report, ReportError, Row, row_name
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.statistics import ArmComparison, compare_arms, holm
+from softnce_ray.statistics import ArmComparison, Inference, compare_arms, holm, simultaneous_levels
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def build_report(
     split: str = "test",
     measure: Measure = "reciprocal_rank",
     level: float = 0.95,
-    resamples: int = 2000,
+    inference: Inference = "seeds-and-queries",
     permutations: int = 10_000,
     seed: int = 0,
     versus_paper: bool = False,
@@ -63,14 +63,17 @@ def build_report(
         baseline: the arm to compare with; the study's own by default.
         split: whose queries are compared.
         measure: what of each query: its reciprocal rank, or its graded nDCG where the corpus knows partners.
-        level, resamples, permutations, seed: of the intervals and tests, see :mod:`softnce_ray.statistics`.
+        level: of the intervals, and of the tests that go with them.
+        inference: what p and intervals speak of, see :func:`softnce_ray.statistics.compare_arms`.
+        permutations, seed: of the sign-flip test of `these-models`.
         versus_paper: also look up what was published, see :mod:`softnce_ray.report.paper`.
 
     Raises:
         ReportError: an unknown baseline; a measure that no trial has; arms of a language with different numbers of
             queries or different codebases; several different finished runs of one arm, language and seed.
 
-    Differences are taken from the baseline with the same training set, corrected over all of a language's rows.
+    Differences are taken from the baseline with the same training set. All of them are one family: p is corrected over
+    all arms and languages, and intervals that hold together go with it.
     """
     baseline = results.baseline if baseline is None else baseline
     if baseline not in results.arms:
@@ -86,7 +89,7 @@ def build_report(
     problems = problems_of(results, cells, unusable)
     settings, common = factored(results)
 
-    options = {"level": level, "resamples": resamples, "permutations": permutations, "seed": seed}
+    options = {"level": level, "inference": inference, "permutations": permutations, "seed": seed}
     rows: list[Row] = []
     for table in tables_of(results):
         contestants = [
@@ -112,10 +115,8 @@ def build_report(
                     mean=compared.mean if compared else None,
                     spread=_spread(each.cells, split, table.languages),
                     difference=compared.difference if compared else None,
-                    p_value=compared.p_value if compared else None,
-                    p_holm=compared.p_holm if compared else None,
-                    is_best=compared is not None and compared.p_best is None and len(finished) > 1,
-                    ties_best=compared is not None and (compared.p_best or 0.0) >= 1 - level,
+                    behind=compared.behind if compared else None,
+                    is_best=compared is not None and compared.behind is None and len(finished) > 1,
                     failures=_count(results, "FAILED", each.arm, names),
                     stopped=_count(results, "KILLED", each.arm, names),
                     settings={} if single is None else settings.get((each.arm, names[0]), {}),
@@ -132,10 +133,10 @@ def build_report(
         measure=measure,
         corpus_fingerprint=results.corpus_fingerprint,
         level=level,
-        resamples=resamples,
+        inference=inference,
         permutations=permutations,
         random_seed=seed,
-        rows=tuple(rows),
+        rows=_corrected(rows, level),
         training_sets={name: each.train for name, each in results.training_sets.items()},
         common_settings=common,
         queries=queries,
@@ -163,8 +164,8 @@ def _counts(results: StudyResults) -> dict[str, dict[str, int]]:
 def _compared(
     contestants: Sequence[_Contestant], languages: Sequence[str], baseline: str, split: str, options: Mapping[str, Any]
 ) -> dict[str, ArmComparison]:
-    """The comparison of each, by name: means and ties with the best among all, differences from the baseline with the
-    same training set, p corrected over all of them. The models of a training set are the same in all languages."""
+    """Return the comparison of each, by name: means and the best among all, differences from the baseline with the same
+    training set. The models of a training set are the same in all languages."""
 
     def compare(these: Sequence[_Contestant], reference: str | None) -> dict[str, ArmComparison]:
         return compare_arms(
@@ -186,10 +187,25 @@ def _compared(
         parts |= compare(these, next((each.name for each in these if each.arm == baseline), None))
     if len(by_set) < 2:
         return parts
-    p_values = {name: part.p_value for name, part in parts.items() if part.p_value is not None}
-    p_holm = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
     whole = compare(contestants, None)
-    return {name: replace(part, p_holm=p_holm.get(name), p_best=whole[name].p_best) for name, part in parts.items()}
+    return {name: replace(part, behind=whole[name].behind) for name, part in parts.items()}
+
+
+def _corrected(rows: Sequence[Row], level: float) -> tuple[Row, ...]:
+    """Give rows what depends on how many were compared: those with the baseline are a family, those with the best of
+    their language another."""
+    compared = [i for i, row in enumerate(rows) if row.difference]
+    behind = [i for i, row in enumerate(rows) if row.behind]
+    differences = [row.difference for row in rows if row.difference]
+    p_values = [each.p for each in differences]
+    p_holm = dict(zip(compared, holm(p_values).tolist(), strict=True))
+    levels = simultaneous_levels(p_values, level).tolist()
+    together = {i: each.at(at) for i, each, at in zip(compared, differences, levels, strict=True)}
+    p_best = dict(zip(behind, holm([row.behind.p for row in rows if row.behind]).tolist(), strict=True))
+    return tuple(
+        replace(row, p_holm=p_holm.get(i), together=together.get(i), ties_best=p_best.get(i, 0.0) >= 1 - level)
+        for i, row in enumerate(rows)
+    )
 
 
 def _ranks(trials: Sequence[TrialResult], split: str, language: str) -> np.ndarray:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from softnce_ray.report.values import OVERALL, Report, Row
-from softnce_ray.report.wording import bounds, p_text, signed
+from softnce_ray.report.wording import bounds, p_heading, p_text, signed
 
 ALPHA = 0.05
-"""Holm's p below which a difference is called one."""
+"""Corrected p below which a difference is called one."""
 
 
 def findings(report: Report) -> list[str]:
@@ -24,8 +24,8 @@ def arm_metrics(report: Report, arm: str) -> dict[str, float]:
         where = "_".join(each for each in (row.training_set, row.language or OVERALL) if each)
         name = f"{where}_{report.split}_mrr"
         found |= {name: row.mean.mean, f"{name}_low": row.mean.low, f"{name}_high": row.mean.high}
-        if row.difference is not None:
-            difference = row.difference
+        if row.together is not None:
+            difference = row.together
             found |= {f"{name}_difference": difference.mean}
             found |= {f"{name}_difference_low": difference.low, f"{name}_difference_high": difference.high}
         if row.p_holm is not None:
@@ -35,16 +35,13 @@ def arm_metrics(report: Report, arm: str) -> dict[str, float]:
 
 
 def _sentence(report: Report, row: Row) -> str:
-    difference, p = row.difference, row.p_holm
+    difference, p = row.together, row.p_holm
     if difference is None:
         return f"{row.label}: no mean that could be compared ({row.seeds_done} of {row.seeds_asked} seeds finished)."
     direction = "better" if difference.mean > 0 else "worse"
     if p is None or p >= ALPHA:
         verdict = f"does not differ from {report.baseline} beyond chance"
-    elif difference.low <= 0 <= difference.high:
-        # The test takes the trained models as given, the interval draws seeds as well.
-        verdict = f"is {direction} than {report.baseline} with these seeds, which others need not show"
     else:
         verdict = f"is {direction} than {report.baseline}"
-    shown = "" if p is None else f", p of these models {p_text(p)}"
+    shown = "" if p is None else f", {p_heading(report)} {p_text(p)}"
     return f"{row.label}: {verdict} ({signed(difference.mean)} {bounds(difference, signed)}{shown})."

@@ -170,14 +170,14 @@ def _differences(report: Report, classes: Mapping[str, str]) -> str:
     for rows in _by_language(report):
         picture = plots_arms.forest(report, rows, classes)
         if picture:
-            queries = max(row.difference.queries for row in rows if row.difference)
+            queries = max(row.together.queries for row in rows if row.together)
             parts.append(figure(f"{language_text(report, rows[0])} (n = {queries:,} queries)", picture))
     if not parts:
         return ""
     return (
         paragraph(
-            f"Mean differences with {percent(report.level)} bootstrap intervals over queries and seeds; filled: "
-            f"corrected p < {1 - report.level:.2g}."
+            f"Mean differences with {percent(report.level)} intervals that hold together; filled: corrected p < "
+            f"{1 - report.level:.2g}, where the interval leaves out 0."
         )
         + f'<div class="pictures">{"".join(parts)}</div>'
     )

@@ -8,7 +8,7 @@ from softnce_ray.report import columns
 from softnce_ray.report.columns import Column, format_row
 from softnce_ray.report.published import TEXT_COLUMNS, paper_lines, paper_table
 from softnce_ray.report.values import Report, Row
-from softnce_ray.report.wording import MEASURES, language_text, percent, shared_text
+from softnce_ray.report.wording import MEASURES, inference_text, language_text, shared_text
 
 # A table is put into a paper with \input; alone it is a document of its own. \documentclass is another command once a
 # document has begun.
@@ -146,18 +146,8 @@ def _caption(report: Report) -> str:
             f"{whole}{'' if name in whole else f' ({name})'} of the {report.split} queries (number: {queries}), "
             f"averaged over {'those that finished of ' if short else ''}{seeds}."
         ),
-        escaped(
-            f"Intervals: {percent(report.level)} percentile bootstrap over queries and seeds, {report.resamples:,} "
-            "resamples."
-        ).replace(r" \%", r"~\%"),
+        escaped(inference_text(report)).replace(r" \%", r"~\%").replace(" p:", " $p$:").replace(" p ", " $p$ "),
         "Spread: standard deviation of the seeds' means.",
-        "$p$: "
-        + escaped(
-            f"two-sided paired sign-flip test of the difference from {report.baseline} over queries (their values "
-            f"averaged over seeds; for these trained models, not for other seeds), {report.permutations:,} "
-            f"permutations, Holm-corrected"
-            f"{' within each group of rows' if several else ''}."
-        ),
     ]
     if any(row.is_best for row in report.rows):
         parts.append(

@@ -65,12 +65,12 @@ def notes_on(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple
     if few := [row.label for row in done if row.seeds_done < 3]:
         notes.append(
             f"Fewer than 3 seeds finished ({_listed(few)}): how much seeds vary is hardly known there, "
-            "and with one seed the interval covers the queries only."
+            "and with one seed interval and p speak of other queries only."
         )
     if own := [row.label for row in done if row.difference and not row.difference.seeds_paired]:
         notes.append(
-            f"Not the same seeds as the baseline's finished ({_listed(own)}): the seeds of the two arms "
-            "were resampled each on their own."
+            f"Not the same seeds as the baseline's finished ({_listed(own)}): the seeds of the two arms count as "
+            "independent."
         )
     if bare := [
         row_name(str(row.language), row.training_set) for row in single if row.arm == baseline and not row.mean and done

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from softnce_ray.report import svg
 from softnce_ray.report.evidence import Cost, Curve, Duel
 from softnce_ray.report.values import Report, Row
-from softnce_ray.report.wording import MEASURES, bounds, language_text, p_text, percent, signed
+from softnce_ray.report.wording import MEASURES, bounds, language_text, p_heading, p_text, percent, signed
 
 WIDTH = 600.0
 _ROW = 22.0
@@ -17,13 +18,14 @@ _LETTER = 7.5
 def forest(report: Report, rows: Sequence[Row], classes: Mapping[str, str]) -> str:
     """Differences of a language's rows from the baseline with their intervals; filled where the corrected p is below
     1 - level."""
-    shown = [row for row in rows if row.difference]
+    shown = [row for row in rows if row.together]
     if not shown:
         return ""
     left = 14 + _LETTER * min(28, max(len(row.name) for row in shown))
     right, top = WIDTH - 186, 8.0
     bottom = top + _ROW * len(shown)
-    ends = [end for row in shown if row.difference for end in (row.difference.low, row.difference.high, 0.0)]
+    bars = [each for row in shown if (each := row.together)]
+    ends = [end for each in bars for end in (each.low, each.mean, each.high, 0.0) if math.isfinite(end)]
     x = svg.scale(ends, left, right)
     measure = MEASURES[report.measure][0]
     parts = [
@@ -31,18 +33,18 @@ def forest(report: Report, rows: Sequence[Row], classes: Mapping[str, str]) -> s
         svg.line(x(0), top, x(0), bottom, "zero"),
     ]
     for number, row in enumerate(shown):
-        assert row.difference is not None
+        assert row.together is not None
         y = top + _ROW * (number + 0.5)
-        found = row.difference
+        found = row.together
         significant = row.p_holm is not None and row.p_holm < 1 - report.level
         told = f"{signed(found.mean)} {bounds(found, signed)}"
-        p = "" if row.p_holm is None else f", p of these models {p_text(row.p_holm)}"
+        p = "" if row.p_holm is None else f", {p_heading(report)} {p_text(row.p_holm)}"
         parts.append(svg.text(left - 8, y + 4, svg.short(row.name), anchor="end"))
         parts.append(
             svg.tag(
                 "g",
                 svg.title(f"{row.name}: {told}{p} (n = {found.queries:,} queries, {found.seeds} seeds)")
-                + svg.line(x(found.low), y, x(found.high), y, "whisker")
+                + (svg.line(x(found.low), y, x(found.high), y, "whisker") if math.isfinite(found.low) else "")
                 + svg.tag("circle", cx=x(found.mean), cy=y, r=4.5, class_="mark" if significant else "mark open"),
                 class_=classes[row.arm],
             )

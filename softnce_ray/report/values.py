@@ -8,7 +8,7 @@ from typing import Literal
 
 from softnce_ray.errors import UserError
 from softnce_ray.ranks_file import Measure
-from softnce_ray.statistics import Difference, Interval
+from softnce_ray.statistics import Difference, Inference, Interval
 
 ProblemKind = Literal["failed", "stopped", "running", "missing", "unusable"]
 
@@ -56,10 +56,13 @@ class Row:
         spread: standard deviation (n - 1) of the seeds' means; None for one seed, and over languages unless the
             same seeds finished in all of them.
         difference: from the baseline with the same training set; None for the baseline, and where either has no mean.
-        p_value, p_holm: of that difference, as computed and corrected over all rows of this language.
+        p_holm: p of that difference, corrected over all that the report compares with the baseline.
+        together: the difference with an interval that holds together with those of all others, and leaves out 0
+            exactly where `p_holm` is under 1 - level.
+        behind: difference from the best row of the language; None for that one.
         is_best: highest mean of its language, among two or more.
-        ties_best: not the best, and not significantly different from it (Holm's p over the arms >= 1 -
-            level).
+        ties_best: not the best, and not significantly different from it (p of `behind`, corrected over all such
+            differences of the report, >= 1 - level).
         failures: failed runs, of both phases.
         stopped: runs that were stopped before their end, of both phases; another launch goes on with them.
         settings: full key -> value, where it is not common to all arms; seeds that differ are joined by " |
@@ -76,14 +79,15 @@ class Row:
     mean: Interval | None
     spread: float | None
     difference: Difference | None
-    p_value: float | None
-    p_holm: float | None
+    behind: Difference | None
     is_best: bool
-    ties_best: bool
     failures: int
     stopped: int
     settings: Mapping[str, str]
     metrics: Mapping[str, float]
+    p_holm: float | None = None
+    together: Difference | None = None
+    ties_best: bool = False
 
     @property
     def name(self) -> str:
@@ -155,7 +159,9 @@ class Report:
         common_settings: full key -> value, of the settings on which all ``confirm`` trials agree.
         queries, codebase: language -> number of queries, and of codes that each was ranked against (if
             known).
-        shared: languages whose queries were drawn, and their signs flipped, together in means over languages.
+        inference: what p and intervals speak of, see :func:`softnce_ray.statistics.compare_arms`.
+        permutations, random_seed: of the sign-flip test of `these-models`.
+        shared: languages whose queries count as the same in means over languages.
         seeds: those that every arm should have.
         counts: phase -> ``TrialResult.outcome`` -> number of trials, those that run now among them.
         paper: published numbers beside these, where they were asked for.
@@ -173,7 +179,7 @@ class Report:
     measure: Measure
     corpus_fingerprint: str
     level: float
-    resamples: int
+    inference: Inference
     permutations: int
     random_seed: int
     rows: tuple[Row, ...]

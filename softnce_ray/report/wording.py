@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from softnce_ray.ranks_file import Measure
@@ -25,15 +26,38 @@ def method_line(report: Report) -> str:
     overall = any(row.language is None for row in report.rows)
     return (
         f"{MEASURES[report.measure][1]} on {report.split} ({sizes or 'no queries yet'}; "
-        f"corpus {report.corpus_fingerprint[:12]}). Intervals: {percent(report.level)} percentile bootstrap over "
-        f"queries and seeds, {report.resamples:,} resamples. Spread: standard deviation over seeds. p: "
-        "two-sided paired sign-flip test over queries of the seed-averaged values, which says whether these trained "
-        "models differ and nothing of other seeds, "
-        f"{report.permutations:,} permutations, Holm-corrected over the "
-        f"arms compared with {report.baseline} within each language"
-        + (f", and overall (mean over languages).{shared_text(report)}" if overall else ".")
+        f"corpus {report.corpus_fingerprint[:12]}). {inference_text(report)} Spread: standard deviation over seeds."
+        + (f" Overall: mean over languages.{shared_text(report)}" if overall else "")
         + _training_sets_text(report)
     )
+
+
+def inference_text(report: Report) -> str:
+    """Return what intervals and p are of, and for how many comparisons they are corrected."""
+    level = percent(report.level)
+    if report.inference == "these-models":
+        text = (
+            f"Intervals ({level}) and p speak of these trained models on other queries and say nothing of other seeds: "
+            "Student's interval over queries of the seed-averaged values; two-sided paired sign-flip test, "
+            f"{report.permutations:,} permutations."
+        )
+    else:
+        text = (
+            f"Intervals ({level}) and p speak of other seeds and other queries: crossed random effects of both, "
+            "Satterthwaite's degrees of freedom."
+        )
+    compared = sum(row.together is not None for row in report.rows)
+    if compared > 1:
+        text += (
+            f" All {compared} differences from {report.baseline} are one family: p is Holm-corrected, and their "
+            "intervals hold together."
+        )
+    return text
+
+
+def p_heading(report: Report) -> str:
+    """Return what stands over p."""
+    return "p (Holm, these models)" if report.inference == "these-models" else "p (Holm)"
 
 
 def shared_text(report: Report) -> str:
@@ -43,7 +67,7 @@ def shared_text(report: Report) -> str:
     found = "".join(
         f" {_and(each.languages)} are taken to ask the same queries in the same order, since their values go together "
         f"(correlation {each.correlation:.2f}{' or more' if len(each.languages) > 2 else ''}; the runs do not say it): "
-        "overall, each is drawn, and its sign flipped, in all of them at once."
+        "overall, each counts as one draw."
         for each in report.shared
     )
     others = set(report.queries) - {language for each in report.shared for language in each.languages}
@@ -61,7 +85,7 @@ def _training_sets_text(report: Report) -> str:
     names = ", ".join(f"[{name}] on {', '.join(languages)}" for name, languages in report.training_sets.items())
     return (
         f" Rows with brackets are of one model trained on all of these together: {names}; they are compared with "
-        f"{report.baseline} trained on the same, and corrected with all rows of their language."
+        f"{report.baseline} trained on the same."
     )
 
 
@@ -87,6 +111,9 @@ def language_text(report: Report, row: Row) -> str:
 
 
 def bounds(interval: Interval, number: Callable[[float], str]) -> str:
+    """Return an interval; `unknown` where it has no bounds."""
+    if not math.isfinite(interval.low):
+        return "[unknown: 1 query]"
     return f"[{number(interval.low)}, {number(interval.high)}]"
 
 
@@ -101,7 +128,7 @@ def percent(level: float) -> str:
 
 
 def legend(report: Report) -> str:
-    return f"≈: not significantly different from it (sign-flip test on these models, Holm, p ≥ {1 - report.level:.2g})."
+    return f"≈: not significantly different from it ({p_heading(report)} ≥ {1 - report.level:.2g})."
 
 
 def p_text(p: float) -> str:

@@ -22,7 +22,7 @@ from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.index import Advance, RetrievalError
 from softnce_ray.retrieval.lexical import WordIndex
 from softnce_ray.retrieval.rankings import Scores, fused, places_of
-from softnce_ray.statistics import Interval, overall_mean_interval, same_queries
+from softnce_ray.statistics import Interval, mean_interval, same_queries
 
 MODEL, BM25, HYBRID = "model", "bm25", "hybrid"
 SYSTEMS = (MODEL, BM25, HYBRID)
@@ -34,7 +34,7 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class Line:
-    """What one system scored in one language: `metrics` by name with 95 % bootstrap intervals over queries. For the
+    """What one system scored in one language: `metrics` by name with 95 % intervals over queries. For the
     mean over languages a query that several of them ask, by its normalised text, is drawn in all of them at once.
 
     `codes` is the number of codes that every query was ranked against; of the mean over languages, that of all.
@@ -258,6 +258,6 @@ def _line(
     """`values` and the queries `asked` have one entry for each language. Its model is one for all of them, but that
     has one row: there is no seed to be drawn."""
     units = same_queries([normalise_query(query) for query in queries] for queries in asked)
-    metrics = {name: overall_mean_interval([each[name][None] for each in values], units=units) for name in values[0]}
+    metrics = {name: mean_interval([each[name][None] for each in values], units=units) for name in values[0]}
     queries = sum(len(next(iter(each.values()))) for each in values)
     return Line(language, system, queries, codes, metrics)

@@ -20,10 +20,8 @@ from softnce_ray.selection.values import (
     SelectionError,
     digest_of,
 )
-from softnce_ray.statistics import Difference, overall_difference, overall_mean_interval
+from softnce_ray.statistics import Difference, difference, mean_interval
 
-_ONE_STANDARD_ERROR = 0.682689492
-"""Share of a normal distribution within one standard deviation of its mean."""
 _UNFINISHED = "seeds finished"
 _SAME_SPEED = 1.1
 """Latencies within a tenth are the same: the next measurement would order them otherwise."""
@@ -69,7 +67,7 @@ def choose(
       one-standard-error: of the arms whose mean lies at most one standard error behind the best mean the cheapest:
         that with the fewest parameters; of equal ones the fastest, where latencies within 10 % of the lowest are equal;
         of these the one with the best mean. The standard error is that of the difference of the two means, paired by
-        query and seed: half the width of the middle 68.27 % of its bootstrap distribution over queries and seeds.
+        query and seed, over other queries and seeds.
         (Breiman et al. take the error of the best one's own estimate; here all arms answer the same queries, which
         takes most of that error out.) An arm that keeps no model is not preferred: its cost is unknown.
 
@@ -216,7 +214,7 @@ def _compared(
     candidates = []
     for arm, trials in complete.items():
         scores = tuple(np.stack([_values(trial, key, metric) for trial in trials]) for key in keys)
-        candidates.append(Candidate(arm, trials, scores, overall_mean_interval(scores, same_models=True)))
+        candidates.append(Candidate(arm, trials, scores, mean_interval(scores, same_models=True)))
     queries = {tuple(each.shape[1] for each in candidate.scores) for candidate in candidates}
     if len(queries) > 1:
         raise SelectionError(
@@ -307,28 +305,18 @@ def _behind(candidates: Sequence[Candidate]) -> list[Candidate]:
     first, *others = candidates
     return [
         first,
-        *(
-            replace(each, behind=_difference(first, each), standard_error=_standard_error(first, each))
-            for each in others
-        ),
+        *(replace(each, behind=_difference(first, each)) for each in others),
     ]
 
 
-def _difference(a: Candidate, b: Candidate, level: float = 0.95) -> Difference:
-    """Mean of a minus mean of b: the seeds are the same, and drawn together."""
-    return overall_difference(a.scores, b.scores, seeds_paired=[True] * len(a.scores), same_models=True, level=level)
-
-
-def _standard_error(a: Candidate, b: Candidate) -> float:
-    middle = _difference(a, b, _ONE_STANDARD_ERROR)
-    return (middle.high - middle.low) / 2
+def _difference(a: Candidate, b: Candidate) -> Difference:
+    """Return the mean of a minus that of b, whose seeds are the same."""
+    return difference(a.scores, b.scores, same_models=True)
 
 
 def _within(candidate: Candidate) -> bool:
     """Whether an arm lies at most one standard error behind the best one."""
-    if candidate.behind is None or candidate.standard_error is None:
-        return True
-    return candidate.behind.mean <= candidate.standard_error
+    return candidate.behind is None or candidate.behind.mean <= candidate.behind.standard_error
 
 
 def _cheapest(candidates: Sequence[Candidate]) -> Candidate:

@@ -51,7 +51,6 @@ class Candidate:
       scores: for each language that it is tested on (S, Q) values of the metric, a row for each seed.
       mean: the metric's mean over languages, queries and seeds, with its interval.
       behind: how far it lies behind the arm with the best mean; None for that arm.
-      standard_error: of that difference, see `choose`.
       cost: of the model that the arm keeps; None where nothing asked for it or none is kept.
     """
 
@@ -60,7 +59,6 @@ class Candidate:
     scores: tuple[np.ndarray, ...]
     mean: Interval
     behind: Difference | None = None
-    standard_error: float | None = None
     cost: Cost | None = None
 
 
@@ -135,7 +133,7 @@ def as_plain(choice: Choice) -> dict[str, object]:
                 "arm": each.arm,
                 "mean": each.mean.mean,
                 "behind": None if each.behind is None else each.behind.mean,
-                "standard_error": each.standard_error,
+                "standard_error": None if each.behind is None else each.behind.standard_error,
                 "parameters": None if each.cost is None else each.cost.parameters,
                 "bytes": None if each.cost is None else each.cost.bytes,
                 "milliseconds": None if each.cost is None else each.cost.milliseconds,

@@ -1,33 +1,37 @@
-"""All arms of a study beside one another."""
+"""All arms of a study beside one another, and the correction for how many were compared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from softnce_ray.statistics.intervals import Difference, Interval, difference_of, interval_of, query_means
-from softnce_ray.statistics.scores import FloatArray, matrix_of, numbered
+from softnce_ray.statistics.random_effects import Difference, Interval, difference, mean_interval
+from softnce_ray.statistics.scores import FloatArray, matrix_of
 from softnce_ray.statistics.sign_flips import randomisation_p_values
 
+Inference = Literal["seeds-and-queries", "these-models"]
+"""What p and intervals speak of: arms trained with other seeds, on other queries; or these trained models, on other
+queries."""
+INFERENCES: tuple[Inference, ...] = get_args(Inference)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ArmComparison:
     """One arm beside a reference arm and beside the best one.
 
     Attributes:
         mean: the arm's own.
-        difference, p_value, p_holm: from the reference; None for the reference itself, or without one.
-        p_best: corrected p of the difference from the arm of the highest mean; None for that arm.
+        difference: from the reference; None for the reference itself, or without one.
+        behind: from the arm of the highest mean; None for that arm.
     """
 
     mean: Interval
     difference: Difference | None
-    p_value: float | None
-    p_holm: float | None
-    p_best: float | None
+    behind: Difference | None
 
 
 def compare_arms(
@@ -38,20 +42,20 @@ def compare_arms(
     units: Sequence[ArrayLike] | None = None,
     same_models: bool = False,
     level: float = 0.95,
-    resamples: int = 2000,
+    inference: Inference = "seeds-and-queries",
     permutations: int = 10_000,
     seed: int = 0,
 ) -> dict[str, ArmComparison]:
-    """Means of all arms and their differences from a reference, p corrected over the arms (Holm).
-
-    The same numbers as `overall_mean_interval`, `overall_difference` and `randomisation_p_values` give arm by arm; the
-    resampled queries are drawn once for all arms, which is what makes a table of hundreds of arms quick.
+    """Compare all arms with a reference and with the best one; nothing is corrected for their number.
 
     Args:
         ranks: arm -> one (S, Q_l) matrix per language; the arms may have different S, not different Q_l.
-        seeds: arm -> per language the seeds of the rows. Equal sequences are drawn together.
-        reference: the arm to compare with; None: means only.
-        units, same_models, level, resamples, permutations, seed: as there.
+        seeds: arm -> per language the seeds of the rows. Equal sequences are paired.
+        reference: the arm to compare with; None: none.
+        units, same_models, level: as in :func:`difference`.
+        inference: `these-models` takes the trained models as given: values are averaged over seeds, the interval is
+            that of the queries alone, and p is that of :func:`randomisation_p_values`.
+        permutations, seed: of that test.
 
     Raises:
         ValueError: as there; or an unknown reference.
@@ -59,49 +63,48 @@ def compare_arms(
     matrices = {arm: [matrix_of(r, f"ranks of {arm!r}") for r in rows] for arm, rows in ranks.items()}
     if not matrices:
         return {}
+    _check(matrices)
+    if reference is not None and reference not in matrices:
+        raise ValueError(f"reference must be one of {', '.join(matrices)}, got {reference!r}")
+    given = inference == "these-models"
+    compared = {arm: [m.mean(axis=0, keepdims=True) for m in of] for arm, of in matrices.items()} if given else matrices
+
+    def differences(against: str) -> dict[str, Difference]:
+        found = {
+            arm: difference(
+                compared[arm],
+                compared[against],
+                seeds_paired=given or [list(x) == list(y) for x, y in zip(seeds[arm], seeds[against], strict=True)],
+                units=units,
+                same_models=same_models,
+                level=level,
+            )
+            for arm in compared
+            if arm != against
+        }
+        if not given:
+            return found
+        flipped = randomisation_p_values(compared, against, units=units, permutations=permutations, seed=seed)
+        return {arm: replace(each, p=flipped[arm]) for arm, each in found.items()}
+
+    means = {arm: mean_interval(of, units=units, same_models=same_models, level=level) for arm, of in compared.items()}
+    best = max(means, key=lambda arm: means[arm].mean)
+    from_reference = {} if reference is None else differences(reference)
+    from_best = from_reference if best == reference else differences(best)
+    return {
+        arm: ArmComparison(mean=means[arm], difference=from_reference.get(arm), behind=from_best.get(arm))
+        for arm in matrices
+    }
+
+
+def _check(matrices: Mapping[str, Sequence[FloatArray]]) -> None:
     languages = {len(rows) for rows in matrices.values()}
     if len(languages) > 1:
         raise ValueError(f"every arm must have the same number of languages, got {sorted(languages)}")
-    stacked, ends = [], []
     for i in range(languages.pop()):
-        rows = [matrices[arm][i] for arm in matrices]
-        if len({r.shape[1] for r in rows}) > 1:
-            widths = {arm: m[i].shape[1] for arm, m in matrices.items()}
+        widths = {arm: m[i].shape[1] for arm, m in matrices.items()}
+        if len(set(widths.values())) > 1:
             raise ValueError(f"arms must answer the same queries, got these numbers of queries: {widths}")
-        stacked.append(np.concatenate(rows))
-        ends.append(np.cumsum([len(r) for r in rows])[:-1])
-    numbers = numbered([rows.shape[1] for rows in stacked], units)
-    resampled: dict[str, list[FloatArray]] = {arm: [] for arm in matrices}
-    for means_of_all, end in zip(query_means(stacked, numbers, resamples, seed), ends, strict=True):
-        for arm, part in zip(matrices, np.split(means_of_all, end, axis=1), strict=True):
-            resampled[arm].append(part)
-
-    def tests(against: str) -> dict[str, float]:
-        return randomisation_p_values(matrices, against, units=units, permutations=permutations, seed=seed)
-
-    means = {arm: interval_of(matrices[arm], resampled[arm], numbers, same_models, level, seed) for arm in matrices}
-    p_values = {} if reference is None else tests(reference)
-    p_holm = _holm_by_arm(p_values)
-    best = max(means, key=lambda arm: means[arm].mean)
-    p_best = p_holm if best == reference else _holm_by_arm(tests(best))
-    comparisons = {}
-    for arm in matrices:
-        difference = None
-        if reference is not None and arm != reference:
-            paired = [list(x) == list(y) for x, y in zip(seeds[arm], seeds[reference], strict=True)]
-            difference = difference_of(
-                matrices[arm],
-                matrices[reference],
-                resampled[arm],
-                resampled[reference],
-                numbers,
-                paired,
-                same_models,
-                level,
-                seed,
-            )
-        comparisons[arm] = ArmComparison(means[arm], difference, p_values.get(arm), p_holm.get(arm), p_best.get(arm))
-    return comparisons
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
@@ -127,5 +130,25 @@ def holm(p_values: ArrayLike) -> FloatArray:
     return corrected
 
 
-def _holm_by_arm(p_values: Mapping[str, float]) -> dict[str, float]:
-    return dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+def simultaneous_levels(p_values: ArrayLike, level: float = 0.95) -> FloatArray:
+    """Levels of intervals that agree with Holm's correction.
+
+    All are Bonferroni's, ``1 - (1 - level) / K``, under which all K intervals hold their values at once; where Holm
+    calls a difference one that this interval does not, it is the level at which Holm tested it.
+
+    Args:
+        p_values: (K,) in [0, 1], each of an interval that leaves out 0 exactly where its level is under 1 - p.
+        level: of all together, in (0, 1).
+
+    Returns:
+        (K,): an interval of this level leaves out 0 exactly where `holm` gives less than 1 - level.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = holm(p)
+    count, alpha = len(p), 1 - level
+    levels = np.full(count, 1 - alpha / max(1, count))
+    order = np.argsort(p, kind="stable")
+    for place, i in enumerate(order):
+        if corrected[i] < alpha <= p[i] * count:
+            levels[i] = 1 - alpha / (count - place)
+    return levels

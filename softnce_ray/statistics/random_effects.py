@@ -1,32 +1,42 @@
 """Means and differences of means, with intervals and p from crossed random effects of seeds and queries.
 
-Of one language the values are ``x[s, q] = mean + seed[s] + query[q] + interaction[s, q]``, all three drawn at random: which
-seed trained the model, which query was asked, and how the two go together. With the mean squares of seeds, queries and
-interaction (`MS_s`, `MS_q`, `MS_e`) the variance of the mean is ``(MS_s + MS_q - MS_e) / (S Q)``; it is never taken below
-``MS_s / (S Q)`` or ``MS_q / (S Q)``, which differs where one of the two happens to be smaller than the interaction. The
-degrees of freedom are Satterthwaite's over the three, so p and interval are Student's: p lies under ``1 - level``
-exactly where the interval leaves out 0.
+Of one language the values are ``x[s, q] = mean + seed[s] + query[q] + interaction[s, q]``, all three drawn at random:
+which seed trained the model, which query was asked, and how the two go together. With the mean squares of seeds,
+queries and interaction (`MS_s`, `MS_q`, `MS_e`) the variance of the mean is ``(MS_s + MS_q - MS_e) / (S Q)``. It is
+never taken below ``MS_s / (S Q)`` or ``MS_q / (S Q)``, which matters where one of the two happens to be smaller than
+the interaction. The degrees of freedom are Satterthwaite's over the three, so p and interval are Student's: p lies
+under ``1 - level`` exactly where the interval leaves out 0.
 
 Over languages the variances add. Queries that several languages ask are one draw, and so are seeds where one model
 answers all languages.
 
-Sources: Obuchowski & Rockette, *Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests*, 1995,
-and Hillis, *A comparison of denominator degrees of freedom methods for multiple observer ROC analysis*, 2007 (readers are
-our seeds, cases our queries); Baayen, Davidson & Bates, *Mixed-effects modeling with crossed random effects for subjects
-and items*, 2008; Satterthwaite, *An approximate distribution of estimates of variance components*, 1946.
+Sources: Obuchowski & Rockette, *Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests*,
+1995, and Hillis, *A comparison of denominator degrees of freedom methods for multiple observer ROC analysis*, 2007
+(readers are our seeds, cases our queries); Baayen, Davidson & Bates, *Mixed-effects modeling with crossed random
+effects for subjects and items*, 2008; Satterthwaite, *An approximate distribution of estimates of variance
+components*, 1946.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from numpy.typing import ArrayLike
 
-from softnce_ray.statistics.scores import FloatArray, IntArray, check_languages, components, matrix_of, numbered
+from softnce_ray.statistics.scores import (
+    FloatArray,
+    IntArray,
+    check_languages,
+    components,
+    matrix_of,
+    numbered,
+    pairs_of,
+)
 
 Scores = ArrayLike | Sequence[ArrayLike]
 """One (S, Q) matrix, or one for each language."""
@@ -52,21 +62,32 @@ class Interval:
     """A mean with its confidence interval.
 
     Attributes:
-        mean, low, high: in the units of the scores; without bounds (infinite) where nothing varies that could be
-            estimated: one query.
+        mean, low, high: in the units of the scores. Of one query the bounds are infinite: it says nothing of others.
         level: confidence level in (0, 1).
-        df: degrees of freedom of the interval; infinite where nothing varies.
+        standard_error: of the mean, in the same units; infinite of one query.
+        df: degrees of freedom of the standard error; infinite where nothing varies.
         queries: number of different queries (of all languages together).
-        seeds: number of seeds (of the language, or arm, that has fewest). At 1 the interval says nothing of another seed.
+        seeds: number of seeds (of the language, or arm, that has fewest). At 1 the interval says nothing of another
+            seed.
     """
 
     mean: float
     low: float
     high: float
     level: float
+    standard_error: float
     df: float
     queries: int
     seeds: int
+
+    def at(self, level: float) -> Self:
+        """Return the same at another level.
+
+        Raises:
+            ValueError: a level that does not lie strictly between 0 and 1.
+        """
+        half = _half_width(self.standard_error, self.df, level)
+        return replace(self, low=self.mean - half, high=self.mean + half, level=level)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +152,12 @@ def difference(
     Raises:
         ValueError: as :func:`mean_interval`; or different queries; or paired seeds with S_a != S_b.
     """
-    left, right = _languages(a, "a"), _languages(b, "b")
-    if len(left) != len(right):
-        raise ValueError(f"a and b must have the same languages, got {len(left)} and {len(right)}")
-    paired = [seeds_paired] * len(left) if isinstance(seeds_paired, bool) else list(seeds_paired)
-    if len(paired) != len(left):
-        raise ValueError(f"seeds_paired must have one entry per language ({len(left)}), got {len(paired)}")
+    pairs = pairs_of(_languages(a, "a"), _languages(b, "b"))
+    paired = [seeds_paired] * len(pairs) if isinstance(seeds_paired, bool) else list(seeds_paired)
+    if len(paired) != len(pairs):
+        raise ValueError(f"seeds_paired must have one entry per language ({len(pairs)}), got {len(paired)}")
     sides = []
-    for x, y, together in zip(left, right, paired, strict=True):
-        if x.shape[1] != y.shape[1]:
-            raise ValueError(f"a and b must answer the same queries, got {x.shape[1]} and {y.shape[1]}")
+    for (x, y), together in zip(pairs, paired, strict=True):
         if together and len(x) != len(y):
             raise ValueError(
                 f"paired seeds need equally many rows, got {len(x)} and {len(y)}; "
@@ -148,24 +165,15 @@ def difference(
             )
         sides.append([x - y] if together else [x, -y])
     found = _interval(sides, units, same_models, level)
-    error = _error(sides, units, same_models)
     return Difference(
         **vars(found),
-        p=_p(found.mean, error),
+        p=_p(found),
         seeds_paired=all(paired),
         components=tuple(map(_components, sides)),
     )
 
 
 # --- the model ---
-
-
-@dataclass(frozen=True)
-class _Error:
-    """Variance of a mean and its degrees of freedom; both are nan where one query says nothing of others."""
-
-    variance: float
-    df: float
 
 
 _Parts = list[tuple[float, float]]
@@ -175,52 +183,52 @@ _Parts = list[tuple[float, float]]
 def _interval(
     sides: Sequence[Sequence[FloatArray]], units: Sequence[ArrayLike] | None, same_models: bool, level: float
 ) -> Interval:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie strictly between 0 and 1, got {level}; 95 % is 0.95")
+    """Make an interval.
+
+    Args:
+        sides: for each language the matrices whose means are added: one, or two of different seeds.
+    """
+    numbers = numbered([of_language[0].shape[1] for of_language in sides], units)
     mean = float(np.mean([sum(float(each.mean()) for each in of_language) for of_language in sides]))
-    error = _error(sides, units, same_models)
-    half = _half_width(error, level)
+    error, df = _error(sides, numbers, same_models)
+    half = _half_width(error, df, level)
     return Interval(
         mean=mean,
         low=mean - half,
         high=mean + half,
         level=level,
-        df=error.df,
-        queries=len(np.unique(np.concatenate(_numbers(sides, units)))),
+        standard_error=error,
+        df=df,
+        queries=len(np.unique(np.concatenate(numbers))),
         seeds=min(len(each) for of_language in sides for each in of_language),
     )
 
 
-def _half_width(error: _Error, level: float) -> float:
-    if math.isnan(error.variance):
-        return math.inf
-    return float(scipy.stats.t.ppf((1 + level) / 2, error.df)) * math.sqrt(error.variance) if error.variance else 0.0
+def _half_width(error: float, df: float, level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie strictly between 0 and 1, got {level}; 95 % is 0.95")
+    return float(scipy.special.stdtrit(df, (1 + level) / 2)) * error if 0 < error < math.inf else error
 
 
-def _p(mean: float, error: _Error) -> float:
-    if math.isnan(error.variance):
-        return 1.0
-    if error.variance == 0:
-        return float(mean == 0)
-    return float(2 * scipy.stats.t.sf(abs(mean) / math.sqrt(error.variance), error.df))
+def _p(found: Interval) -> float:
+    if found.standard_error == 0:
+        return float(found.mean == 0)
+    return float(2 * scipy.special.stdtr(found.df, -abs(found.mean) / found.standard_error))
 
 
-def _error(sides: Sequence[Sequence[FloatArray]], units: Sequence[ArrayLike] | None, same_models: bool) -> _Error:
-    """Add up what seeds and queries bring.
-
-    Args:
-        sides: for each language the matrices whose means are added: one, or two of different seeds.
-    """
-    numbers = _numbers(sides, units)
+def _error(
+    sides: Sequence[Sequence[FloatArray]], numbers: Sequence[IntArray], same_models: bool
+) -> tuple[float, float]:
+    """Return the standard error of the mean and its degrees of freedom."""
     seeds = _of_seeds(sides, same_models)
     queries = _of_queries(sides, numbers)
     rest = _of_interaction(sides, numbers, same_models)
-    if any(math.isnan(part) for part, _ in queries):
-        return _Error(math.nan, math.nan)
+    if any(df == 0 for _, df in queries):
+        return math.inf, 1.0
     of_seeds, of_queries, of_rest = (sum(part for part, _ in parts) for parts in (seeds, queries, rest))
     variance = max(of_seeds + of_queries - of_rest, of_seeds, of_queries)
     spread = sum(part**2 / df for part, df in (*seeds, *queries, *rest))
-    return _Error(variance, variance**2 / spread if spread > 0 else math.inf)
+    return math.sqrt(variance), variance**2 / spread if spread > 0 else math.inf
 
 
 def _of_seeds(sides: Sequence[Sequence[FloatArray]], same_models: bool) -> _Parts:
@@ -245,10 +253,11 @@ def _of_queries(sides: Sequence[Sequence[FloatArray]], numbers: Sequence[IntArra
     columns = [sum(each.mean(axis=0) for each in of_language) for of_language in sides]
     parts = []
     for together in components(numbers):
-        terms = _by_query([columns[i] - columns[i].mean() for i in together], [numbers[i] for i in together], len(sides))
+        terms = _by_query(
+            [columns[i] - columns[i].mean() for i in together], [numbers[i] for i in together], len(sides)
+        )
         count = terms.shape[1]
-        part = float((terms**2).sum()) * count / (count - 1) if count > 1 else math.nan
-        parts.append((part, count - 1.0))
+        parts.append((float((terms**2).sum()) * count / max(1, count - 1), count - 1.0))
     return parts
 
 
@@ -302,7 +311,8 @@ def _components(of_language: Sequence[FloatArray]) -> Components:
         return Components(seeds=None, queries=of_queries, interaction=None)
     rest = [float((_centred(each) ** 2).sum()) / ((len(each) - 1) * (queries - 1)) for each in several]
     of_seeds = [
-        max(0.0, float(each.mean(axis=1).var(ddof=1)) - part / queries) for each, part in zip(several, rest, strict=True)
+        max(0.0, float(each.mean(axis=1).var(ddof=1)) - part / queries)
+        for each, part in zip(several, rest, strict=True)
     ]
     shared = sum(part / len(each) for each, part in zip(several, rest, strict=True))
     return Components(seeds=sum(of_seeds), queries=max(0.0, of_queries - shared), interaction=sum(rest))
@@ -314,14 +324,10 @@ def _centred(matrix: FloatArray) -> FloatArray:
     return centred
 
 
-def _numbers(sides: Sequence[Sequence[FloatArray]], units: Sequence[ArrayLike] | None) -> list[IntArray]:
-    return numbered([of_language[0].shape[1] for of_language in sides], units)
-
-
 def _languages(scores: Scores, name: str) -> list[FloatArray]:
     if isinstance(scores, np.ndarray) and scores.ndim == 2:
         return [matrix_of(scores, name)]
-    given = list(scores)  # type: ignore[arg-type]
+    given: list[Any] = list(scores)  # type: ignore[arg-type]
     if given and np.ndim(given[0]) == 1:
         return [matrix_of(given, name)]
     check_languages(len(given))
