@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 from rich.console import Console
 
 from softnce_ray.config import TrainingSet
@@ -29,7 +30,7 @@ from softnce_ray.report import (
 )
 from softnce_ray.report.columns import Column
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.statistics import holm, overall_difference, overall_mean_interval, randomisation_p_values
+from softnce_ray.statistics import difference, holm, mean_interval, simultaneous_levels
 
 SEEDS = (1, 2, 3)
 QUERIES = {"python": 60, "ruby": 40}
@@ -80,7 +81,7 @@ def complete(languages: tuple[str, ...] = ("python",)) -> list[TrialResult]:
 
 
 def build(results: StudyResults, **options) -> Report:
-    return build_report(results, **{"resamples": 200, "permutations": 400, **options})
+    return build_report(results, **options)
 
 
 def row_of(report: Report, arm: str, language: str | None = "python") -> Row:
@@ -106,18 +107,19 @@ def test_numbers_are_those_of_the_stored_ranks():
     trials = complete()
     report = build(study(*trials))
     ranks = {arm: np.stack([t.reciprocal_ranks["test"] for t in trials if t.arm == arm]) for arm in LIFTS}
-    p_values = randomisation_p_values({arm: [rows] for arm, rows in ranks.items()}, "infonce", permutations=400)
-    for (arm, p), corrected in zip(p_values.items(), holm(list(p_values.values())), strict=True):
+    differences = {arm: difference(ranks[arm], ranks["infonce"]) for arm in LIFTS if arm != "infonce"}
+    p_values = [each.p for each in differences.values()]
+    for (arm, expected), corrected, level in zip(
+        differences.items(), holm(p_values), simultaneous_levels(p_values), strict=True
+    ):
         row = row_of(report, arm)
-        assert row.mean and row.difference
-        interval = overall_mean_interval([ranks[arm]], resamples=200)
-        assert (row.mean.mean, row.mean.low) == pytest.approx((interval.mean, interval.low))
-        difference = overall_difference([ranks[arm]], [ranks["infonce"]], seeds_paired=[True], resamples=200)
-        assert (row.difference.mean, row.difference.high) == pytest.approx((difference.mean, difference.high))
-        assert (row.p_value, row.p_holm) == pytest.approx((p, corrected))
+        assert row.mean == mean_interval(ranks[arm])
+        assert row.difference == expected
+        assert row.p_holm == pytest.approx(corrected)
+        assert row.together == expected.at(level)
         assert row.spread == pytest.approx(ranks[arm].mean(axis=1).std(ddof=1))
     baseline = row_of(report, "infonce")
-    assert (baseline.difference, baseline.p_value, baseline.p_holm) == (None, None, None)
+    assert (baseline.difference, baseline.together, baseline.p_holm) == (None, None, None)
     assert (baseline.seeds_done, baseline.seeds_asked, baseline.failures) == (3, 3, 0)
     assert baseline.metrics["train_seconds"] == pytest.approx((10 + 20 + 30) / 3)
 
@@ -179,7 +181,7 @@ def test_overall_is_the_mean_over_languages():
     assert overall.difference.mean == pytest.approx(sum(r.difference.mean for r in parts if r.difference) / 2)
     assert overall.mean.queries == 100
     assert report.queries == QUERIES
-    assert "overall (mean over languages)" in to_markdown(report)
+    assert "Overall: mean over languages." in to_markdown(report)
     assert ["soft", "overall"] in [cells[:2] for cells in markdown_rows(to_markdown(report))]
 
 
@@ -284,7 +286,7 @@ def test_one_arm_has_neither_best_nor_difference():
 def test_without_the_baseline_there_are_means_but_no_differences():
     report = build(study(*(t for t in complete() if t.arm != "infonce")))
     row = row_of(report, "soft")
-    assert row.mean and row.difference is None and row.p_value is None
+    assert row.mean and row.difference is None and row.p_holm is None
     assert any("Without a finished trial of the baseline" in note for note in report.notes)
 
 
@@ -406,8 +408,29 @@ def test_a_column_that_is_added_appears_in_every_rendering_and_moves_no_mark(mon
 
 def test_p_is_named_for_what_it_says():
     report = build(study(*complete()))
-    assert "p (Holm, these models)" in markdown_rows(to_markdown(report))[0]
-    assert "$p$ (Holm, these models)" in to_latex(report)
+    assert "p (Holm)" in markdown_rows(to_markdown(report))[0]
+    assert "$p$ (Holm)" in to_latex(report)
+    given = build(study(*complete()), inference="these-models", permutations=400)
+    assert "p (Holm, these models)" in markdown_rows(to_markdown(given))[0]
+    assert "$p$ (Holm, these models)" in to_latex(given)
+    assert "these trained models on other queries and say nothing of other seeds" in to_markdown(given)
+    assert "two-sided paired sign-flip test, 400 permutations" in to_markdown(given)
+
+
+def test_all_arms_and_languages_are_one_family_whose_p_and_intervals_agree():
+    report = build(study(*complete(("python", "ruby")), languages=("python", "ruby")))
+    compared = [row for row in report.rows if row.difference]
+    assert [row.language for row in compared] == ["python", "python", "ruby", "ruby", None, None]
+    corrected = holm([row.difference.p for row in compared if row.difference])
+    assert [row.p_holm for row in compared] == pytest.approx(corrected.tolist())
+    assert all(
+        (row.p_holm < 0.05) == (not row.together.low <= 0 <= row.together.high)
+        for row in compared
+        if row.together and row.p_holm is not None
+    )
+    assert "All 6 differences from infonce are one family" in to_markdown(report)
+    alone = build(study(*[t for t in complete() if t.arm != "soft"], arms=("infonce", "same")))
+    assert "family" not in to_markdown(alone)
 
 
 def test_a_difference_never_stands_without_its_interval():
@@ -439,10 +462,8 @@ def test_method_line_says_what_was_computed():
     for part in (
         "python 60 queries among 500 codes",
         "corpus c0ffee",
-        "95 % percentile bootstrap over queries and seeds, 200 resamples",
-        "sign-flip test over queries of the seed-averaged values, which says whether these trained models differ",
-        "400 permutations",
-        "Holm-corrected over the arms compared with infonce",
+        "Intervals (95 %) and p speak of other seeds and other queries: crossed random effects of both",
+        "All 2 differences from infonce are one family: p is Holm-corrected, and their intervals hold together",
     ):
         assert part in text
 
@@ -456,9 +477,9 @@ def test_json_is_complete_stable_and_unrounded():
     (found,) = [r for r in value["rows"] if r["arm"] == "soft"]
     assert row.difference
     assert found["difference"]["low"] == row.difference.low
-    assert (found["p_value"], found["p_holm"]) == (row.p_value, row.p_holm)
+    assert (found["difference"]["p"], found["p_holm"]) == (row.difference.p, row.p_holm)
     assert set(Report.__dataclass_fields__) <= set(value)
-    assert value["report_version"] == 1
+    assert value["report_version"] == 2
 
 
 def test_json_has_no_nan():
@@ -484,7 +505,7 @@ def test_graded_ndcg_is_compared_as_reciprocal_ranks_are():
         for seed in (1, 2, 3)
     ]
     results = study(*trials, arms=("infonce", "soft"))
-    report = build_report(results, measure="graded_ndcg", resamples=200, permutations=200)
+    report = build_report(results, measure="graded_ndcg")
     plain, soft = report.rows
     assert plain.mean is not None
     assert plain.mean.mean == pytest.approx(0.502)
@@ -494,7 +515,7 @@ def test_graded_ndcg_is_compared_as_reciprocal_ranks_are():
     for text in (to_markdown(report), terminal(report)):
         assert "test nDCG" in text
         assert "MRR" not in text
-    by_rank = build_report(results, resamples=200, permutations=200)
+    by_rank = build_report(results)
     assert "test MRR" in to_markdown(by_rank)
     assert by_rank.rows[0].mean != plain.mean
 
@@ -511,7 +532,7 @@ def test_a_trial_without_the_measure_is_named_beside_the_table():
         trial("soft", 1),
         arms=("infonce", "soft"),
     )
-    report = build_report(results, measure="graded_ndcg", resamples=100, permutations=100)
+    report = build_report(results, measure="graded_ndcg")
     assert [(p.arm, p.kind, p.reason) for p in report.problems if p.arm == "soft" and p.kind == "unusable"] == [
         ("soft", "unusable", "no values of the queries of split 'test' were stored")
     ]
@@ -596,20 +617,19 @@ def test_a_difference_is_from_the_baseline_with_the_same_training_set():
         ("soft [all]", None): 0.1,
     }
     assert means == pytest.approx(expected)
-    assert all(row.difference is None and row.p_value is None for row in report.rows if row.arm == "infonce")
+    assert all(row.difference is None and row.p_holm is None for row in report.rows if row.arm == "infonce")
 
 
-def test_p_is_corrected_over_all_rows_of_a_language():
-    """All 2^n flips are enumerated. Python: 0.1 four times has p 2/16; -0.3, 0.1, 0.1, -0.3 of `all` has sums of the
-    four signs as far out as -0.4 in 8 of 16. Holm over two: 2 × 0.125, and 0.5. Ruby: of two queries that differ
-    alike p is 2/4, of one alone 2/2."""
+def test_p_is_corrected_over_all_rows_of_the_report():
+    """One seed, so paired t over queries. Python: 0.1 four times has no variance, p 0; -0.3, 0.1, 0.1, -0.3 of `all`
+    has mean -0.1 and standard error 0.2 / √3. Ruby: two queries, so Student's with one degree of freedom."""
     report = build(tongues(*TONGUES))
-    found = {(row.name, row.language): (row.p_value, row.p_holm) for row in report.rows if row.p_value is not None}
-    assert found["soft", "python"] == pytest.approx((2 / 16, 2 * 2 / 16))
-    assert found["soft [all]", "python"] == pytest.approx((8 / 16, 8 / 16))
-    assert found["soft", "ruby"] == pytest.approx((1, 1))
-    assert found["soft [all]", "ruby"] == pytest.approx((1, 1))
-    assert found["soft [to_ruby]", "ruby"] == pytest.approx((0.5, 1))
+    found = {(row.name, row.language): row for row in report.rows if row.difference}
+    p = {key: row.difference.p for key, row in found.items() if row.difference}
+    assert p["soft", "python"] == pytest.approx(0)
+    assert p["soft [all]", "python"] == pytest.approx(2 * scipy.stats.t.sf(np.sqrt(3) / 2, 3))
+    assert [found[key].p_holm for key in p] == pytest.approx(holm(list(p.values())).tolist())
+    assert len(p) == 7
     assert [row.label for row in report.rows if row.is_best] == [
         "infonce [all], python",
         "soft [all], ruby",
@@ -621,7 +641,7 @@ def test_the_numbers_of_one_training_set_do_not_depend_on_those_beside_it():
     alone, beside = build(tongues(*TONGUES[:4], languages=("python", "ruby"))), build(tongues(*TONGUES))
     for row in alone.rows:
         (same,) = [each for each in beside.rows if (each.name, each.language) == (row.name, row.language)]
-        assert (same.mean, same.difference, same.p_value) == (row.mean, row.difference, row.p_value)
+        assert (same.mean, same.difference) == (row.mean, row.difference)
 
 
 def test_means_over_some_of_the_languages_say_which():

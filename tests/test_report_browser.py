@@ -30,7 +30,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Pa
         folder, tiny_corpus, diagnostics={"weight_entropy": 1.0, "floor_share": 0.00123, "uniformity_codes": -12345.6}
     )
     results = load_results(store, "small")
-    report = build_report(results, resamples=100, permutations=100, versus_paper=True)
+    report = build_report(results, versus_paper=True)
     path = folder / "report.html"
     path.write_text(to_html(report, collect(store, results, report)), encoding="utf-8")
     return path

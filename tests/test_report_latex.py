@@ -120,7 +120,7 @@ def test_the_caption_says_n_the_intervals_and_the_correction():
     text = to_latex(build(study(*complete())))
     caption = re.search(r"\\caption\{(.*)\}", text)
     assert caption
-    for part in ("python 60", "3 seeds", r"95~\% percentile bootstrap", "200 resamples", "400 permutations", "Holm"):
+    for part in ("python 60", "3 seeds", r"Intervals (95~\%) and $p$ speak of other seeds", "Holm"):
         assert part in caption[1]
 
 

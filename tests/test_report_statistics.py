@@ -13,6 +13,7 @@ from reported_study import ARMS, SEEDS, make
 from scipy import stats
 
 from softnce_ray.report import Report, build_report
+from softnce_ray.statistics import randomisation_p_values
 from softnce_ray.store import Store
 from softnce_ray.tracking import load_results
 
@@ -42,20 +43,7 @@ def stored(store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def report(store: Store) -> Report:
-    return build_report(load_results(store, "small"), permutations=20_000, resamples=20_000)
-
-
-def bootstrap(matrices: list[np.ndarray], seed: int) -> np.ndarray:
-    """Means, or differences of two, of resamples in which every query and every seed is drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    seeds, queries = matrices[0].shape
-    signs = (1, -1)
-    values = []
-    for _ in range(20_000):
-        rows, columns = rng.integers(0, seeds, seeds), rng.integers(0, queries, queries)
-        drawn = [matrix[rows][:, columns].mean() for matrix in matrices]
-        values.append(sum(sign * each for sign, each in zip(signs, drawn, strict=False)))
-    return np.array(values)
+    return build_report(load_results(store, "small"))
 
 
 def test_means_spreads_and_differences(report: Report, stored: dict[str, np.ndarray]) -> None:
@@ -70,44 +58,34 @@ def test_means_spreads_and_differences(report: Report, stored: dict[str, np.ndar
             assert row.difference.mean == pytest.approx(ranks.mean() - stored["infonce"].mean())
 
 
-@pytest.mark.slow
-def test_intervals(report: Report, stored: dict[str, np.ndarray]) -> None:
-    """Both ends have an error of simulation; a hundredth of the interval's width times six is beyond it."""
-    for row in report.rows:
-        compared = [(row.mean, [stored[row.arm]])]
-        if row.difference is not None:
-            compared.append((row.difference, [stored[row.arm], stored["infonce"]]))
-        for interval, matrices in compared:
-            assert interval is not None
-            low, high = np.percentile(bootstrap(matrices, seed=11), [2.5, 97.5])
-            assert interval.low == pytest.approx(low, abs=0.06 * (high - low))
-            assert interval.high == pytest.approx(high, abs=0.06 * (high - low))
-
-
-def test_p_values_and_their_correction(report: Report, stored: dict[str, np.ndarray]) -> None:
-    """SciPy's own sign-flip test; Holm by its definition: the least p times 2, the other's, and never less."""
+def test_intervals_and_p(report: Report, stored: dict[str, np.ndarray]) -> None:
+    """The analysis of variance written out with sums of squares, and Satterthwaite's degrees of freedom."""
+    found = {row.arm: row for row in report.rows}
     p = {}
     for arm in ("soft", "flat"):
-        difference = stored[arm].mean(axis=0) - stored["infonce"].mean(axis=0)
-        test = stats.permutation_test(
-            (difference,), np.mean, permutation_type="samples", n_resamples=20_000, rng=np.random.default_rng(3)
-        )
-        p[arm] = float(test.pvalue)
-    found = {row.arm: row for row in report.rows}
-    ours: dict[str, float] = {}
-    for arm in p:
-        assert found[arm].p_value == pytest.approx(p[arm], abs=0.02)
-        ours[arm] = found[arm].p_value or 0.0
-    small, large = sorted(ours, key=lambda arm: ours[arm])
-    assert found[small].p_holm == pytest.approx(min(1.0, 2 * ours[small]), rel=1e-9)
-    assert found[large].p_holm == pytest.approx(max(2 * ours[small], ours[large]), rel=1e-9)
-    assert p["soft"] < 0.001 < 0.05 < p["flat"]  # one that differs and one that does not
+        values = stored[arm] - stored["infonce"]
+        (seeds, queries), mean = values.shape, values.mean()
+        of_seeds = queries * sum((row.mean() - mean) ** 2 for row in values) / (seeds - 1)
+        of_queries = seeds * sum((column.mean() - mean) ** 2 for column in values.T) / (queries - 1)
+        total = ((values - mean) ** 2).sum()
+        rest_df = (seeds - 1) * (queries - 1)
+        rest = (total - of_seeds * (seeds - 1) - of_queries * (queries - 1)) / rest_df
+        variance = max(of_seeds + of_queries - rest, of_seeds, of_queries) / values.size
+        spread = of_seeds**2 / (seeds - 1) + of_queries**2 / (queries - 1) + rest**2 / rest_df
+        df = (variance * values.size) ** 2 / spread
+        low, high = stats.t.interval(0.95, df, mean, np.sqrt(variance))
+        p[arm] = float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), df))
+        difference = found[arm].difference
+        assert difference is not None
+        assert (difference.low, difference.high, difference.p) == pytest.approx((low, high, p[arm]))
+    small, large = sorted(p, key=lambda arm: p[arm])
+    assert found[small].p_holm == pytest.approx(min(1.0, 2 * p[small]))
+    assert found[large].p_holm == pytest.approx(min(1.0, max(2 * p[small], p[large])))
+    assert p["soft"] < 0.01 < 0.05 < p["flat"]  # one that differs and one that does not
 
 
-def test_an_exact_p_is_that_of_all_sign_flips(report: Report, stored: dict[str, np.ndarray]) -> None:
+def test_an_exact_p_of_these_models_is_that_of_all_sign_flips(report: Report, stored: dict[str, np.ndarray]) -> None:
     """Of the first ten queries all 1,024 flips can be counted one by one."""
-    from softnce_ray.statistics import randomisation_p_values
-
     ours, theirs = stored["flat"][:, :10], stored["infonce"][:, :10]
     difference = ours.mean(axis=0) - theirs.mean(axis=0)
     seen = abs(difference.sum())

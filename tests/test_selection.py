@@ -189,10 +189,12 @@ def test_one_standard_error_takes_the_cheaper_arm_within_the_noise_only() -> Non
 def test_the_standard_error_is_that_of_the_paired_difference() -> None:
     candidates = {each.arm: each for each in choose(study(*BEST, *CLOSE, *FAR)).candidates}
     differences = BEST[0].reciprocal_ranks["valid"] - CLOSE[0].reciprocal_ranks["valid"]
-    by_formula = differences.std() / np.sqrt(QUERIES)
-    assert candidates["close"].standard_error == pytest.approx(by_formula, rel=0.05)
-    assert candidates["best"].standard_error is None
-    assert candidates["far"].standard_error == pytest.approx(0, abs=1e-9)  # worse by the same in every query
+    by_formula = differences.std(ddof=1) / np.sqrt(QUERIES)
+    behind = candidates["close"].behind
+    assert behind is not None and behind.standard_error == pytest.approx(by_formula, rel=0.05)
+    assert candidates["best"].behind is None
+    far = candidates["far"].behind
+    assert far is not None and far.standard_error == pytest.approx(0, abs=1e-9)  # worse by the same in every query
 
 
 def test_of_equally_large_arms_the_faster_is_taken_unless_it_is_only_a_little_faster() -> None:

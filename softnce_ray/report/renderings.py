@@ -87,7 +87,7 @@ def to_markdown(report: Report) -> str:
 
 def to_json(report: Report) -> str:
     """The whole value, floats unrounded; equal reports give equal text. NaN and infinity become null."""
-    value = {"report_version": 1, **asdict(report), "method": method_line(report)}
+    value = {"report_version": 2, **asdict(report), "method": method_line(report)}
     return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 

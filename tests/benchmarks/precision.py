@@ -30,7 +30,7 @@ from softnce_ray.encoders import build_encoder
 from softnce_ray.objective import prepared
 from softnce_ray.optimisers import build_optimisers
 from softnce_ray.preparation import open_data, prepare
-from softnce_ray.statistics import overall_difference
+from softnce_ray.statistics import difference
 from softnce_ray.training import _step, train
 from softnce_ray.training_data import PairTexts, TrainingData
 from softnce_ray.workers import ALONE
@@ -83,7 +83,7 @@ def compare(options: argparse.Namespace, data: TrainingData) -> None:
         for name in PRECISIONS if seed % 2 == 0 else PRECISIONS[::-1]:
             ranks[name].append(train(config(options, name, seed), data, read_test=True).reciprocal_ranks["test"])
         exact, rough = (np.stack(ranks[name]) for name in PRECISIONS)
-        found = overall_difference([rough], [exact], seeds_paired=[True])
+        found = difference(rough, exact)
         print(
             f"seed {seed}: float32 {exact[-1].mean():.4f}, bf16 {rough[-1].mean():.4f}; bf16 - float32 over "
             f"{len(exact)} seeds {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",

@@ -125,7 +125,7 @@ def test_the_best_of_each_cell_keeps_its_model(undisturbed) -> None:
 
 def test_a_report_can_be_made_of_the_store_alone(undisturbed) -> None:
     _, store, _, _ = undisturbed
-    text = to_markdown(build_report(load_results(store, "tiny"), resamples=100, permutations=100))
+    text = to_markdown(build_report(load_results(store, "tiny")))
     assert "infonce" in text
     assert "soft" in text
 
@@ -210,7 +210,7 @@ def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(two
         client = MlflowClient(tracking_uri=store.tracking_uri)
         assert "TrainingError" in Path(client.download_artifacts(run.info.run_id, "traceback.txt")).read_text()
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED", "FAILED"}}
-    assert "3" in to_markdown(build_report(done.results, resamples=100, permutations=100))
+    assert "3" in to_markdown(build_report(done.results))
 
     again = go(study, store)  # settings that cannot work have answered the search
     assert (again.ran, again.already_done, again.failed, again.failed_before) == (0, 1, 0, 3)
@@ -309,7 +309,7 @@ def test_an_arm_whose_model_cannot_be_loaded_fails_and_the_others_go_on(plain_st
     (failed,) = [run for run in runs(store, "trial") if run.info.status == "FAILED"]
     assert (failed.data.tags["arm"], failed.data.tags["failure_kind"]) == ("large", "files")
     assert "\n" not in failed.data.tags["failure"]
-    assert "| large" in to_markdown(build_report(done.results, resamples=100, permutations=100))
+    assert "| large" in to_markdown(build_report(done.results))
 
 
 def test_an_interrupt_while_preparing_ends_the_launch_as_interrupted(plain_study, store) -> None:

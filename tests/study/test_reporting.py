@@ -51,7 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Store:
 
 def collected(store: Store, **options) -> tuple[StudyResults, Report, Evidence]:
     results = load_results(store, "small")
-    report = build_report(results, resamples=100, permutations=100)
+    report = build_report(results)
     return results, report, collect(store, results, report, **options)
 
 

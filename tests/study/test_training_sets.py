@@ -276,7 +276,7 @@ def test_a_study_of_several_training_sets_runs_to_its_end(launched) -> None:
 @pytest.mark.slow
 def test_the_report_has_every_model_in_the_tables_of_its_languages(launched) -> None:
     _, _, done = launched
-    report = build_report(done.results, resamples=100, permutations=100)
+    report = build_report(done.results)
     rows = [(row.name, row.language or "overall") for row in report.rows]
     arms = ("infonce", "soft")
     assert rows == [
