@@ -26,6 +26,7 @@ from softnce_ray.statistics.comparing import (
     holm,
     simultaneous_levels,
 )
+from softnce_ray.statistics.power import Design, detectable, power_of, queries_needed, seeds_needed
 from softnce_ray.statistics.random_effects import Components, Difference, Interval, difference, mean_interval
 from softnce_ray.statistics.scores import same_queries
 from softnce_ray.statistics.sign_flips import randomisation_p_values
@@ -34,14 +35,19 @@ __all__ = [
     "INFERENCES",
     "ArmComparison",
     "Components",
+    "Design",
     "Difference",
     "Inference",
     "Interval",
     "compare_arms",
+    "detectable",
     "difference",
     "holm",
     "mean_interval",
+    "power_of",
+    "queries_needed",
     "randomisation_p_values",
     "same_queries",
+    "seeds_needed",
     "simultaneous_levels",
 ]
