@@ -29,8 +29,18 @@ from softnce_ray.report import (
     to_terminal,
 )
 from softnce_ray.report.columns import Column
+from softnce_ray.report.sensitivity import sensitivities
 from softnce_ray.results import StudyResults, TrialResult
-from softnce_ray.statistics import difference, holm, mean_interval, simultaneous_levels
+from softnce_ray.statistics import (
+    Design,
+    detectable,
+    difference,
+    holm,
+    mean_interval,
+    queries_needed,
+    seeds_needed,
+    simultaneous_levels,
+)
 
 SEEDS = (1, 2, 3)
 QUERIES = {"python": 60, "ruby": 40}
@@ -96,7 +106,9 @@ def terminal(report: Report, width: int = 160) -> str:
 
 
 def markdown_rows(text: str) -> list[list[str]]:
-    lines = [line for line in text.splitlines() if line.startswith("|")]
+    """The cells of the first table."""
+    first = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    lines = first[0].splitlines() if first else []
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
@@ -442,6 +454,25 @@ def test_a_difference_never_stands_without_its_interval():
         found = re.findall(rf"(?<![\[,\d]){number}(?![\],\d])", terminal(report, width).replace(", ", ","))
         intervals = re.findall(rf"\[{number},{number}\]", terminal(report, width).replace(", ", ","))
         assert len(found) == len(intervals) == 2
+
+
+def test_what_a_study_could_see_is_told_by_every_rendering():
+    report = build(study(*complete()))
+    found = {each.label: each for each in sensitivities(report)}
+    soft = found["soft, python"]
+    row = row_of(report, "soft")
+    assert row.difference
+    design = Design(components=row.difference.components, queries=(60,), seeds=3, comparisons=2)
+    assert soft.design == design
+    assert soft.detectable == detectable(design)
+    assert soft.seeds == {effect: seeds_needed(design, effect) for effect in (0.002, 0.005, 0.01)}
+    assert soft.queries[0.01] == queries_needed(design, 0.01)
+    seen = f"{soft.detectable:.4f}"
+    for text in (to_markdown(report), to_html(report)):
+        assert "What could this study see?" in text and seen in text
+    assert f"This study could see (80 % power) differences of {seen} (soft, python)" in terminal(report)
+    assert json.loads(to_json(report))["sensitivity"][0]["detectable"] == soft.detectable
+    assert sensitivities(build(study(*complete()), inference="these-models")) == ()
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -20,6 +20,13 @@ from softnce_ray.report.html_evidence import (
 )
 from softnce_ray.report.html_spreads import spreads_part
 from softnce_ray.report.published import PAPER_HEADING, TEXT_COLUMNS, paper_lines, paper_table
+from softnce_ray.report.sensitivity import (
+    COMPARISON,
+    SENSITIVITY_HEADING,
+    sensitivities,
+    sensitivity_legend,
+    sensitivity_table,
+)
 from softnce_ray.report.values import Report, Row
 from softnce_ray.report.wording import (
     differing,
@@ -43,6 +50,7 @@ def to_html(report: Report, evidence: Evidence | None = None) -> str:
     sections = [
         ("table", "Comparison", _table(report)),
         ("differences", f"Differences from {report.baseline}", _differences(report, classes)),
+        ("sensitivity", SENSITIVITY_HEADING, _sensitivity(report)),
         ("published", PAPER_HEADING, _published(report)),
         ("curves", "Learning curves", curves_part(report, found, classes)),
         ("queries", "Queries won and lost", "".join(duel_part(report, duel, classes) for duel in found.duels)),
@@ -186,18 +194,35 @@ def _differences(report: Report, classes: Mapping[str, str]) -> str:
 def _published(report: Report) -> str:
     if report.paper is None:
         return ""
-    rows = paper_table(report)
-    table = ""
-    if rows:
-        head = "".join(f'<th class="{"l" if cell in TEXT_COLUMNS else "r"}">{escape(cell)}</th>' for cell in rows[0])
-        lines = "".join(
-            f'<tr><th scope="row">{escape(name)}</th><td class="l">{escape(language)}</td>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
-            + "</tr>"
-            for name, language, *rest in rows[1:]
+    return (
+        _plain_table(paper_table(report))
+        + "<ul>"
+        + "".join(f"<li>{escape(line)}</li>" for line in paper_lines(report))
+        + "</ul>"
+    )
+
+
+def _sensitivity(report: Report) -> str:
+    table = _plain_table(sensitivity_table(sensitivities(report)))
+    return table + paragraph(sensitivity_legend()) if table else ""
+
+
+def _plain_table(rows: list[list[str]]) -> str:
+    """Return a table whose first row is its headings, texts on the left; empty without rows."""
+    if not rows:
+        return ""
+    sides = ["l" if heading in (*TEXT_COLUMNS, COMPARISON) else "r" for heading in rows[0]]
+    head = "".join(f'<th class="{side}">{escape(cell)}</th>' for side, cell in zip(sides, rows[0], strict=True))
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(
+            f'<td class="l">{escape(cell)}</td>' if side == "l" else f"<td>{escape(cell)}</td>"
+            for side, cell in zip(sides[1:], rest, strict=True)
         )
-        table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-    return table + "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in paper_lines(report)) + "</ul>"
+        + "</tr>"
+        for name, *rest in rows[1:]
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _problems(report: Report) -> str:

@@ -14,6 +14,14 @@ from rich.text import Text
 from softnce_ray.report import columns
 from softnce_ray.report.columns import format_row
 from softnce_ray.report.published import PAPER_HEADING, TEXT_COLUMNS, paper_lines, paper_table
+from softnce_ray.report.sensitivity import (
+    COMPARISON,
+    SENSITIVITY_HEADING,
+    sensitivities,
+    sensitivity_legend,
+    sensitivity_line,
+    sensitivity_table,
+)
 from softnce_ray.report.values import Report
 from softnce_ray.report.wording import differing, legend, method_line, problem_text, settings_text
 
@@ -49,6 +57,8 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
     if any(row.is_best for row in report.rows):
         parts.append(Text(f"* best mean; {legend(report)}", "dim"))
     parts.append(Text(method_line(report), "dim"))
+    if seen := sensitivity_line(report):
+        parts.append(Text(seen, "dim"))
     parts += _block("Settings that differ:", differing(report))
     if report.common_settings:
         parts.append(Text(f"Common settings: {settings_text(report.common_settings)}", "dim"))
@@ -78,6 +88,10 @@ def to_markdown(report: Report) -> str:
         blocks.append(f"### {PAPER_HEADING}")
         blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in _markdown(paper_table(report))))
         blocks.append("\n".join(f"- {line}" for line in paper_lines(report)))
+    if seen := sensitivity_table(sensitivities(report)):
+        blocks.append(f"### {SENSITIVITY_HEADING}")
+        blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in _markdown(seen)))
+        blocks.append(sensitivity_legend())
     blocks += [f"**Note:** {note}" for note in report.notes]
     if report.problems:
         blocks.append("Not in the table:")
@@ -87,7 +101,8 @@ def to_markdown(report: Report) -> str:
 
 def to_json(report: Report) -> str:
     """The whole value, floats unrounded; equal reports give equal text. NaN and infinity become null."""
-    value = {"report_version": 2, **asdict(report), "method": method_line(report)}
+    seen = [asdict(each) for each in sensitivities(report)]
+    value = {"report_version": 2, **asdict(report), "sensitivity": seen, "method": method_line(report)}
     return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
@@ -110,7 +125,7 @@ def _markdown(table: list[list[str]]) -> list[list[str]]:
     if not table:
         return []
     headings, *rows = [[_escaped(cell) for cell in cells] for cells in table]
-    return [headings, ["---" if heading in TEXT_COLUMNS else "---:" for heading in headings], *rows]
+    return [headings, ["---" if heading in (*TEXT_COLUMNS, COMPARISON) else "---:" for heading in headings], *rows]
 
 
 def _escaped(cell: str) -> str:
