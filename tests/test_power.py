@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -10,7 +11,9 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from softnce_ray.cli import app
 from softnce_ray.statistics import Components, Design, detectable, difference, power_of, queries_needed, seeds_needed
 from softnce_ray.statistics.power import shares, standard_error
 
@@ -96,3 +99,33 @@ def test_errors_say_what_is_wrong() -> None:
         seeds_needed(PLAIN, 0)
     with pytest.raises(ValueError, match=r"80 % is 0\.8"):
         detectable(PLAIN, 80)
+
+
+# --- the command ---
+
+
+STATED = ["--seed-sd", "0.004", "--query-sd", "0.05", "--rest-sd", "0.2", "--seeds", "5", "--queries", "1000"]
+
+
+def test_the_command_answers_before_any_study() -> None:
+    done = CliRunner().invoke(app, ["power", "--effect", "0.01", *STATED, "--format", "json"])
+    (found,) = json.loads(done.stdout)
+    assert found["detectable"] == pytest.approx(detectable(PLAIN))
+    assert found["power"] == {"0.01": pytest.approx(power_of(PLAIN, 0.01))}
+    assert found["seeds"] == {"0.01": seeds_needed(PLAIN, 0.01)}
+    assert found["queries"] == {"0.01": queries_needed(PLAIN, 0.01)}
+    shown = CliRunner().invoke(app, ["power", "--effect", "0.01", *STATED]).stdout
+    assert f"{detectable(PLAIN):.4f}" in shown and f"{queries_needed(PLAIN, 0.01):,}" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--effect", "0.01", *STATED[:4]], "got no --rest-sd and no --seeds and no --queries: give them, or a study"),
+        (["--effect", "0", *STATED], "--effect: expected a number other than 0, got 0"),
+        (["small", "--seed-sd", "0.1"], "--seed-sd: expected none with a study, whose differences tell it"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_told(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["power", *arguments])
+    assert said in str(done.exception)

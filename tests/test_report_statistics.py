@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from mlflow import MlflowClient
 from reported_study import ARMS, SEEDS, make
 from scipy import stats
+from typer.testing import CliRunner
 
+from softnce_ray.cli import app
 from softnce_ray.report import Report, build_report
+from softnce_ray.report.sensitivity import sensitivities
 from softnce_ray.statistics import randomisation_p_values
 from softnce_ray.store import Store
 from softnce_ray.tracking import load_results
@@ -100,3 +104,15 @@ def test_the_best_is_the_highest_mean_and_ties_are_those_that_do_not_differ(
     best = max(stored, key=lambda arm: stored[arm].mean())
     assert [row.arm for row in report.rows if row.is_best] == [best] == ["soft"]
     assert not any(row.ties_best for row in report.rows)
+
+
+def test_the_command_power_plans_from_a_study_that_was_made(store: Store, report: Report) -> None:
+    asked = ["power", "small", "--store", str(store.root), "--effect", "0.02", "--format", "json"]
+    found = {each["label"]: each for each in json.loads(CliRunner().invoke(app, asked).stdout)}
+    expected = {each.label: each for each in sensitivities(report, (0.02,))}
+    assert found.keys() == expected.keys() == {"soft, python", "flat, python"}
+    for label, each in expected.items():
+        assert found[label]["seeds"] == {"0.02": each.seeds[0.02]}
+    more = json.loads(CliRunner().invoke(app, [*asked, "--seeds", "20", "--queries", "5000"]).stdout)
+    assert {each["design"]["seeds"] for each in more} == {20}
+    assert all(each["detectable"] < expected[each["label"]].detectable for each in more)

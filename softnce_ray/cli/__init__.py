@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from softnce_ray.cli import corpora, doctor, jobs, models, results, searching, selection, studies
+from softnce_ray.cli import corpora, doctor, jobs, models, power, results, searching, selection, studies
 from softnce_ray.cli.options import hide_password
 from softnce_ray.errors import UserError
 
@@ -34,6 +34,7 @@ for command in (
     jobs.stop,
     doctor.doctor,
     results.report,
+    power.power,
     selection.best,
     models.export,
     searching.index,

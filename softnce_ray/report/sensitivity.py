@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from softnce_ray.report.values import Report, Row
 from softnce_ray.report.wording import NOTHING
-from softnce_ray.statistics import Design, detectable, queries_needed, seeds_needed
+from softnce_ray.statistics import Design, detectable, power_of, queries_needed, seeds_needed
 from softnce_ray.statistics.power import Shares, shares
 
 SENSITIVITY_HEADING = "What could this study see?"
@@ -27,6 +27,7 @@ class Sensitivity:
         design: what it is computed from.
         shares: of the variance of the difference; None where nothing varies.
         detectable: smallest difference that is called one with a chance of `POWER`, at the level of the whole family.
+        power: effect -> chance that it is called one.
         seeds, queries: effect -> how many it would take with the other as it is; None where no number is enough, or
             where one seed does not tell.
     """
@@ -35,6 +36,7 @@ class Sensitivity:
     design: Design
     shares: Shares | None
     detectable: float
+    power: Mapping[float, float]
     seeds: Mapping[float, int | None]
     queries: Mapping[float, int | None]
 
@@ -48,17 +50,20 @@ def sensitivities(report: Report, effects: Sequence[float] = EFFECTS) -> tuple[S
     if report.inference != "seeds-and-queries":
         return ()
     rows = [row for row in report.rows if row.difference and _adds_up(report, row)]
-    return tuple(
-        Sensitivity(
-            label=row.label,
-            design=design,
-            shares=shares(design),
-            detectable=detectable(design, POWER),
-            seeds={effect: seeds_needed(design, effect, POWER) for effect in effects},
-            queries={effect: queries_needed(design, effect, POWER) for effect in effects},
-        )
-        for row in rows
-        if (design := _design(report, row)) is not None
+    designs = [(row.label, _design(report, row)) for row in rows]
+    return tuple(sensitivity(label, design, effects) for label, design in designs if design is not None)
+
+
+def sensitivity(label: str, design: Design, effects: Sequence[float] = EFFECTS) -> Sensitivity:
+    """Return what a comparison could see, made or planned."""
+    return Sensitivity(
+        label=label,
+        design=design,
+        shares=shares(design),
+        detectable=detectable(design, POWER),
+        power={effect: power_of(design, effect) for effect in effects},
+        seeds={effect: seeds_needed(design, effect, POWER) for effect in effects},
+        queries={effect: queries_needed(design, effect, POWER) for effect in effects},
     )
 
 
