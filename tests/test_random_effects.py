@@ -113,6 +113,26 @@ def test_languages_count_the_same_whatever_their_size() -> None:
     assert mean_interval([np.full((1, 4), 0.5), np.full((2, 3), 1.0)]).mean == 0.75
 
 
+LMER = {
+    # seeds, queries, standard deviations of seed, query and rest, effect; then what R found:
+    # standard error, df, p; variances of seeds, queries, interaction.
+    1: ((4, 30, 0.05, 0.1, 0.15, 0.06), (0.0348947071, 6.63367213, 0.232776121), (0.0027203782, 0.0125270809, 0.0143972001)),
+    2: ((6, 25, 0.02, 0.2, 0.1, 0.03), (0.0380393635, 26.263596, 0.608150755), (0.00075612449, 0.03150302447, 0.00912771686)),
+}  # fmt: skip
+"""Fits of `lmer(y ~ 1 + (1 | seed) + (1 | query))` by REML with Satterthwaite's degrees of freedom: R 4.2.2, lme4 1.1.31,
+lmerTest 3.1.3. Where all components are positive they are those of the analysis of variance."""
+
+
+@pytest.mark.parametrize("number", LMER)
+def test_a_mixed_model_of_another_program_finds_the_same(number: int) -> None:
+    (seeds, queries, seed, query, rest, effect), test, components = LMER[number]
+    drawn = normal(np.random.default_rng(number), seeds, queries, seed=seed, query=query, rest=rest)
+    found = of((effect + drawn).round(3))
+    assert (found.standard_error, found.df, found.p) == pytest.approx(test, rel=1e-4)
+    (parts,) = found.components
+    assert (parts.seeds, parts.queries, parts.interaction) == pytest.approx(components, rel=1e-4)
+
+
 # --- shared queries, shared models ---
 
 

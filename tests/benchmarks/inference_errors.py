@@ -1,0 +1,116 @@
+"""How often p is under .05 without an effect, how often intervals hold the truth, how wide they are: before and now.
+
+    python tests/benchmarks/inference_errors.py [--repetitions 400] [--ranks FILE.npz]
+
+`before`: a percentile bootstrap over queries and seeds beside a sign-flip test over queries, as reports had them.
+`now`: crossed random effects. Simulated differences have the standard deviations that were measured on real ranks (a
+query .05, a single value .2); a seed's is 0, as measured (.003), and thrice that. With `--ranks`, arrays (seeds,
+queries) of an arm each, seeds and queries of these are drawn instead, and the truth is the difference of all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from softnce_ray.statistics import difference, randomisation_p_values
+
+SEEDS, QUERIES, LANGUAGES = (3, 5, 10), (300, 1000, 15_000), (1, 6)
+SEED_SDS = {"none": 0.0, "as measured": 0.003, "thrice that": 0.009}
+QUERY_SD, REST_SD = 0.05, 0.2
+RESAMPLES, FLIPS = 400, 400
+
+Draw = Callable[[np.random.Generator], list[np.ndarray]]
+"""Differences without an effect, (S, Q) for each language."""
+
+
+def bootstrap(values: list[np.ndarray], rng: np.random.Generator) -> tuple[float, float]:
+    """95 % percentile interval; each language's queries and seeds are drawn with replacement, as a whole."""
+    means = np.zeros(RESAMPLES)
+    for each in values:
+        seeds, queries = each.shape
+        chosen = rng.multinomial(queries, np.full(queries, 1 / queries), size=RESAMPLES) / queries
+        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+        means += ((chosen @ each.T) * rows).sum(axis=1) / len(values)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def measured(draw: Draw, repetitions: int, rng: np.random.Generator) -> str:
+    """A row of the table: of each method false positives, coverage and mean width."""
+    counts = np.zeros(6)
+    for _ in range(repetitions):
+        values = draw(rng)
+        nothing = [np.zeros_like(each) for each in values]
+        low, high = bootstrap(values, rng)
+        flipped = randomisation_p_values(
+            {"a": values, "b": nothing}, "b", permutations=FLIPS, seed=int(rng.integers(2**31))
+        )["a"]
+        now = difference(values, nothing)
+        counts += (flipped < 0.05, low <= 0 <= high, high - low, now.p < 0.05, now.low <= 0 <= now.high,
+                   now.high - now.low)  # fmt: skip
+    before_p, before_in, before_width, now_p, now_in, now_width = counts / repetitions
+    return f"{before_p:.3f} | {before_in:.3f} | {before_width:.4f} | {now_p:.3f} | {now_in:.3f} | {now_width:.4f} |"
+
+
+def simulated(seeds: int, queries: int, languages: int, seed_sd: float) -> Draw:
+    def draw(rng: np.random.Generator) -> list[np.ndarray]:
+        return [
+            seed_sd * rng.normal(size=(seeds, 1))
+            + QUERY_SD * rng.normal(size=(1, queries))
+            + REST_SD * rng.normal(size=(seeds, queries))
+            for _ in range(languages)
+        ]
+
+    return draw
+
+
+def resampled(differences: np.ndarray, seeds: int, queries: int) -> Draw:
+    whole = differences - differences.mean()
+
+    def draw(rng: np.random.Generator) -> list[np.ndarray]:
+        rows = rng.choice(len(whole), seeds, replace=False)
+        columns = rng.integers(0, whole.shape[1], queries)
+        return [whole[np.ix_(rows, columns)]]
+
+    return draw
+
+
+def settings(ranks: Path | None) -> Iterator[tuple[str, Draw]]:
+    if ranks is None:
+        for languages in LANGUAGES:
+            for seeds in SEEDS:
+                for queries in QUERIES:
+                    for name, seed_sd in SEED_SDS.items():
+                        label = f"{languages} | {seeds} | {queries:,} | {name}"
+                        yield label, simulated(seeds, queries, languages, seed_sd)
+        return
+    arms = {name: np.asarray(values, float) for name, values in np.load(ranks).items()}
+    first, *others = arms
+    for arm in others:
+        for seeds, queries in ((3, 300), (3, 1000), (5, 300), (5, 1000), (10, 1000)):
+            yield f"1 | {seeds} | {queries:,} | {arm}", resampled(arms[arm] - arms[first], seeds, queries)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=400)
+    parser.add_argument("--ranks", type=Path, default=None)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    error = (0.05 * 0.95 / options.repetitions) ** 0.5
+    print(f"{options.repetitions} repetitions (standard error of .05: {error:.3f}), seed {options.seed}\n")
+    print(
+        "| languages | seeds | queries | seeds differ | before: p < .05 | covers | width | now: p < .05 | covers | width |"
+    )
+    print("| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for number, (label, draw) in enumerate(settings(options.ranks)):
+        rng = np.random.default_rng([options.seed, number])
+        print(f"| {label} | {measured(draw, options.repetitions, rng)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
