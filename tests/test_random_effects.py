@@ -114,13 +114,21 @@ def test_languages_count_the_same_whatever_their_size() -> None:
 
 
 LMER = {
-    # seeds, queries, standard deviations of seed, query and rest, effect; then what R found:
-    # standard error, df, p; variances of seeds, queries, interaction.
-    1: ((4, 30, 0.05, 0.1, 0.15, 0.06), (0.0348947071, 6.63367213, 0.232776121), (0.0027203782, 0.0125270809, 0.0143972001)),
-    2: ((6, 25, 0.02, 0.2, 0.1, 0.03), (0.0380393635, 26.263596, 0.608150755), (0.00075612449, 0.03150302447, 0.00912771686)),
-}  # fmt: skip
-"""Fits of `lmer(y ~ 1 + (1 | seed) + (1 | query))` by REML with Satterthwaite's degrees of freedom: R 4.2.2, lme4 1.1.31,
-lmerTest 3.1.3. Where all components are positive they are those of the analysis of variance."""
+    1: (
+        (4, 30, 0.05, 0.1, 0.15, 0.06),
+        (0.0348947071, 6.63367213, 0.232776121),
+        (0.0027203782, 0.0125270809, 0.0143972001),
+    ),
+    2: (
+        (6, 25, 0.02, 0.2, 0.1, 0.03),
+        (0.0380393635, 26.263596, 0.608150755),
+        (0.00075612449, 0.03150302447, 0.00912771686),
+    ),
+}
+"""Of two sets of drawn values: seeds, queries, standard deviations of seed, query and rest, effect. Then standard
+error, degrees of freedom and p, and the variances of seeds, queries and interaction, of R's `lmer(y ~ 1 + (1 | seed) +
+(1 | query))` by REML with Satterthwaite's degrees of freedom (R 4.2.2, lme4 1.1.31, lmerTest 3.1.3). Where all
+components are positive they are those of the analysis of variance."""
 
 
 @pytest.mark.parametrize("number", LMER)
