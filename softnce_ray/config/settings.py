@@ -6,6 +6,8 @@ import functools
 import json
 import types
 import typing
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,6 +35,12 @@ class Settings(BaseModel):
 def wrong(key: str, message: str) -> PydanticCustomError:
     """An error of a law between several keys, blamed on `key` (relative to the model that checks)."""
     return PydanticCustomError("law", "{message}", {"key": key, "message": message})
+
+
+def repeated(values: Iterable[Any]) -> str:
+    """Return those of `values` that come more than once, for a message; at most ten."""
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
+    return ", ".join(map(str, twice[:10])) + (f" and {len(twice) - 10:,} others" if len(twice) > 10 else "")
 
 
 def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

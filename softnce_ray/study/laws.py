@@ -31,7 +31,7 @@ from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.study.problems import Key, suggestion, text_of
 
-_CORNERS = 256
+_CORNERS, _FEWEST, _ALL = 256, 16, 20_000  # of an arm's space at most, at least, and of all arms together
 
 _PREPARED = ("tokens", "encoder.model", "encoder.query_prompt", "encoder.code_prompt", "encoder.flow_length")
 """Settings, or groups of them, that decide token ids, which are made once for all trials of an arm."""
@@ -62,7 +62,8 @@ def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> 
             own = path in config.search
             yield (("arms", arm, "search", path) if own else ("search", "space", path)) + ("when", *inner), message
             valid.pop(path, None)
-        for values in _corners({path: valid[path] for path in in_order(valid)}):
+        most = min(_CORNERS, max(_FEWEST, _ALL // len(study.arms)))
+        for values in _corners({path: valid[path] for path in in_order(valid)}, most):
             try:
                 ArmConfig.model_validate(with_values(settings, values))
             except ValidationError as error:
@@ -144,14 +145,14 @@ def _required(space: SearchSpace, path: str) -> dict[str, tuple[Any, ...]]:
     return needed
 
 
-def _corners(space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """The extremes of a search space that can occur: where it breaks a law, it breaks it there. Of too many, a
+def _corners(space: SearchSpace, most: int) -> Iterator[dict[str, Any]]:
+    """The extremes of a search space that can occur: where it breaks a law, it breaks it there. Of more than `most`, a
     fixed sample that has each end of each setting. Settings come after those that their conditions name."""
     ends = {path: (s.choices if isinstance(s, Choices) else (s.low, s.high)) for path, s in space.items()}
     if not ends:
         return
-    few = list(itertools.islice(_combinations(space, ends, {}), _CORNERS + 1))
-    if len(few) <= _CORNERS:
+    few = list(itertools.islice(_combinations(space, ends, {}), most + 1))
+    if len(few) <= most:
         yield from few
         return
 
@@ -163,7 +164,7 @@ def _corners(space: SearchSpace) -> Iterator[dict[str, Any]]:
         needed = {other: those[0] for other, those in _required(space, path).items()}
         yield from (occurring({**first, **needed, path: value}) for value in values)
     chance = random.Random(0)
-    yield from (occurring({path: chance.choice(values) for path, values in ends.items()}) for _ in range(_CORNERS))
+    yield from (occurring({path: chance.choice(values) for path, values in ends.items()}) for _ in range(most))
 
 
 def _combinations(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ from softnce_ray.errors import UserError
 
 Key = tuple[str | int, ...]
 """Where something stands in a study file."""
+
+_MOST_LINES, _LONGEST_LINE = 100, 2000
+"""Of the message of a study with many problems: it is to be read."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
 
 _TAGGED = ("encoder", "loss", "estimator", "hard_negatives")
 
@@ -60,18 +67,18 @@ class Problem:
 
 
 class StudyError(UserError, ValueError):
-    """A study that cannot run, with all its problems."""
+    """A study that cannot run, with its problems; so many `more` were found."""
 
-    def __init__(self, source: str, problems: list[Problem]) -> None:
+    def __init__(self, source: str, problems: list[Problem], *, more: int = 0) -> None:
         self.source, self.problems = source, problems
-        super().__init__(
-            "\n".join(
-                " ".join(
-                    f"{source}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.message}".split()
-                )
-                for p in problems
-            )
-        )
+        lines = [
+            " ".join(f"{source}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.message}".split())
+            for p in problems[:_MOST_LINES]
+        ]
+        lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…" for line in lines]
+        if more := more + len(problems) - len(lines):
+            lines.append(f"{source}: {more:,} more problems: correct these first")
+        super().__init__("\n".join(lines))
 
 
 def problem_of(loc: Key, item: Any, lines: dict[Key, int]) -> Problem:
@@ -82,7 +89,7 @@ def problem_of(loc: Key, item: Any, lines: dict[Key, int]) -> Problem:
 
 
 def text_of(item: Any, loc: Key = ()) -> str:
-    got = item["input"]
+    got = shown(item["input"])
     if item["type"] == "law":
         return item["msg"]
     if item["type"] == "extra_forbidden":
@@ -90,21 +97,28 @@ def text_of(item: Any, loc: Key = ()) -> str:
     if item["type"] == "missing":
         return "missing: give a value"
     if item["type"] == "union_tag_not_found":
-        return f"expected the key {item['ctx']['discriminator']}, got {got!r}"
+        return f"expected the key {item['ctx']['discriminator']}, got {got}"
     if item["type"] == "union_tag_invalid":
         possible = [tag.strip(" '") for tag in item["ctx"]["expected_tags"].split(",")]
         return f"unknown {item['ctx']['discriminator'].strip(chr(39))} {item['ctx']['tag']!r}" + suggestion(
             item["ctx"]["tag"], possible
         )
     if item["type"] == "tuple_type":
-        return f"expected a list, got {got!r}"
+        return f"expected a list, got {got}"
+    if item["type"] == "too_long":
+        return f"expected at most {item['ctx']['max_length']:,}, got {len(item['input']):,}: write fewer"
     if item["type"] == "too_short":
-        return f"expected at least {item['ctx']['min_length']} of a list, got {got!r}"
+        return f"expected at least {item['ctx']['min_length']} of a list, got {got}"
     if item["type"] in ("model_type", "model_attributes_type"):
-        return f"expected settings, {{key: value}}, got {got!r}; possible: {', '.join(_fields(StudyFile, loc))}"
+        return f"expected settings, {{key: value}}, got {got}; possible: {', '.join(_fields(StudyFile, loc))}"
     message = item["msg"].removeprefix("Value error, ")
-    shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
-    return f"{message[0].lower()}{message[1:]}, got {shown}"
+    return f"{message[0].lower()}{message[1:]}, got {got}"
+
+
+def shown(value: Any) -> str:
+    """Return a value for people, however large it is."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 80 else type(value).__name__
 
 
 def suggestion(got: str, possible: list[str]) -> str:
