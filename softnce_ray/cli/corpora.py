@@ -222,6 +222,7 @@ def corpus_import(
     """Make a corpus from files of pairs that exist, such as CodeSearchNet's. Their splits are kept, valid and test
     whole: training pairs that repeat these are left out."""
     from softnce_ray.corpus import import_corpus
+    from softnce_ray.corpus.checking import repeated_queries
     from softnce_ray.storage import local
 
     columns = dict(each.partition("=")[::2] for each in column or ())
@@ -238,6 +239,9 @@ def corpus_import(
         overwrite=overwrite,
         drop_repeated_queries=drop_repeated_queries,
     )
+    if manifest.recipe["format"] == "table" and manifest.findings is not None:
+        for note in repeated_queries(manifest.findings):
+            print(f"note: {note}", file=sys.stderr)
     _say_corpus(out, manifest)
 
 

@@ -163,7 +163,8 @@ def evaluate(
     ] = None,
     split: Annotated[Literal["valid", "test"], typer.Option("--split", help="Queries of the corpus.")] = "test",
     language: Annotated[
-        list[str] | None, typer.Option("--language", help="Only this one of the corpus; repeatable.")
+        list[str] | None,
+        typer.Option("--language", help="Only this one of the corpus, repeatable; of --qrels, where codes name none."),
     ] = None,
     trained_on: Annotated[
         str | None,
@@ -181,8 +182,8 @@ def evaluate(
 
     if corpus is None and qrels is None:
         raise UserError("expected --corpus CORPUS or --qrels FILE, or both, got neither: nothing to evaluate on")
-    if language and corpus is None:
-        raise UserError("--language: is for --corpus, got it without one")
+    if language and len(language) > 1 and corpus is None:
+        raise UserError(f"--language: expected one for codes of --qrels that name none, got {', '.join(language)}")
     if trained_on is not None and corpus is None:
         raise UserError("--trained-on: is for --corpus, got it without one")
     if corpus is not None:
@@ -193,7 +194,10 @@ def evaluate(
         if corpus is not None:
             made.append(evaluate_corpus(model, corpus, split=split, languages=language, advance=advance))
         if qrels is not None:
-            made.append(evaluate_judgements(model, qrels, max_bad_share=max_bad_share, advance=advance))
+            unnamed = language[0] if language and len(language) == 1 else None
+            made.append(
+                evaluate_judgements(model, qrels, language=unnamed, max_bad_share=max_bad_share, advance=advance)
+            )
     for note in (note for each in made for note in each.notes):
         print(f"note: {note}", file=sys.stderr)
     chosen = format or (Format.terminal if sys.stdout.isatty() else Format.tsv)
@@ -220,7 +224,8 @@ def _tsv(made: Iterable[Evaluation]) -> Iterable[str]:
                         str,
                         (
                             *(each.data, each.split, line.language, line.system, line.queries, line.codes),
-                            *(name, f"{value.mean:.6f}", f"{value.low:.6f}", f"{value.high:.6f}"),
+                            *(name, f"{value.mean:.6f}"),
+                            *(("", "") if value.queries == 1 else (f"{value.low:.6f}", f"{value.high:.6f}")),
                         ),
                     )
                 )
@@ -251,9 +256,11 @@ def _show(made: Iterable[Evaluation]) -> None:
 
 def _cells(line: Line, names: list[str]) -> list[str]:
     """Values; with their interval where there is room: of the first metric, and of two both."""
+    from softnce_ray.report.wording import bounds
+
     cells = []
     for number, name in enumerate(names):
         value = line.metrics[name]
-        interval = f" [{value.low:.4f}, {value.high:.4f}]" if number == 0 or len(names) == 2 else ""
+        interval = f" {bounds(value, '{:.4f}'.format)}" if number == 0 or len(names) == 2 else ""
         cells.append(f"{value.mean:.4f}{interval}")
     return cells

@@ -94,11 +94,13 @@ def _show(choice: Choice) -> None:
 
 
 def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
+    from softnce_ray.report.wording import bounds
+
     mean, behind, cost = candidate.mean, candidate.behind, candidate.cost
     return (
         f"{'*' if is_chosen else ' '} {candidate.arm}",
         f"{mean.mean:.4f}",
-        f"[{mean.low:.4f}, {mean.high:.4f}]",
+        bounds(mean, "{:.4f}".format),
         "–" if behind is None else f"{behind.mean:.4f}",
         "–" if candidate.standard_error is None else f"{candidate.standard_error:.4f}",
         "–" if cost is None else f"{cost.bytes / 1e6:.1f} MB",
@@ -107,7 +109,7 @@ def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
 
 
 def _sentences(choice: Choice) -> list[str]:
-    from softnce_ray.report.wording import signed
+    from softnce_ray.report.wording import bounds, signed
 
     seeds = len(choice.chosen.trials)
     rules = {
@@ -123,7 +125,7 @@ def _sentences(choice: Choice) -> list[str]:
         verdict = "more than chance" if gap.low > 0 or gap.high < 0 else "not distinguishable"
         lines.append(
             f"Runner-up: {choice.runner_up.arm}; {choice.chosen.arm} − {choice.runner_up.arm} = {signed(gap.mean)} "
-            f"[{signed(gap.low)}, {signed(gap.high)}] (95 %, paired bootstrap over queries and seeds): {verdict}."
+            f"{bounds(gap, signed)} (95 %, paired bootstrap over queries and seeds): {verdict}."
         )
     if choice.runner_up is None:
         lines.append("Runner-up: none: no other arm could be chosen.")

@@ -49,13 +49,14 @@ def launch(
         resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
         config = config.model_copy(update={"resources": resources})
     if dry_run:
-        from softnce_ray.study.doctor import check_settings, settle
+        from softnce_ray.study.doctor import check_settings, check_texts, settle
         from softnce_ray.study.planner import planned_trials
 
         for arm, language, phase, what in planned_trials(config):
             print(f"{arm}\t{language}\t{phase}\t{what}", flush=True)
         config, notes = settle(config)
         notes += check_settings(config, store_at(store, tracking_uri, storage))
+        notes += check_texts(config)
         tell(f"note: {note}" for note in notes)
         return
     _run(config, store_at(store, tracking_uri, storage), store, tracking_uri)

@@ -14,10 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+NAME_RULE = "a name of at most 63 lower-case letters, digits, - and _, the first a letter or a digit"
 Name = Annotated[str, Field(pattern=NAME)]
 
 LANGUAGE = r"^[a-z0-9]([a-z0-9_+#.* -]{0,61}[a-z0-9_+#*-])?$"
 """Of languages: `c++`, `c#`, `visual basic .net`. It is also the name of a folder."""
+LANGUAGE_RULE = (
+    "a language's name of at most 63 lower-case letters, digits, spaces and _ - + # . *, the first of them a letter or "
+    "a digit, the last no space and no dot"
+)
 LanguageName = Annotated[str, Field(pattern=LANGUAGE)]
 
 

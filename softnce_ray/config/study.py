@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -71,6 +72,15 @@ class Range(_Searched):
         if self.step is not None and self.step > self.high - self.low:
             raise wrong("step", f"expected step <= high - low = {self.high - self.low:g}, got {self.step:g}")
         return self
+
+    @property
+    def highest(self) -> float:
+        """The highest value that is searched: `high`, but where steps do not meet it."""
+        if self.step is None:
+            return self.high
+        # In decimals, as they were written: 0.1 + 3 * 0.3 is 1.
+        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+        return float(low + (high - low) // step * step)
 
 
 class Choices(_Searched):

@@ -18,9 +18,11 @@ from softnce_ray.study.problems import (
     Problem,
     StudyError,
     lines_of,
+    nodes_of,
     place,
     problem_of,
     repeated,
+    unquoted_keys,
 )
 from softnce_ray.yaml_text import YamlError, compose, text_at, value_of
 
@@ -55,16 +57,16 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
     """Check a study given as YAML; see `load_study`."""
     try:
         node = compose(text)
-        twice = list(repeated(node))  # before merges are made part of mappings, which may have the same keys
+        # Before merges are made part of mappings, which may have the same keys.
+        problems = [*repeated(node), *unquoted_keys(node)]
         raw = value_of(node)
     except YamlError as error:
         raise StudyError(source, [Problem("", str(error), error.line)]) from None
-    lines = dict(lines_of(node))
+    lines = lines_of(node)
     if not isinstance(raw, dict):
         raise StudyError(
             source, [Problem("", f"expected keys such as study, corpus and arms, got {type(raw).__name__}")]
         )
-    problems = [Problem(".".join(map(str, key)), "given twice: remove one", line) for key, line in twice]
     defaults, arms = raw.get("defaults"), raw.get("arms")
     if isinstance(arms, dict) and (values := _count(defaults) * len(arms)) > _MOST_VALUES:
         said = f"expected at most {_MOST_VALUES:,} values in all arms together, got {values:,}: write fewer"
@@ -76,7 +78,8 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
         found += [(("defaults", *item["loc"]), item) for item in error.errors() if item["type"] != "law"]
     study, wrong, aside = _validated(_with_defaults(raw))
     found += [(item["loc"], item) for item in wrong]
-    problems += [problem_of(loc, item, lines) for loc, item in found[:_MOST_TOLD]]
+    nodes = {key: each for key, _, each in nodes_of(node)} if found else {}
+    problems += [problem_of(loc, item, nodes, lines) for loc, item in found[:_MOST_TOLD]]
     if study is not None:
         beyond = (*search_problems(study, aside), *same_arms(study, aside))
         problems += [place(key, message, lines) for key, message in beyond]

@@ -31,7 +31,7 @@ from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.study.problems import Key, suggestion, text_of
 
-_CORNERS, _FEWEST, _ALL = 256, 16, 20_000  # of an arm's space at most, at least, and of all arms together
+_CORNERS, _ALL_CORNERS = 256, 20_000  # of an arm's space, and about so many of all arms' together
 
 _PREPARED = ("tokens", "encoder.model", "encoder.query_prompt", "encoder.code_prompt", "encoder.flow_length")
 """Settings, or groups of them, that decide token ids, which are made once for all trials of an arm."""
@@ -62,7 +62,7 @@ def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> 
             own = path in config.search
             yield (("arms", arm, "search", path) if own else ("search", "space", path)) + ("when", *inner), message
             valid.pop(path, None)
-        most = min(_CORNERS, max(_FEWEST, _ALL // len(study.arms)))
+        most = min(_CORNERS, max(16, _ALL_CORNERS // len(study.arms)))
         for values in _corners({path: valid[path] for path in in_order(valid)}, most):
             try:
                 ArmConfig.model_validate(with_values(settings, values))
@@ -296,7 +296,7 @@ def corpus_problems(
     for number, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
         found = [(("languages", number, *key), message) for key, message in _language_problems(entry, corpus)]
         yield from found
-        training_set = None if found else _training_set(entry, corpus)
+        training_set = None if found or not isinstance(entry, str | dict) else _training_set(entry, corpus)
         if training_set is None:
             continue
         name = training_set.name
@@ -321,7 +321,9 @@ def corpus_problems(
 
 def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
     """What of an entry of `languages`, as the file has it, the corpus does not have; keys within the entry."""
-    if not isinstance(entry, dict):
+    if not isinstance(entry, str | dict):  # which is told as what it is
+        return
+    if isinstance(entry, str):
         if entry != ALL and entry not in corpus.languages:
             yield (), _no_language(corpus, entry) + (f", {ALL}" if len(corpus.languages) > 1 else "")
             return
@@ -339,9 +341,9 @@ def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
     for side in ("train", "test"):
         languages = entry.get(side)
         for number, language in enumerate(languages if isinstance(languages, list | tuple) else ()):
-            if language not in corpus.languages:
+            if isinstance(language, str) and language not in corpus.languages:
                 yield (side, number), _no_language(corpus, language)
-            elif side == "test":
+            elif isinstance(language, str) and side == "test":
                 yield from (((side, number), text) for text in _untested(corpus, language))
 
 
@@ -402,5 +404,4 @@ def _largest(space: Range | Choices) -> float:
     """The largest number of a searched setting that is a whole number."""
     if isinstance(space, Choices):
         return max((each for each in space.choices if isinstance(each, int | float)), default=0)
-    step = int(space.step or 1)
-    return int(space.low) + (int(space.high) - int(space.low)) // max(step, 1) * step
+    return int(space.highest)

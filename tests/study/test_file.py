@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from softnce_ray.config import BagEncoder, StudyConfig, TransformerEncoder, flat
 from softnce_ray.corpus.build import build_corpus
 from softnce_ray.corpus.manifest import read_manifest
 from softnce_ray.study.file import check_study, load_study, parse_study
-from softnce_ray.study.planner import planned_trials
 from softnce_ray.study.problems import StudyError, StudyFile
 
 ROOT = Path(__file__).parents[2]
@@ -104,8 +101,8 @@ MISTAKES = [
         "f.yaml:5: defaults: expected settings, {key: value}, got 3",
     ),
     ("arms: {infonce: 3}\n", "f.yaml:5: arms.infonce: "),
-    ("arms: {infonce: {}, Bad Name: {}}\n", "f.yaml:5: arms.Bad Name: string should match pattern"),
-    ("arms: {infonce: {}, 1: {}}\n", "f.yaml:5: arms"),
+    ("arms: {infonce: {}, Bad Name: {}}\n", "f.yaml:5: arms.Bad Name: expected a name of at most 63 lower-case"),
+    ("arms: {infonce: {}, 1: {symmetric: true}}\n", "f.yaml:5: arms.1: expected text as key, got 1, which YAML"),
     (
         "arms:\n  infonce: {training: {epochs: many}}\n",
         "f.yaml:6: arms.infonce.training.epochs: input should be a valid",
@@ -366,79 +363,6 @@ def test_what_is_no_study_at_all_is_one_line(text: str, expected: str) -> None:
     found = wrong(text)
     assert len(found) == 1
     assert found[0].startswith(expected)
-
-
-def bomb(inner: str) -> str:
-    """Twelve levels, each naming the one before nine times: 9 ** 12 values."""
-    levels = [f"a{n}: &a{n} " + inner.format(", ".join([f"*a{n - 1}"] * 9)) for n in range(1, 13)]
-    return "\n".join(["a0: &a0 {k: v}", *levels])
-
-
-@pytest.mark.parametrize("inner", ["[{}]", "{{<<: [{}]}}", "{{k: [{}]}}"])
-def test_aliases_and_merges_that_grow_without_bound_are_one_line_in_seconds(inner: str) -> None:
-    began = time.monotonic()
-    (found,) = wrong(bomb(inner))
-    assert time.monotonic() - began < 5
-    assert re.fullmatch(r"f\.yaml:\d+: expected at most 500,000 values, with those of aliases .*: write fewer", found)
-
-
-def test_a_chain_of_aliases_is_as_deep_as_what_it_stands_for() -> None:
-    chain = "\n".join(["a0: &a0 [1]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 2000))])
-    (found,) = wrong(chain)
-    assert found.startswith("f.yaml:50: expected values at most 50 levels deep, got deeper ones")
-
-
-def test_merged_keys_have_the_lines_where_they_were_written(write) -> None:
-    text = "defaults: &shared\n  training: {epoch: 3}\narms:\n  infonce:\n    <<: *shared\n"
-    assert wrong(write(text)) == [line for line in wrong(write(text)) if line.startswith("f.yaml:6: ")]
-
-
-@pytest.mark.parametrize(
-    ("seeds", "expected"),
-    [
-        (range(100_000), "f.yaml:4: seeds: expected at most 1,000, got 100,000: write fewer"),
-        ([7] * 1000, "f.yaml:4: seeds: expected each once, got more than one 7, got [7, 7, 7, 7, 7, 7, ...]"),
-    ],
-)
-def test_a_hundred_thousand_seeds_are_one_line_in_seconds(tiny_corpus: Path, seeds, expected: str) -> None:
-    began = time.monotonic()
-    head = f"study: tiny\ncorpus: {tiny_corpus}\nlanguages: [python]\nseeds: {list(seeds)}\n"
-    assert wrong(head + ARMS) == [expected]
-    assert time.monotonic() - began < 10
-
-
-def test_a_thousand_seeds_are_listed_so_that_people_can_read_it(write) -> None:
-    study = parse_study(write(ARMS).replace("[1, 2]", str(list(range(1000)))))
-    found = [what for _, _, _, what in planned_trials(study)]
-    assert found == [*(f"seed {number}" for number in range(19)), "981 more seeds to 999"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "arms: {" + ", ".join(f"a{n}: {{loss: {{name: infonce}}, x{n}: 1}}" for n in range(1000)) + "}",
-        "arms: {infonce: {" + ", ".join(f"x{n}: 1" for n in range(100_000)) + "}}",
-        "defaults: {" + ", ".join(f"x{n}: 1" for n in range(1000)) + "}\narms: {a: {}, b: {}}",
-        "arms: {" + ", ".join(f"A{n}: {{}}" for n in range(20_000)) + "}",
-    ],
-)
-def test_many_mistakes_are_told_in_seconds_and_can_be_read(write, text: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(StudyError) as caught:
-        parse_study(write(text))
-    lines = str(caught.value).splitlines()
-    assert len(lines) <= 101
-    assert max(map(len, lines)) < 2100
-    assert len(lines) < 101 or re.search(r"study: [\d,]+ more problems: correct these first", lines[-1])
-    assert time.monotonic() - began < 10
-
-
-def test_defaults_and_arms_that_multiply_are_one_line(write) -> None:
-    large = "defaults: {" + ", ".join(f"x{n}: 1" for n in range(2000)) + "}\n"
-    (found,) = wrong(write(large + "arms: {" + ", ".join(f"a{n}: {{}}" for n in range(900)) + "}"))
-    assert found == (
-        "f.yaml:5: defaults: expected at most 250,000 values in all arms together, got 1,800,900: write fewer"
-    )
 
 
 def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def checked_study(path: Path) -> StudyText:
         raw = None
     if not isinstance(raw, dict):
         raise StudyError(str(path), problems)
-    lines = dict(lines_of(node))
+    lines = lines_of(node)
     notes: list[str] = []
     corpus = raw.get("corpus")
     if isinstance(corpus, str) and corpus:
