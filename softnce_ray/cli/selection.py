@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
+from softnce_ray.terminal import to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from softnce_ray.selection import Candidate, Choice
@@ -59,16 +60,16 @@ def best(
         rule=rule,
         max_latency_ms=max_latency_ms,
         max_size_mb=max_size_mb,
-        say=lambda line: print(line, file=sys.stderr),
+        say=to_stderr,
     )
     if format is Format.json:
-        print(json.dumps([as_plain(each) for each in choices], indent=1))
+        to_stdout(json.dumps([as_plain(each) for each in choices], indent=1))
         return
     for number, choice in enumerate(choices):
         if number:
-            print()
+            to_stdout()
         _show(choice)
-    print(
+    to_stdout(
         "\nTest was not read. Recorded in the study's run (tag selection.<language>) and in the chosen run (selected): "
         "softnce-ray export takes it from there."
     )
@@ -76,12 +77,13 @@ def best(
 
 def _show(choice: Choice) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else _PAGE)
+    from softnce_ray.rich_console import PlainConsole
+
+    console = PlainConsole(width=None if sys.stdout.isatty() else _PAGE)
     trial = choice.trial
-    print(f"{choice.language}: {choice.chosen.arm}, seed {trial.seed}, run {trial.run_id}")
+    to_stdout(f"{choice.language}: {choice.chosen.arm}, seed {trial.seed}, run {trial.run_id}")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm")
     for name in (f"valid {choice.metric}", "95 % interval", "behind the best", "standard error", "size", "latency"):
