@@ -3,6 +3,7 @@ depth."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ _DEEPEST = 50
 _LONGEST_NUMBER = 500
 
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+_UNKNOWN_TAG = re.compile("could not determine a constructor for the tag '(.*)'")
 
 
 class YamlError(ValueError):
@@ -69,6 +73,9 @@ def compose(text: str) -> yaml.Node | None:
         return _Composer(text).get_single_node()
     except YamlError:
         raise
+    except yaml.reader.ReaderError as error:
+        line = text.encode(errors="replace")[: error.position].count(b"\n") + 1
+        raise YamlError(f"not YAML: a control character, {error.character:#x}: remove it", line) from None
     except Exception as error:  # PyYAML's own, of many kinds
         raise _told(error) from None
 
@@ -155,6 +162,8 @@ def _inner(node: yaml.Node) -> list[yaml.Node]:
 
 def _told(error: Exception) -> YamlError:
     mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.constructor.ConstructorError) and (tag := _UNKNOWN_TAG.match(str(error.problem))):
+        return YamlError(f"expected values without tags, got {tag[1]}: remove it, or quote the text", mark.line + 1)
     if isinstance(error, yaml.YAMLError):
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         return YamlError(f"not YAML: {problem}", mark.line + 1 if mark else None)

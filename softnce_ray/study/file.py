@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from softnce_ray.yaml_text import YamlError, compose, text_at, value_of
 
 _MOST_VALUES = 250_000
 """In the defaults, times the number of arms, each of which has them."""
+
+_UNKNOWN = re.compile("(?<=^unknown key);.*")
 
 _MOST_TOLD = 1_000
 """Mistakes of a file for which words are found."""
@@ -85,9 +88,10 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
         problems += [place(key, message, lines) for key, message in beyond]
     problems += [place(key, message, lines) for key, message in corpus_problems(raw, study, aside)]
     if problems or study is None:
-        unique = dict.fromkeys(problems)
+        # An unknown key that arms have from the defaults is said once, though other keys are possible in arms.
+        unique = {(each.key, each.line, _UNKNOWN.sub("", each.message)): each for each in reversed(problems)}
         more = max(0, len(found) - _MOST_TOLD)
-        raise StudyError(source, sorted(unique, key=lambda problem: problem.line or 0), more=more)
+        raise StudyError(source, sorted(reversed(unique.values()), key=lambda problem: problem.line or 0), more=more)
     return study
 
 

@@ -84,6 +84,15 @@ HEAD = {"study": "tiny", "languages": "[python]", "seeds": "[1, 2]", "arms": "{i
                 "write {choices: [0.1, 0.2]}"
             ],
         ),
+        ({"arms": "{infonce: !own {}}"}, ["5: expected values without tags, got !own: remove it, or quote the text"]),
+        ({"question": "a\x1b[31m"}, ["6: not YAML: a control character, 0x1b: remove it"]),
+        (
+            {"defaults": "{trainin: {}}", "arms": "{infonce: {}, soft: {symmetric: true}}"},
+            [
+                "6: defaults.trainin: unknown key; did you mean 'training'? possible: encoder, estimator, "
+                "hard_negatives, loss, mask_duplicates, similarity, symmetric, temperature, tokens, training"
+            ],
+        ),
         (
             {"search": "{trials: 2, space: {temperature: 0.1}}"},
             [
