@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from softnce_ray import json_text
 from softnce_ray.config import ArmConfig
 from softnce_ray.config.encoders import PUBLISHED_MODELS
 from softnce_ray.errors import UserError
@@ -279,7 +280,7 @@ def _hub(name: str) -> Read:
 
 def _parsed(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_text.load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"encoder.model: expected JSON in {path}, got {error}; save or download the model again"

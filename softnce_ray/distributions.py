@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from softnce_ray import json_text
 from softnce_ray.errors import UserError
 
 DISTRIBUTIONS_FILE = "distributions.json"
@@ -112,7 +113,7 @@ def read_distributions(path: Path) -> Distributions:
       DistributionsError: it is damaged, or of another version.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_text.load(path.read_text(encoding="utf-8"))
         version = value["version"]
         if version == VERSION:
             relative = _histogram(value["relative"], RELATIVE_EDGES) if "relative" in value else None

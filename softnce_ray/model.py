@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from softnce_ray import json_text
 from softnce_ray.config import ArmConfig
 from softnce_ray.corpus.dataflow import GraphLimits
 from softnce_ray.corpus.graph_tokens import graph_texts
@@ -140,7 +140,7 @@ def load_model(folder: Path) -> Model:
     except Exception as error:  # tokenizers raises nothing more special
         raise ValueError(f"expected a tokenizer in {folder / 'tokenizer.json'}, got {error}") from error
     architecture = folder / "transformer.json"
-    network = json.loads(architecture.read_text()) if architecture.exists() else None
+    network = json_text.load(architecture.read_text()) if architecture.exists() else None
     encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
     weights = folder / "model.safetensors"
     try:
@@ -158,7 +158,7 @@ def load_export(folder: str | Path) -> Model:
     """
     root = Path(folder)
     try:
-        config = ArmConfig.model_validate(json.loads((root / EXPORT_SETTINGS).read_text()))
+        config = ArmConfig.model_validate(json_text.load((root / EXPORT_SETTINGS).read_text()))
         tokenizer = only_text(Tokenizer.from_str((root / "tokenizer.json").read_text(encoding="utf-8")))
         if config.encoder.kind == "bag":
             table = load_file(root / "model.safetensors")["embedding.weight"]
@@ -166,7 +166,7 @@ def load_export(folder: str | Path) -> Model:
             with torch.no_grad():
                 bag.table.copy_(table)
             return Model(DualEncoder(bag, config.similarity).eval(), tokenizer, config)
-        network = json.loads((root / "config.json").read_text())
+        network = json_text.load((root / "config.json").read_text())
         encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
         weights = load_file(root / "model.safetensors")
         encoder.tower.model.load_state_dict(weights, strict=False)  # type: ignore[operator, union-attr]

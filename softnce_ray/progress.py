@@ -6,8 +6,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from softnce_ray.rich_console import PlainConsole
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -18,7 +19,7 @@ Advance = Callable[[int, int, str], None]
 @contextlib.contextmanager
 def progress(title: str, unit: str) -> Iterator[Advance]:
     """A display of how much of `title` is done, counted in `unit`."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     if not console.is_terminal:
         yield _lines(title, unit)
         return
@@ -34,7 +35,7 @@ def progress(title: str, unit: str) -> Iterator[Advance]:
 
 def _lines(title: str, unit: str) -> Advance:
     said = time.monotonic()
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
 
     def advance(done: int, total: int, note: str) -> None:
         nonlocal said

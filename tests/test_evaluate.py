@@ -250,6 +250,16 @@ def test_judgements_are_measured_in_both_ways(one: Trained, judgements: Path) ->
     assert lines["model"].metrics["ndcg@all"].mean > lines["bm25"].metrics["ndcg@all"].mean
 
 
+def test_codes_of_judgements_that_name_no_language_are_given_one(one: Trained, judgements: Path) -> None:
+    named = call("evaluate", one[1], "--qrels", judgements, "--format", "tsv").stdout
+    for file in (judgements / "codes.jsonl", judgements / "judgements.jsonl"):
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps({**each, "language": ""}) + "\n" for each in records))
+    error = str(call("evaluate", one[1], "--qrels", judgements).exception)
+    assert "give --language" in error
+    assert call("evaluate", one[1], "--qrels", judgements, "--language", "python", "--format", "tsv").stdout == named
+
+
 def test_bad_lines_of_judgements_are_counted_and_named(one: Trained, judgements: Path) -> None:
     lines = (judgements / "judgements.jsonl").read_text().splitlines()
     nobody = json.dumps({"query": "who", "url": "unknown", "relevance": 1})
@@ -343,7 +353,10 @@ def test_what_cannot_be_asked_is_said(one: Trained, tiny_corpus: Path, tmp_path:
         (("search", one[1], "query", "--corpus", tiny_corpus, "--hybrid"), "--hybrid: is for an index"),
         (("search", tmp_path / "none", "query"), "softnce-ray index"),
         (("evaluate", one[1]), "--corpus"),
-        (("evaluate", one[1], "--qrels", GRADED, "--language", "ruby"), "--language"),
+        (
+            ("evaluate", one[1], "--qrels", tmp_path, "--language", "ruby", "--language", "go"),
+            "--language: expected one",
+        ),
     ):
         error = call(*arguments).exception
         assert isinstance(error, UserError) and says in str(error)

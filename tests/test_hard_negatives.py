@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,14 @@ from softnce_ray import hard_negatives, training
 from softnce_ray.bm25_formulas import Formula
 from softnce_ray.checkpoint import Checkpoint
 from softnce_ray.config import ArmConfig, TrialConfig
-from softnce_ray.corpus import Corpus
+from softnce_ray.corpus import Corpus, Pair, build_corpus
 from softnce_ray.corpus.duplicates import normalise_code, normalise_query
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, Embedded, words
 from softnce_ray.hard_negatives import NONE, draw, mine
 from softnce_ray.model import encode
 from softnce_ray.objective import Batch, batch_loss
-from softnce_ray.preparation import open_data, prepare
+from softnce_ray.preparation import Prepared, open_data, prepare
 from softnce_ray.training import train
 from softnce_ray.training_data import TrainingData
 
@@ -240,6 +242,25 @@ def test_settings_that_cannot_be_are_refused_by_name(tiny_corpus: Path, root: Pa
         prepare(trial(hard_negatives={**MINED, "skip": 1000}), tiny_corpus, "python", root)
     with pytest.raises(UserError, match=r"hard_negatives\.model: expected the folder of a model"):
         prepare(trial(hard_negatives={"name": "trained", "model": "./no/such"}), tiny_corpus, "python", root)
+
+
+def test_queries_that_share_no_word_with_other_codes_are_named_as_the_cause(
+    tiny_pairs: list[Pair], tmp_path: Path
+) -> None:
+    def prepared(shared: int) -> Prepared:
+        """Of pairs that have no word in common with others, but for the first `shared`."""
+        pairs = [
+            pair if number < shared else dataclasses.replace(pair, query=f"quagga{number}", code=f"okapi{number}")
+            for number, pair in enumerate(tiny_pairs)
+        ]
+        build_corpus(pairs, tmp_path / f"c{shared}", valid=10, test=10)
+        return prepare(trial(hard_negatives=MINED), tmp_path / f"c{shared}", "python", tmp_path / "root")
+
+    with pytest.raises(UserError, match=r"expected codes that share a word with the queries of others, got none.*name"):
+        prepared(0)
+    (note,) = prepared(150).notes
+    assert re.match(r"hard_negatives: \d\d% of the training queries have none, since no other code shares a word", note)
+    assert not prepared(300).notes
 
 
 def test_an_arm_without_any_has_the_identity_that_it_had() -> None:

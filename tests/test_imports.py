@@ -41,8 +41,11 @@ FLOORS: list[set[str]] = [
         "hard_negatives",
     },
     {"corpus", "results", "store", "described"},
-    {"config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"},
-    {"errors", "environment", "plain_names", "uris"},
+    {
+        *("config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"),
+        "yaml_text",
+    },
+    {"errors", "environment", "plain_names", "uris", "encodings", "json_text", "terminal", "rich_console"},
 ]
 
 # Within the floor that has several rooms, who may know whom.
@@ -55,6 +58,7 @@ BESIDE = {
     ("export", "selection"),
     ("export", "report"),
     ("estimators", "bm25_formulas"),
+    ("rich_console", "terminal"),
     ("storage", "folders"),
     ("storage", "temporary"),
     ("temporary", "folders"),

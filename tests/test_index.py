@@ -427,6 +427,9 @@ def test_a_damaged_or_missing_index_is_an_error_of_one_line(
     (tmp_path / "index" / "index.json").write_text(json.dumps({**about, "format": 99}))
     with pytest.raises(RetrievalError, match=r"format 1 .*got 99"):
         Index.open(tmp_path / "index")
+    (tmp_path / "index" / "index.json").write_text("[" * 100_000)
+    with pytest.raises(RetrievalError, match=r"damaged.*nested too deeply"):
+        Index.open(tmp_path / "index")
     (tmp_path / "index" / "index.json").write_text(json.dumps(about))
     vectors = tmp_path / "index" / "vectors.npy"
     vectors.write_bytes(vectors.read_bytes()[:300])

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from softnce_ray.bm25_formulas import Formula
-from softnce_ray.config import ArmConfig, TrialConfig
+from softnce_ray.config import ArmConfig, StudyConfig, TrialConfig
 from softnce_ray.corpus import Corpus, CorpusError
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, EstimatorError, words
@@ -22,6 +22,8 @@ from softnce_ray.export import write_export
 from softnce_ray.model import Model, load_export
 from softnce_ray.named import model_content, sentence_model_problem
 from softnce_ray.preparation import open_data, prepare
+from softnce_ray.study.doctor import check_texts
+from softnce_ray.study.doctor.texts import unknown_tokens
 from softnce_ray.training import train
 
 SETTINGS = {
@@ -76,6 +78,25 @@ def test_many_unknown_tokens_are_told(tiny_corpus, tmp_path):
     of_queries, of_codes = prepare(named, tiny_corpus, "python", tmp_path).notes
     assert of_queries.startswith("python: 100.0% of the tokens of training queries are unknown to the tokenizer")
     assert of_codes.startswith("python: ")
+    corpus = Corpus.open(tiny_corpus)
+    study = StudyConfig.model_validate(
+        {
+            "study": "s",
+            "corpus": str(tiny_corpus),
+            "languages": ["all"],
+            "seeds": [1],
+            "arms": {
+                "infonce": {"encoder": named.model_dump()["encoder"], "tokens": SETTINGS["tokens"]},
+                "plain": {"encoder": {"kind": "bag"}},
+            },
+        }
+    )
+    found = [*unknown_tokens(study.with_all(corpus.languages), corpus)]  # before anything is prepared
+    assert [(each.level, each.text[:66]) for each in found] == [
+        ("warning", "arm infonce: python: 100.0% of the tokens of training queries are "),
+        ("warning", f"arm infonce: {of_codes}"[:66]),
+    ]
+    assert check_texts(study) == [f"tokens: {each.text}: {each.remedy}" for each in found]
 
 
 def test_an_arm_without_estimator_has_none(tiny_corpus, tmp_path):

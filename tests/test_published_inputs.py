@@ -289,9 +289,9 @@ def test_the_parts_in_which_a_corpus_is_read_do_not_show(
 
 
 def test_texts_with_and_without_graphs_are_joined_and_taken_again(folders: dict[str, Path]) -> None:
-    from softnce_ray.corpus.tokens import _named_tokenizer
+    from softnce_ray.corpus.tokens import named_tokenizer
 
-    tokenizer = _named_tokenizer(str(folders["graphcodebert"]), None)
+    tokenizer = named_tokenizer(str(folders["graphcodebert"]), None)
     with_graphs = graph_texts(list(CODES.values()), list(CODES), tokenizer, GraphLimits(40, 16))
     without = Ragged(np.array([0, 7, 2, 0, 2]), np.array([0, 3, 5]))
     joined = concatenate([without, with_graphs, without])

@@ -112,6 +112,17 @@ def markdown_rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
+@pytest.mark.parametrize(("queries", "text"), [(1, "none of 1 query"), (12, "of 12 queries")])
+def test_the_number_of_few_queries_stands_beside_every_interval(queries: int, text: str) -> None:
+    few = [replace(each, reciprocal_ranks={"test": each.reciprocal_ranks["test"][:queries]}) for each in complete()]
+    report = build(study(*few))
+    for made in (terminal(report), to_markdown(report), to_latex(report), to_html(report)):
+        assert " ".join(made.split()).count(text) >= 5, made  # of three means and two differences
+    assert any("1 query alone (python): it gives no interval" in note for note in report.notes) == (queries == 1)
+    whole = build(study(*complete()))
+    assert not re.search(r"\] of \d+ queries|1 query", terminal(whole) + to_markdown(whole))
+
+
 # --- the table -------------------------------------------------------------------------------------------
 
 

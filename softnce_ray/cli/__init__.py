@@ -8,12 +8,14 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import traceback
 
 import typer
 
 from softnce_ray.cli import corpora, doctor, jobs, models, power, results, searching, selection, studies
 from softnce_ray.cli.options import hide_password
 from softnce_ray.errors import UserError
+from softnce_ray.terminal import to_stderr
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,15 +67,16 @@ def main() -> None:
             sys.exit(143)
         raise
     except UserError as error:
-        print(f"softnce-ray: {error}", file=sys.stderr)
+        to_stderr(f"softnce-ray: {error}")
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"softnce-ray: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
-        sys.exit(2)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            to_stderr(f"softnce-ray: {error.filename}: {error.strerror}: give another path")
+            sys.exit(2)
+        to_stderr(traceback.format_exc().rstrip("\n"))  # its words may be those of a file
+        sys.exit(1)
     finally:
         gc.enable()
 
@@ -81,5 +84,5 @@ def main() -> None:
 def _interrupt(number: int, frame: object) -> None:
     """SIGTERM ends a command as Ctrl-C does: with what is half made put away, and a line."""
     _signals[:] = [number]
-    print("softnce-ray: interrupted", file=sys.stderr)
+    to_stderr("softnce-ray: interrupted")
     raise KeyboardInterrupt

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softnce_ray.errors import UserError
+from softnce_ray.terminal import to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,7 +176,7 @@ def corpus_recipe(
         recipe = name if name.endswith((".yaml", ".yml")) else name.replace("-", "_")
         fetched = fetch_recipe(recipe, folder, languages=language, progress=advance)
     for line in fetched.problems:
-        print(f"note: {line}", file=sys.stderr)
+        to_stderr(f"note: {line}")
     _mine(
         fetched_sources(fetched, folder / "unpacked"),
         out,
@@ -222,6 +223,7 @@ def corpus_import(
     """Make a corpus from files of pairs that exist, such as CodeSearchNet's. Their splits are kept, valid and test
     whole: training pairs that repeat these are left out."""
     from softnce_ray.corpus import import_corpus
+    from softnce_ray.corpus.checking import repeated_queries
     from softnce_ray.storage import local
 
     columns = dict(each.partition("=")[::2] for each in column or ())
@@ -238,6 +240,9 @@ def corpus_import(
         overwrite=overwrite,
         drop_repeated_queries=drop_repeated_queries,
     )
+    if manifest.recipe["format"] == "table" and manifest.findings is not None:
+        for note in repeated_queries(manifest.findings):
+            to_stderr(f"note: {note}")
     _say_corpus(out, manifest)
 
 
@@ -264,24 +269,24 @@ def corpus_check(
     findings = examine_rows(corpus)
     for language, splits in findings.same_query_other_code.items():
         counts = ", ".join(f"{split} {pairs:,}" for split, pairs in splits.items())
-        print(f"{folder}: {language}: pairs whose query another pair has with another code: {counts}")
+        to_stdout(f"{folder}: {language}: pairs whose query another pair has with another code: {counts}")
     for problem in findings.problems:
-        print(f"{folder}: {problem}", file=sys.stderr)
+        to_stderr(f"{folder}: {problem}")
     if findings.problems:
         raise typer.Exit(1)
     manifest = corpus.manifest
     otherwise = ", ".join(sorted(manifest.languages.keys() - split_by_package(manifest)))
     packages = f"not split by package: {otherwise}" if otherwise else "no package on both sides"
-    print(f"{folder}: no function of valid or test is in train; {packages}; the rows are the manifest's")
+    to_stdout(f"{folder}: no function of valid or test is in train; {packages}; the rows are the manifest's")
 
 
 def _check_against(folder: str, against: str) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     from softnce_ray.corpus import Corpus
     from softnce_ray.corpus.comparing import Overlap, compare
+    from softnce_ray.rich_console import PlainConsole
 
     one, other = Corpus.open(folder), Corpus.open(against)
     if one.fingerprint == other.fingerprint:
@@ -302,14 +307,14 @@ def _check_against(folder: str, against: str) -> None:
             )
         for row in rows:
             table.add_row(*row)
-        Console().print(table)
+        PlainConsole().print(table)
     else:
-        print("\n".join("\t".join(row) for row in [names, *rows]))
+        to_stdout("\n".join("\t".join(row) for row in [names, *rows]))
     if alone := sorted(set(one.languages) ^ set(other.languages)):
-        print(f"note: not compared, as only one of the two has it: {', '.join(alone)}", file=sys.stderr)
+        to_stderr(f"note: not compared, as only one of the two has it: {', '.join(alone)}")
     problems = [problem for each in found if each.split == "train" and (problem := each.problem(against))]
     for problem in problems:
-        print(f"{folder}: {problem}", file=sys.stderr)
+        to_stderr(f"{folder}: {problem}")
     if problems:
         raise typer.Exit(1)
 
@@ -352,7 +357,7 @@ def corpus_show(folder: Place) -> None:
     """Print a corpus' manifest: counts, what was dropped and why, rules, fingerprint."""
     from softnce_ray.corpus import Corpus
 
-    print(Corpus.listed(folder).manifest.model_dump_json(indent=1))
+    to_stdout(Corpus.listed(folder).manifest.model_dump_json(indent=1))
 
 
 @app.command("copy")
@@ -366,7 +371,7 @@ def corpus_copy(
 
     with progress("copying", "files") as advance:
         manifest = copy_corpus(source, target, progress=lambda done, total: advance(done, total, ""))
-    print(f"{target}: corpus {manifest.fingerprint[:12]} of {', '.join(sorted(manifest.languages))}")
+    to_stdout(f"{target}: corpus {manifest.fingerprint[:12]} of {', '.join(sorted(manifest.languages))}")
 
 
 def _cache(folder: str) -> Path:
@@ -377,13 +382,13 @@ def _cache(folder: str) -> Path:
 
 def _say_corpus(out: str, manifest: Manifest) -> None:
     for note in manifest.notes:
-        print(f"note: {note}", file=sys.stderr)
+        to_stderr(f"note: {note}")
     for language, counts in manifest.languages.items():
         splits = ", ".join(f"{split} {pairs:,}" for split, pairs in counts.pairs.items())
         packages = {package for of_split in counts.packages.values() for package in of_split}
-        print(f"{out}: {language}: {splits} pairs of {len(packages)} packages")
+        to_stdout(f"{out}: {language}: {splits} pairs of {len(packages)} packages")
     dropped = sum(count for reasons in manifest.dropped.values() for count in reasons.values())
-    print(
+    to_stdout(
         f"fingerprint {manifest.fingerprint[:12]}; {dropped:,} files, functions and pairs were left out: "
         f"reasons in {out}/manifest.json"
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from softnce_ray.cli.options import AddressOption, StorageOption, StoreOption, TrackingOption, on_cluster, store_at
+from softnce_ray.terminal import to_stdout
 
 
 def doctor(
@@ -32,8 +33,10 @@ def doctor(
     found = examine(study, store_at(store, tracking_uri, storage))
     for each in found:
         if sys.stdout.isatty():
-            print(f"{each.level:<8} {each.check:<10} {each.text}" + (f"\n{'':<20}{each.remedy}" if each.remedy else ""))
+            to_stdout(
+                f"{each.level:<8} {each.check:<10} {each.text}" + (f"\n{'':<20}{each.remedy}" if each.remedy else "")
+            )
         else:
-            print(f"{each.level}\t{each.check}\t{each.text}\t{each.remedy}")
+            to_stdout(f"{each.level}\t{each.check}\t{each.text}\t{each.remedy}")
     if any(each.level == "error" for each in found):
         raise typer.Exit(1)

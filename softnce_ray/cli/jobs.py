@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from softnce_ray.cli.options import MaxConcurrentOption, whole_address
-from softnce_ray.cli.telling import tell
+from softnce_ray.terminal import tell, to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from softnce_ray.study.jobs import Job, Jobs, Progress, Submission
@@ -96,7 +96,7 @@ def submit(
     begun: list[str] = []
 
     def each(line: str) -> bool:
-        print(line, file=sys.stderr, flush=True)
+        to_stderr(line)
         if not begun and past_checks(line):
             begun.append(line)
             _sent(name, option)
@@ -142,7 +142,7 @@ def status(
         _table(rows)
         return
     for row in rows:
-        print("\t".join(cell.replace("\t", " ") for cell in row))
+        to_stdout("\t".join(cell.replace("\t", " ") for cell in row))
 
 
 def logs(
@@ -157,11 +157,11 @@ def logs(
     jobs = Jobs(address)
     found = jobs.job(job)
     if not follow:
-        print(jobs.log(found.id), end="", flush=True)
+        to_stdout(jobs.log(found.id), end="")
         return
 
     def each(line: str) -> bool:
-        print(line, flush=True)
+        to_stdout(line)
         return False
 
     ended = _followed(jobs, found.id, each, "" if address is None else f" --address {shlex.quote(jobs.shown)}")
@@ -187,7 +187,7 @@ def stop(job: JobName, address: AddressOption = None) -> None:
     def each(line: str) -> bool:
         """What the launch says from then on: what is kept of its trials."""
         if stopping:
-            print(line, file=sys.stderr, flush=True)
+            to_stderr(line)
         elif line.endswith(STOPPING):
             stopping.append(line)
         return False
@@ -209,7 +209,7 @@ def _followed(jobs: Jobs, name: str, each: Callable[[str], bool], option: str, d
 
 
 def _sent(name: str, option: str) -> None:
-    print(name, flush=True)
+    to_stdout(name)
     tell([f"see  softnce-ray {verb}{option}" for verb in (f"logs {name} --follow", "status", f"stop {name}")])
 
 
@@ -232,10 +232,10 @@ def _end(job: Job) -> str:
 def _print_submission(made: Submission) -> None:
     from softnce_ray import __version__
 
-    print(f"study\t{made.study}\nfile\t{made.file}\t{made.metadata['file']}\ncommand\t{made.entrypoint}")
+    to_stdout(f"study\t{made.study}\nfile\t{made.file}\t{made.metadata['file']}\ncommand\t{made.entrypoint}")
     for name, value in sorted(made.environment.items()):
-        print(f"variable\t{name}={value}")
-    print(f"package\t{__version__ if made.with_package else made.metadata['package']}")
+        to_stdout(f"variable\t{name}={value}")
+    to_stdout(f"package\t{__version__ if made.with_package else made.metadata['package']}")
 
 
 def _progress(jobs: Jobs, job: Job) -> Progress:
@@ -264,4 +264,4 @@ def _table(rows: list[list[str]]) -> None:
         cells = [
             cell.rjust(width) if cell.isdigit() else cell.ljust(width) for cell, width in zip(row, widths, strict=True)
         ]
-        print("  ".join(cells)[: shutil.get_terminal_size().columns].rstrip())
+        to_stdout("  ".join(cells)[: shutil.get_terminal_size().columns].rstrip())

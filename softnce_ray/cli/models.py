@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 import typer
 
 from softnce_ray.cli.options import StoreOption, TrackingOption, store_at
+from softnce_ray.terminal import to_stderr, to_stdout
 
 
 def export(
@@ -71,10 +71,10 @@ def export(
         corpus=corpus,
         ranks=ranks,
         overwrite=overwrite,
-        say=lambda line: print(line, file=sys.stderr),
+        say=to_stderr,
     )
     trial = done.trial
-    print(
+    to_stdout(
         f"{done.folder}: {trial.arm}/{trial.language} seed {trial.seed}, "
         f"valid MRR {trial.metrics['best_valid_mrr']:.4f}; checked, largest difference of a vector "
         f"{done.largest_difference:.1e} of its length"
@@ -84,7 +84,9 @@ def export(
         if checked.mrr is not None:
             same = checked.queries - checked.other_ranks
             ranked = f"{same:,} of {checked.queries:,} ranks as stored, MRR {checked.mrr:.4f}"
-        print(f"{name}: {done.sizes[name] / 1e6:.1f} MB, difference {checked.difference:.1e}, {ranked}")
+        to_stdout(f"{name}: {done.sizes[name] / 1e6:.1f} MB, difference {checked.difference:.1e}, {ranked}")
     if done.registered:
         name, version, before = done.registered
-        print(f"registered {name} version {version}, champion" + (f" in place of version {before}" if before else ""))
+        to_stdout(
+            f"registered {name} version {version}, champion" + (f" in place of version {before}" if before else "")
+        )

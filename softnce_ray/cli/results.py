@@ -13,6 +13,7 @@ import typer
 
 from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
 from softnce_ray.errors import UserError
+from softnce_ray.terminal import plain, to_stdout
 
 _PAGE = 130
 """Columns of a report that is not for a terminal: nobody's window cuts it."""
@@ -57,9 +58,8 @@ def report(
     tracking_uri: TrackingOption = None,
 ) -> None:
     """Compare the arms of a study: means, intervals, differences, corrected p; html has the pictures."""
-    from rich.console import Console
-
     from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown, to_terminal
+    from softnce_ray.rich_console import PlainConsole
     from softnce_ray.tracking import load_results
 
     file = None if out is None else _free(out, overwrite)
@@ -86,13 +86,13 @@ def report(
             written = to_json(made)
     if format is Format.terminal:
         text = io.StringIO()
-        width = Console().width if file is None and sys.stdout.isatty() else _PAGE
-        Console(file=text if file else sys.stdout, width=width).print(to_terminal(made, width=width))
+        width = PlainConsole().width if file is None and sys.stdout.isatty() else _PAGE
+        PlainConsole(file=text if file else sys.stdout, width=width).print(to_terminal(made, width=width))
         written = text.getvalue()
     if file is not None:
-        _write(file, written.rstrip("\n") + "\n")
+        _write(file, plain(written).rstrip("\n") + "\n")
     elif format is not Format.terminal:
-        print(written.rstrip("\n"))
+        to_stdout(written.rstrip("\n"))
 
 
 def _free(place: str, overwrite: bool) -> Path:

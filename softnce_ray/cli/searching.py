@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from softnce_ray.errors import UserError
+from softnce_ray.terminal import in_line, to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from softnce_ray.progress import Advance
@@ -77,9 +78,9 @@ def index(
         )
     if done.passed_over:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.passed_over.items()))
-        print(f"passed over: {reasons}", file=sys.stderr)
+        to_stderr(f"passed over: {reasons}")
     languages = ", ".join(f"{language} {count:,}" for language, count in done.languages.items())
-    print(
+    to_stdout(
         f"{done.folder}: {done.functions:,} functions ({languages}) of {done.files:,} files, {done.texts:,} different; "
         f"{done.computed:,} embedded, {done.reused:,} unchanged; {done.bytes / 1e6:.1f} MB"
     )
@@ -119,18 +120,16 @@ def search(
         raise UserError(f"{option}: is for an index: make one with softnce-ray index {corpus} --model {where} --out …")
     for answered in _answers(where, queries, corpus, model, top, hybrid):
         if answered.note:
-            print(f"note: {answered.note}", file=sys.stderr)
-        print(f"# {_in_one_line(answered.query)}")
+            to_stderr(f"note: {answered.note}")
+        to_stdout(f"# {in_line(answered.query)}")
         for hit in answered.hits:
             also = f" (and {hit.elsewhere} more with the same code)" if hit.elsewhere else ""
-            said = _in_one_line(hit.documentation) + also
-            print(f"{hit.score:.3f}\t{hit.path}:{hit.line}\t{hit.name}\t{said}\t{answered.measure}")
+            said = in_line(hit.documentation) + also
+            to_stdout(
+                f"{hit.score:.3f}\t{in_line(hit.path)}:{hit.line}\t{in_line(hit.name)}\t{said}\t{answered.measure}"
+            )
             if show_code:
-                print("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())
+                to_stdout("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
 
 
 def _answers(
@@ -163,7 +162,8 @@ def evaluate(
     ] = None,
     split: Annotated[Literal["valid", "test"], typer.Option("--split", help="Queries of the corpus.")] = "test",
     language: Annotated[
-        list[str] | None, typer.Option("--language", help="Only this one of the corpus; repeatable.")
+        list[str] | None,
+        typer.Option("--language", help="Only this one of the corpus, repeatable; of --qrels, where codes name none."),
     ] = None,
     trained_on: Annotated[
         str | None,
@@ -181,26 +181,29 @@ def evaluate(
 
     if corpus is None and qrels is None:
         raise UserError("expected --corpus CORPUS or --qrels FILE, or both, got neither: nothing to evaluate on")
-    if language and corpus is None:
-        raise UserError("--language: is for --corpus, got it without one")
+    if language and len(language) > 1 and corpus is None:
+        raise UserError(f"--language: expected one for codes of --qrels that name none, got {', '.join(language)}")
     if trained_on is not None and corpus is None:
         raise UserError("--trained-on: is for --corpus, got it without one")
     if corpus is not None:
         for note in training_notes(model, corpus, split=split, languages=language, trained_on=trained_on):
-            print(f"note: {note}", file=sys.stderr)
+            to_stderr(f"note: {note}")
     made: list[Evaluation] = []
     with progress("embedding", "functions") as advance:
         if corpus is not None:
             made.append(evaluate_corpus(model, corpus, split=split, languages=language, advance=advance))
         if qrels is not None:
-            made.append(evaluate_judgements(model, qrels, max_bad_share=max_bad_share, advance=advance))
+            unnamed = language[0] if language and len(language) == 1 else None
+            made.append(
+                evaluate_judgements(model, qrels, language=unnamed, max_bad_share=max_bad_share, advance=advance)
+            )
     for note in (note for each in made for note in each.notes):
-        print(f"note: {note}", file=sys.stderr)
+        to_stderr(f"note: {note}")
     chosen = format or (Format.terminal if sys.stdout.isatty() else Format.tsv)
     if chosen is Format.json:
-        print(json.dumps([_plain(each) for each in made], indent=1))
+        to_stdout(json.dumps([_plain(each) for each in made], indent=1))
     elif chosen is Format.tsv:
-        print("\n".join(_tsv(made)))
+        to_stdout("\n".join(_tsv(made)))
     else:
         _show(made)
 
@@ -220,7 +223,8 @@ def _tsv(made: Iterable[Evaluation]) -> Iterable[str]:
                         str,
                         (
                             *(each.data, each.split, line.language, line.system, line.queries, line.codes),
-                            *(name, f"{value.mean:.6f}", f"{value.low:.6f}", f"{value.high:.6f}"),
+                            *(name, f"{value.mean:.6f}"),
+                            *(("", "") if value.queries == 1 else (f"{value.low:.6f}", f"{value.high:.6f}")),
                         ),
                     )
                 )
@@ -228,10 +232,11 @@ def _tsv(made: Iterable[Evaluation]) -> Iterable[str]:
 
 def _show(made: Iterable[Evaluation]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else _PAGE)
+    from softnce_ray.rich_console import PlainConsole
+
+    console = PlainConsole(width=None if sys.stdout.isatty() else _PAGE)
     for each in made:
         console.print(f"{each.model.name} ({each.content[:12]}) on {each.data}, {each.split}", markup=False)
         names = list(each.lines[0].metrics)
@@ -251,9 +256,11 @@ def _show(made: Iterable[Evaluation]) -> None:
 
 def _cells(line: Line, names: list[str]) -> list[str]:
     """Values; with their interval where there is room: of the first metric, and of two both."""
+    from softnce_ray.report.wording import bounds
+
     cells = []
     for number, name in enumerate(names):
         value = line.metrics[name]
-        interval = f" [{value.low:.4f}, {value.high:.4f}]" if number == 0 or len(names) == 2 else ""
+        interval = f" {bounds(value, '{:.4f}'.format)}" if number == 0 or len(names) == 2 else ""
         cells.append(f"{value.mean:.4f}{interval}")
     return cells

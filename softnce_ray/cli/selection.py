@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
+from softnce_ray.terminal import to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from softnce_ray.selection import Candidate, Choice
@@ -59,16 +60,16 @@ def best(
         rule=rule,
         max_latency_ms=max_latency_ms,
         max_size_mb=max_size_mb,
-        say=lambda line: print(line, file=sys.stderr),
+        say=to_stderr,
     )
     if format is Format.json:
-        print(json.dumps([as_plain(each) for each in choices], indent=1))
+        to_stdout(json.dumps([as_plain(each) for each in choices], indent=1))
         return
     for number, choice in enumerate(choices):
         if number:
-            print()
+            to_stdout()
         _show(choice)
-    print(
+    to_stdout(
         "\nTest was not read. Recorded in the study's run (tag selection.<language>) and in the chosen run (selected): "
         "softnce-ray export takes it from there."
     )
@@ -76,12 +77,13 @@ def best(
 
 def _show(choice: Choice) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else _PAGE)
+    from softnce_ray.rich_console import PlainConsole
+
+    console = PlainConsole(width=None if sys.stdout.isatty() else _PAGE)
     trial = choice.trial
-    print(f"{choice.language}: {choice.chosen.arm}, seed {trial.seed}, run {trial.run_id}")
+    to_stdout(f"{choice.language}: {choice.chosen.arm}, seed {trial.seed}, run {trial.run_id}")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm")
     for name in (f"valid {choice.metric}", "95 % interval", "behind the best", "standard error", "size", "latency"):
@@ -94,11 +96,13 @@ def _show(choice: Choice) -> None:
 
 
 def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
+    from softnce_ray.report.wording import bounds
+
     mean, behind, cost = candidate.mean, candidate.behind, candidate.cost
     return (
         f"{'*' if is_chosen else ' '} {candidate.arm}",
         f"{mean.mean:.4f}",
-        f"[{mean.low:.4f}, {mean.high:.4f}]",
+        bounds(mean, "{:.4f}".format),
         "–" if behind is None else f"{behind.mean:.4f}",
         "–" if behind is None else f"{behind.standard_error:.4f}",
         "–" if cost is None else f"{cost.bytes / 1e6:.1f} MB",
@@ -107,7 +111,7 @@ def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
 
 
 def _sentences(choice: Choice) -> list[str]:
-    from softnce_ray.report.wording import signed
+    from softnce_ray.report.wording import bounds, signed
 
     seeds = len(choice.chosen.trials)
     rules = {
@@ -123,7 +127,7 @@ def _sentences(choice: Choice) -> list[str]:
         verdict = "more than chance" if gap.low > 0 or gap.high < 0 else "not distinguishable"
         lines.append(
             f"Runner-up: {choice.runner_up.arm}; {choice.chosen.arm} − {choice.runner_up.arm} = {signed(gap.mean)} "
-            f"[{signed(gap.low)}, {signed(gap.high)}] (95 %, over queries and seeds): {verdict}."
+            f"{bounds(gap, signed)} (95 %, over queries and seeds): {verdict}."
         )
     if choice.runner_up is None:
         lines.append("Runner-up: none: no other arm could be chosen.")

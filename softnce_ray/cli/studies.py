@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -21,7 +20,7 @@ from softnce_ray.cli.options import (
     on_cluster,
     store_at,
 )
-from softnce_ray.cli.telling import tell
+from softnce_ray.terminal import tell, to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from softnce_ray.config import StudyConfig
@@ -49,13 +48,14 @@ def launch(
         resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
         config = config.model_copy(update={"resources": resources})
     if dry_run:
-        from softnce_ray.study.doctor import check_settings, settle
+        from softnce_ray.study.doctor import check_settings, check_texts, settle
         from softnce_ray.study.planner import planned_trials
 
         for arm, language, phase, what in planned_trials(config):
-            print(f"{arm}\t{language}\t{phase}\t{what}", flush=True)
+            to_stdout(f"{arm}\t{language}\t{phase}\t{what}")
         config, notes = settle(config)
         notes += check_settings(config, store_at(store, tracking_uri, storage))
+        notes += check_texts(config)
         tell(f"note: {note}" for note in notes)
         return
     _run(config, store_at(store, tracking_uri, storage), store, tracking_uri)
@@ -121,7 +121,7 @@ def sync(
     if unsent:
         tell([f"{unsent.records} records of {study} still wait: try again when MLflow can be reached"])
         raise typer.Exit(1)
-    print(f"{study}: MLflow has everything")
+    to_stdout(f"{study}: MLflow has everything")
 
 
 def schema() -> None:
@@ -130,7 +130,7 @@ def schema() -> None:
 
     from softnce_ray.study.problems import StudyFile
 
-    print(json.dumps(StudyFile.model_json_schema(), indent=1))
+    to_stdout(json.dumps(StudyFile.model_json_schema(), indent=1))
 
 
 def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: str | None) -> None:
@@ -150,17 +150,17 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     if done.waiting or not done.summed_up:
         tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
     if done.interrupted:
-        print(count_text(name, done))
-        print(f"interrupted: go on with  {more}", file=sys.stderr)
+        to_stdout(count_text(name, done))
+        to_stderr(f"interrupted: go on with  {more}")
         raise typer.Exit(exit_status(done.signal or signal.SIGINT))
     if done.ran == 0 and not (done.failed or done.failed_before or done.problems):
-        print(f"{name}: nothing to do: all {done.already_done} trials are there")
+        to_stdout(f"{name}: nothing to do: all {done.already_done} trials are there")
     else:
-        print(count_text(name, done))
+        to_stdout(count_text(name, done))
     ui = f"  and  softnce-ray ui{where}" if tracking_uri is None else ""
-    print(f"see  softnce-ray report {name}{where}{ui}")
+    to_stdout(f"see  softnce-ray report {name}{where}{ui}")
     if done.failed or done.problems:
-        print(f"softnce-ray: not all is done; try what failed again with  {more}", file=sys.stderr)
+        to_stderr(f"softnce-ray: not all is done; try what failed again with  {more}")
     if done.failed or done.problems or done.unsent or done.waiting:
         raise typer.Exit(1)
 
@@ -193,7 +193,7 @@ def _launch_through_client(
     made = submission(study, address, environment, max_concurrent=max_concurrent)
     tell(made.notes)
     with connected():
-        status = launch_through_client(made, lambda line: print(line, file=sys.stderr, flush=True))
+        status = launch_through_client(made, to_stderr)
     raise typer.Exit(status)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import Field, field_validator
 
-from softnce_ray.config.settings import LanguageName, Settings
+from softnce_ray.config.settings import LanguageName, Settings, repeated
 
 ALL = "all"
 """In a study file, all languages of the corpus together."""
@@ -25,9 +25,8 @@ class TrainingSet(Settings):
     @field_validator("train", "test")
     @classmethod
     def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({value for value in values if values.count(value) > 1})
-        if twice:
-            raise ValueError(f"expected each once, got more than one {', '.join(twice)}")
+        if twice := repeated(values):
+            raise ValueError(f"expected each once, got more than one {twice}")
         return tuple(sorted(values))
 
     @staticmethod

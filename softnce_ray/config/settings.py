@@ -6,16 +6,23 @@ import functools
 import json
 import types
 import typing
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+NAME_RULE = "a name of at most 63 lower-case letters, digits, - and _, the first a letter or a digit"
 Name = Annotated[str, Field(pattern=NAME)]
 
 LANGUAGE = r"^[a-z0-9]([a-z0-9_+#.* -]{0,61}[a-z0-9_+#*-])?$"
 """Of languages: `c++`, `c#`, `visual basic .net`. It is also the name of a folder."""
+LANGUAGE_RULE = (
+    "a language's name of at most 63 lower-case letters, digits, spaces and _ - + # . *, the first of them a letter or "
+    "a digit, the last no space and no dot"
+)
 LanguageName = Annotated[str, Field(pattern=LANGUAGE)]
 
 
@@ -33,6 +40,12 @@ class Settings(BaseModel):
 def wrong(key: str, message: str) -> PydanticCustomError:
     """An error of a law between several keys, blamed on `key` (relative to the model that checks)."""
     return PydanticCustomError("law", "{message}", {"key": key, "message": message})
+
+
+def repeated(values: Iterable[Any]) -> str:
+    """Return those of `values` that come more than once, for a message; at most ten."""
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
+    return ", ".join(map(str, twice[:10])) + (f" and {len(twice) - 10:,} others" if len(twice) > 10 else "")
 
 
 def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

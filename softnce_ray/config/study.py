@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -11,7 +12,10 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from softnce_ray.config.arm import ArmConfig
 from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.presets import PAPER
-from softnce_ray.config.settings import LanguageName, Name, Settings, wrong
+from softnce_ray.config.settings import LanguageName, Name, Settings, repeated, wrong
+
+MOST = 1_000
+"""Entries of a list in a study, such as seeds: more are a slip, and are refused before they are work."""
 
 Value = str | int | float | bool | None
 
@@ -69,11 +73,20 @@ class Range(_Searched):
             raise wrong("step", f"expected step <= high - low = {self.high - self.low:g}, got {self.step:g}")
         return self
 
+    @property
+    def highest(self) -> float:
+        """The highest value that is searched: `high`, but where steps do not meet it."""
+        if self.step is None:
+            return self.high
+        # In decimals, as they were written: 0.1 + 3 * 0.3 is 1.
+        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+        return float(low + (high - low) // step * step)
+
 
 class Choices(_Searched):
     """A list of values to search."""
 
-    choices: tuple[Value, ...] = Field(min_length=2)
+    choices: tuple[Value, ...] = Field(min_length=2, max_length=MOST)
 
 
 def _kind_of_space(value: Any) -> str:
@@ -268,12 +281,13 @@ class StudyConfig(Settings):
     corpus: str = Field(description="folder of a built corpus, from the working directory")
     languages: tuple[LanguageEntry, ...] = Field(
         min_length=1,
+        max_length=MOST,
         description="each a language (a model of its own), all (one model for all languages of the corpus, tested on "
         "each), or a name with the languages to train on together and those to test on",
     )
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1, max_length=MOST)
     baseline: str = Field("infonce", description="the arm that the others are compared with")
-    arms: dict[Name, StudyArm] = Field(min_length=1)
+    arms: dict[Name, StudyArm] = Field(min_length=1, max_length=MOST)
     search: Search | None = None
     resources: Resources = Resources()
     failures: Failures = Failures()
@@ -282,9 +296,8 @@ class StudyConfig(Settings):
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         names = [value.name if isinstance(value, TrainingSet) else value for value in values]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"expected each once, got more than one {', '.join(map(str, twice))}")
+        if twice := repeated(names):
+            raise ValueError(f"expected each once, got more than one {twice}")
         return values
 
     @model_validator(mode="after")

@@ -113,6 +113,17 @@ def examine(contents: Mapping[str, Mapping[str, Contents]], *, by_package: froze
     )
 
 
+def repeated_queries(findings: Findings) -> list[str]:
+    """Notes of queries of valid and test that several pairs have with different codes."""
+    return [
+        f"{language}: {pairs:,} pairs of {split} have a query that another one has with another code, and only its own "
+        "code counts as right: give one pair for each query, or say in the query what differs"
+        for language, splits in findings.same_query_other_code.items()
+        for split, pairs in splits.items()
+        if split in _EVALUATION and pairs
+    ]
+
+
 def _same_query_other_code(contents: Contents) -> int:
     """Pairs whose query another pair has with another code."""
     query, code = first_equal(contents.queries), first_equal(contents.codes)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from softnce_ray import json_text
 from softnce_ray.corpus.pairs import LANGUAGE_NAME, SPLITS, CorpusError
 
 FORMAT_VERSION = 1
@@ -124,7 +124,7 @@ def parse_manifest(text: bytes, path: str) -> Manifest:
         CorpusError: it is broken, or of another format version.
     """
     try:
-        content = json.loads(text)
+        content = json_text.load(text)
     except ValueError as error:
         raise CorpusError(f"expected JSON in {path}, got {error}: make the corpus again") from error
     version = content.get("format_version") if isinstance(content, dict) else None

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from softnce_ray import json_text
+
 METADATA_FILES = ("package.json", "composer.json", "go.mod", "METADATA", "PKG-INFO")
 """Names of files that are kept of an archive beside its sources."""
 
@@ -39,7 +41,7 @@ def npm_facts(target: Path) -> dict[str, str]:
     tops = [each for each in target.iterdir() if not each.name.startswith(".")]
     for folder in (target, *(tops if len(tops) == 1 else ())):
         try:
-            facts = json.loads((folder / "package.json").read_text(encoding="utf-8-sig"))
+            facts = json_text.load((folder / "package.json").read_text(encoding="utf-8-sig"))
             name, version, licence = facts["name"], facts.get("version", ""), facts.get("license", "")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
@@ -104,7 +106,7 @@ def repositories_of(folder: Path) -> frozenset[str]:
 
 
 def _in_package_json(text: str) -> frozenset[str]:
-    facts = json.loads(text)
+    facts = json_text.load(text)
     said = facts.get("repository") or ""
     address = str(said.get("url", "")) if isinstance(said, dict) else str(said)
     short = _SHORT_REPOSITORY.fullmatch(address)
@@ -112,7 +114,7 @@ def _in_package_json(text: str) -> frozenset[str]:
 
 
 def _in_composer_json(text: str) -> frozenset[str]:
-    facts = json.loads(text)
+    facts = json_text.load(text)
     name = str(facts.get("name", ""))
     named = repositories_named(json.dumps([facts.get("homepage"), facts.get("support")]))
     return named | ({name} if "/" in name else set())

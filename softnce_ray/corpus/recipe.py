@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from softnce_ray.corpus.languages import LANGUAGES
 from softnce_ray.corpus.pairs import CorpusError
+from softnce_ray.yaml_text import YamlError, load, text_at
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -66,10 +65,9 @@ def load_recipe(name: str | Path) -> Recipe:
             known = ", ".join(recipe_names())
             raise CorpusError(f"expected a recipe of {known}, or a YAML file, got {str(name)!r}: correct the name")
     try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        got = " ".join(str(error).split())
-        raise CorpusError(f"{path}: expected a recipe in YAML, got {got}: correct the file") from error
+        written = load(text_at(path))
+    except (OSError, YamlError) as error:
+        raise CorpusError(f"{path}: expected a recipe in YAML: {error}; correct the file") from error
     problems: list[str] = []
     languages = _languages(written, problems)
     if problems:
@@ -89,7 +87,9 @@ def _languages(written: Any, problems: list[str]) -> dict[str, tuple[Package, ..
             problems.append(f"expected languages of {', '.join(LANGUAGES)}, got {language!r}: correct the name")
             continue
         if not isinstance(registries, dict) or not registries:
-            problems.append(f"{language}: expected registries of {', '.join(_REGISTRIES)}, got {registries!r}")
+            problems.append(
+                f"{language}: expected registries of {', '.join(_REGISTRIES)}, got {type(registries).__name__}"
+            )
             continue
         packages: list[Package] = []
         for registry, specs in registries.items():

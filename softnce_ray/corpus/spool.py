@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from softnce_ray.config.settings import LANGUAGE_RULE
 from softnce_ray.corpus.duplicates import Hashes, as_hashes, normalise_code, normalise_query, text_hash
 from softnce_ray.corpus.pairs import LANGUAGE_NAME, PAIR_SCHEMA, SPLITS, CorpusError, Pair, pairs_to_table
 from softnce_ray.folders import beside
@@ -105,9 +106,7 @@ class Spool:
 
     def _start(self, language: str, split: str | None) -> _Writer:
         if not LANGUAGE_NAME.fullmatch(language):
-            raise CorpusError(
-                f"expected a language of small letters, digits and + # . * - _, got {language!r}: correct the input"
-            )
+            raise CorpusError(f"expected {LANGUAGE_RULE}, got {language!r}: correct the input")
         if any((split is None) != (other is None) for _, other in self._writers):
             raise CorpusError("expected all pairs to have a split or none to have one, got both: correct the input")
         if self._folder is None:

@@ -72,11 +72,10 @@ class TokenStore:
 
     def unknown_shares(self, languages: Iterable[str]) -> dict[tuple[str, str], float]:
         """(language, side) → share of the tokens of training texts that stand for what the tokenizer does not know."""
-        unknown, shares = _unknown_id(self.tokenizer), {}
-        for language, side in product(languages, SIDES):
-            ids = self.texts(language, "train", side).ids
-            shares[language, side] = 0.0 if unknown is None else np.count_nonzero(ids == unknown) / max(1, len(ids))
-        return shares
+        return {
+            (language, side): unknown_share(self.tokenizer, self.texts(language, "train", side).ids)
+            for language, side in product(languages, SIDES)
+        }
 
     def groups(self, language: str) -> np.ndarray:
         """(2, n) int32, memory-mapped: training pairs with equal numbers in row 0 have the same normalised query, in
@@ -147,7 +146,7 @@ def _write_tokens(
     folder: Path, corpus: Corpus, settings: TokenSettings, inputs: Inputs, progress: Progress | None
 ) -> None:
     if inputs.tokenizer:
-        tokenizer = _named_tokenizer(inputs.tokenizer, inputs.prefix)
+        tokenizer = named_tokenizer(inputs.tokenizer, inputs.prefix)
     else:
         as_bytes = scripts_of(corpus).needs_bytes
         tokenizer = train_tokenizer(_training_texts(corpus), settings, inputs.special, as_bytes=as_bytes)
@@ -275,10 +274,12 @@ def train_tokenizer(
     return only_text(tokenizer)
 
 
-def _unknown_id(tokenizer: Tokenizer) -> int | None:
+def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:
+    """Share of token ids that stand for what the tokenizer does not know."""
     model = json.loads(tokenizer.to_str())["model"]
     name = model.get("unk_token")
-    return model.get("unk_id") if name is None else tokenizer.token_to_id(name)
+    unknown = model.get("unk_id") if name is None else tokenizer.token_to_id(name)
+    return 0.0 if unknown is None else np.count_nonzero(ids == unknown) / max(1, len(ids))
 
 
 def only_text(tokenizer: Tokenizer) -> Tokenizer:
@@ -315,7 +316,7 @@ def only_text(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _named_tokenizer(name: str, prefix: str | None) -> Tokenizer:
+def named_tokenizer(name: str, prefix: str | None) -> Tokenizer:
     from transformers import AutoTokenizer
 
     tokenizer, reason = None, ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from softnce_ray import json_text
 from softnce_ray.corpus.comparing import compare, shared_packages
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
@@ -29,7 +29,7 @@ def read_trained_on(folder: Path) -> TrainedOn | None:
     """Return what the model of an export, or of a format's folder in one, was trained on; None if not recorded."""
     for place in (folder, folder.parent):
         try:
-            record = json.loads((place / EXPORT_RECORD).read_bytes())
+            record = json_text.load((place / EXPORT_RECORD).read_bytes())
             is_of = place == folder or folder.name in record["formats"]
             said = record["trained_on"]
             packages = said["packages"]

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softnce_ray import json_text
 from softnce_ray.corpus.trained_on import TrainedOn
 from softnce_ray.export.formats import FORMATS
 from softnce_ray.folders import contents, others
@@ -75,7 +76,7 @@ def _ours(folder: Path) -> Callable[[str], bool]:
             raise _not_ours(folder)
         return _pattern(list(FORMATS), in_folders=False)
     try:
-        record: Any = json.loads((folder / EXPORT_RECORD).read_bytes())
+        record: Any = json_text.load((folder / EXPORT_RECORD).read_bytes())
         formats, files = set(record["formats"]) - {INT8}, record.get("files")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _not_ours(folder) from None

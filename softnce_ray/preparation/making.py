@@ -24,10 +24,11 @@ from softnce_ray.config import (
     UniformEstimator,
     identity,
 )
+from softnce_ray.corpus import unknown_tokens
 from softnce_ray.corpus.graph_tokens import check_languages
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.corpus.tokens import Progress, TokenStore, prepare_tokens, text_groups
+from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, count_words, save_sparse, words
 from softnce_ray.hard_negatives import NONE, mine
@@ -40,7 +41,7 @@ from softnce_ray.preparation.vectors import Sources
 from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location
 
-_MANY_UNKNOWN = 0.01
+_MANY_WITHOUT = 0.1
 _ESTIMATORS_VERSION = 3
 _GROUPS_VERSION = 1
 _HARD_NEGATIVES_VERSION = 1
@@ -107,19 +108,19 @@ def prepare(
         estimators=made,
         hard_negatives=mined,
         metrics={name: found for name, found in scored.items() if found},
-        notes=tuple(_unknown_tokens(tokens, languages)),
+        notes=(*unknown_tokens.notes(tokens.unknown_shares(languages.train)), *_without_hard_negatives(shared, mined)),
     )
 
 
-def _unknown_tokens(tokens: TokenStore, languages: TrainingSet) -> Iterator[str]:
-    for (language, side), share in tokens.unknown_shares(languages.train).items():
-        if share > _MANY_UNKNOWN:
-            texts = "queries" if side == "query" else "codes"
-            yield (
-                f"{language}: {share:.1%} of the tokens of training {texts} are unknown to the tokenizer, and the "
-                "encoder cannot tell them apart: use one that knows their script, or one without a model, whose "
-                "tokenizer is trained on the corpus"
-            )
+def _without_hard_negatives(shared: Prepared, mined: str | None) -> Iterator[str]:
+    if mined is None:
+        return
+    without = float((np.load(shared.folder(mined) / MINED_FILE, mmap_mode="r")[:, 0] == NONE).mean())
+    if without > _MANY_WITHOUT:
+        yield (
+            f"hard_negatives: {without:.0%} of the training queries have none, since no other code shares a word with "
+            "them: write name: trained, which needs no words in common"
+        )
 
 
 def learns(config: ArmConfig) -> bool:
@@ -155,17 +156,25 @@ def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> tuple[
 
     def make(folder: Path) -> None:
         counts_words = isinstance(ranking, BM25CodeEstimator)
+        ranked = open_estimator("hard_negatives", ranking, sources.shared.folder(ranked_by))
+        groups = training_groups(sources.shared, sources.languages)
         mined = mine(
-            open_estimator("hard_negatives", ranking, sources.shared.folder(ranked_by)),
-            training_groups(sources.shared, sources.languages),
+            ranked,
+            groups,
             depth=settings.depth,
             skip=settings.skip,
             least=0.0 if counts_words else None,  # 0: not one word in common
         )
         if (mined == NONE).all():
+            found = f"among {len(mined):,} training pairs"
+            if counts_words and (mine(ranked, groups, depth=1, least=0.0) == NONE).all():
+                raise UserError(
+                    f"hard_negatives: expected codes that share a word with the queries of others, got none {found}: "
+                    "write name: trained, which needs no words in common"
+                )
             raise UserError(
                 f"hard_negatives: expected codes after the {settings.skip} best of each query's ranking, got none "
-                f"among {len(mined):,} training pairs: lower skip or use a larger corpus"
+                f"{found}: lower skip or use a larger corpus"
             )
         np.save(folder / MINED_FILE, mined)
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import yaml
 
 from softnce_ray.distributions import Distributions, together
 from softnce_ray.ranks_file import place
@@ -27,6 +26,7 @@ from softnce_ray.report.evidence import (
 from softnce_ray.report.factoring import COLUMN_SETTINGS
 from softnce_ray.report.values import Report, Row, row_name
 from softnce_ray.results import StudyResults, TrialResult, state_of
+from softnce_ray.yaml_text import YamlError, load
 
 History = Sequence[tuple[int, float]]
 Histories = Mapping[str, Mapping[str, History]]  # run id -> metric -> (epoch, value), ascending
@@ -233,7 +233,7 @@ def _searched(trial: TrialResult, keys: Sequence[str]) -> Searched:
 def _spaces(text: str) -> dict[str, dict[str, bool]]:
     """Arm -> searched setting -> whether on a logarithmic scale, from the study's YAML; nothing where it has none."""
     try:
-        study: Any = yaml.safe_load(text) or {}
+        study: Any = load(text) or {}
         common = (study.get("search") or {}).get("space") or {}
         return {
             arm: {
@@ -242,7 +242,7 @@ def _spaces(text: str) -> dict[str, dict[str, bool]]:
             }
             for arm, settings in (study.get("arms") or {}).items()
         }
-    except (yaml.YAMLError, AttributeError):
+    except (YamlError, AttributeError):
         return {}
 
 

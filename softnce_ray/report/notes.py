@@ -67,6 +67,8 @@ def notes_on(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple
             f"Fewer than 3 seeds finished ({_listed(few)}): how much seeds vary is hardly known there, "
             "and with one seed interval and p speak of other queries only."
         )
+    if one := sorted({str(row.language) for row in done if row.mean and row.mean.queries == 1}):
+        notes.append(f"1 query alone ({_listed(one)}): it gives no interval, and no difference beyond chance.")
     if own := [row.label for row in done if row.difference and not row.difference.seeds_paired]:
         notes.append(
             f"Not the same seeds as the baseline's finished ({_listed(own)}): the seeds of the two arms count as "

@@ -48,7 +48,7 @@ def to_terminal(report: Report, *, width: int = 120) -> Group:
         if row.is_best:
             cells["MRR"] = f"*{cells['MRR']}"
         if narrow and row.mean:
-            cells["MRR"] += "\n" + cells["interval"].replace(" ", "")
+            cells["MRR"] += "\n" + cells["interval"].replace(", ", ",")
             cells["difference"] = cells["difference"].replace(" [", "\n[").replace(", ", ",")
         table.add_row(*(Text(cells[column.key], "bold" if row.is_best and column.is_best else "") for column in shown))
         if row is last_of_table[row.languages] and row is not report.rows[-1]:

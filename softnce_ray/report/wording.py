@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from softnce_ray.ranks_file import Measure
@@ -10,6 +9,8 @@ from softnce_ray.report.values import OVERALL, Problem, Report, Row
 from softnce_ray.statistics import Interval
 
 NOTHING = "–"
+FEW_QUERIES = 30
+"""Below, the number of queries stands beside every interval."""
 MEASURES: dict[Measure, tuple[str, str]] = {
     "reciprocal_rank": ("MRR", "Mean reciprocal rank"),
     "graded_ndcg": ("nDCG", "Mean nDCG of the whole ranking (grade 2: the query's own code, 1: codes of its meaning)"),
@@ -111,10 +112,11 @@ def language_text(report: Report, row: Row) -> str:
 
 
 def bounds(interval: Interval, number: Callable[[float], str]) -> str:
-    """Return an interval; `unknown` where it has no bounds."""
-    if not math.isfinite(interval.low):
-        return "[unknown: 1 query]"
-    return f"[{number(interval.low)}, {number(interval.high)}]"
+    """The interval for people; of few queries, how many they are: one query says nothing of others."""
+    if interval.queries == 1:
+        return "[none of 1 query]"
+    few = f" of {interval.queries} queries" if interval.queries < FEW_QUERIES else ""
+    return f"[{number(interval.low)}, {number(interval.high)}]{few}"
 
 
 def signed(value: float, digits: int = 4) -> str:

@@ -127,6 +127,7 @@ def evaluate_judgements(
     model: str | Path,
     qrels: str | Path,
     *,
+    language: str | None = None,
     max_bad_share: float = 0.01,
     advance: Advance = lambda done, total, note: None,
 ) -> Evaluation:
@@ -137,13 +138,14 @@ def evaluate_judgements(
     Args:
       model: the folder of a model.
       qrels: `judgements.jsonl` beside `codes.jsonl`, or their folder: see `corpus.read_judgements`.
+      language: of codes that name none.
       max_bad_share: stop when more of the lines of a file are bad, 0 to 1.
 
     Raises:
       ExportError, CorpusError: no such model or judgements, or too many bad lines.
       RetrievalError: no query has a relevant code.
     """
-    judged, embedder = read_judgements(qrels, max_bad_share=max_bad_share), open_embedder(model)
+    judged, embedder = read_judgements(qrels, language=language, max_bad_share=max_bad_share), open_embedder(model)
     lines: list[Line] = []
     notes = _bad_lines(judged)
     values: dict[str, list[dict[str, np.ndarray]]] = {system: [] for system in SYSTEMS}

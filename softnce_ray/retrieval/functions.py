@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tree_sitter import Node
 
+from softnce_ray import json_text
 from softnce_ray.corpus.archives import is_archive, unpack_archive
 from softnce_ray.corpus.cleaning import first_paragraph, strip_markup
 from softnce_ray.corpus.languages import LANGUAGES, Language, function_nodes
@@ -98,7 +98,7 @@ def is_corpus(place: str | Path) -> bool:
     if folder is None:
         return True
     try:
-        content = json.loads((folder / MANIFEST_NAME).read_bytes())
+        content = json_text.load((folder / MANIFEST_NAME).read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and {"fingerprint", "languages"} <= content.keys()

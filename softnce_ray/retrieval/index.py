@@ -3,7 +3,6 @@ training data. `indexing` makes it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from softnce_ray import json_text
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import ROUNDING
 from softnce_ray.folders import recover
@@ -79,7 +79,7 @@ class Index:
         if not root.exists():
             recover(root)  # a process may have died while it replaced it
         try:
-            about = json.loads((root / INDEX_FILE).read_bytes())
+            about = json_text.load((root / INDEX_FILE).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             got = "a folder without it" if root.is_dir() else "a file" if root.exists() else "nothing there"
             raise RetrievalError(

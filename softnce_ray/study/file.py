@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from softnce_ray.config import (
@@ -15,13 +15,25 @@ from softnce_ray.config import (
 from softnce_ray.config.presets import preset_settings
 from softnce_ray.study.laws import corpus_problems, same_arms, search_problems
 from softnce_ray.study.problems import (
+    Key,
     Problem,
     StudyError,
     lines_of,
+    nodes_of,
     place,
     problem_of,
     repeated,
+    unquoted_keys,
 )
+from softnce_ray.yaml_text import YamlError, compose, text_at, value_of
+
+_MOST_VALUES = 250_000
+"""In the defaults, times the number of arms, each of which has them."""
+
+_UNKNOWN = re.compile("(?<=^unknown key);.*")
+
+_MOST_TOLD = 1_000
+"""Mistakes of a file for which words are found."""
 
 
 def load_study(path: str | Path) -> StudyConfig:
@@ -32,12 +44,14 @@ def load_study(path: str | Path) -> StudyConfig:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = text_at(path)
     except FileNotFoundError:
         raise StudyError(
             str(path), [Problem("", "no such study file; the studies that ship lie in search_spaces/")]
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except YamlError as error:
+        raise StudyError(str(path), [Problem("", str(error), error.line)]) from None
+    except (OSError, ValueError) as error:  # the latter of names that no file can have
         raise StudyError(str(path), [Problem("", f"cannot be read: {error}")]) from None
     return parse_study(text, source=str(path))
 
@@ -45,38 +59,46 @@ def load_study(path: str | Path) -> StudyConfig:
 def parse_study(text: str, *, source: str = "study") -> StudyConfig:
     """Check a study given as YAML; see `load_study`."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-        lines, twice = dict(lines_of(node)), list(repeated(node))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise StudyError(
-            source, [Problem("", f"not YAML: {getattr(error, 'problem', error)}", mark.line + 1 if mark else None)]
-        ) from None
-    except Exception as error:  # PyYAML's own: a value that is no such date or number, or endless nesting
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise StudyError(source, [Problem("", f"not YAML that can be read: {reason}")]) from None
+        node = compose(text)
+        # Before merges are made part of mappings, which may have the same keys.
+        problems = [*repeated(node), *unquoted_keys(node)]
+        raw = value_of(node)
+    except YamlError as error:
+        raise StudyError(source, [Problem("", str(error), error.line)]) from None
+    lines = lines_of(node)
     if not isinstance(raw, dict):
         raise StudyError(
             source, [Problem("", f"expected keys such as study, corpus and arms, got {type(raw).__name__}")]
         )
-    problems = [Problem(".".join(map(str, key)), "given twice: remove one", line) for key, line in twice]
+    defaults, arms = raw.get("defaults"), raw.get("arms")
+    if isinstance(arms, dict) and (values := _count(defaults) * len(arms)) > _MOST_VALUES:
+        said = f"expected at most {_MOST_VALUES:,} values in all arms together, got {values:,}: write fewer"
+        raise StudyError(source, [place(("defaults",), said, lines)])
+    found: list[tuple[Key, Any]] = []
     try:
-        ArmConfig.model_validate(raw.get("defaults") or {})
+        ArmConfig.model_validate(defaults or {})
     except ValidationError as error:  # laws are checked arm by arm, when each has its own settings
-        problems += [
-            problem_of(("defaults", *item["loc"]), item, lines) for item in error.errors() if item["type"] != "law"
-        ]
-    study, found, aside = _validated(_with_defaults(raw))
-    problems += [problem_of(item["loc"], item, lines) for item in found]
+        found += [(("defaults", *item["loc"]), item) for item in error.errors() if item["type"] != "law"]
+    study, wrong, aside = _validated(_with_defaults(raw))
+    found += [(item["loc"], item) for item in wrong]
+    nodes = {key: each for key, _, each in nodes_of(node)} if found else {}
+    problems += [problem_of(loc, item, nodes, lines) for loc, item in found[:_MOST_TOLD]]
     if study is not None:
         beyond = (*search_problems(study, aside), *same_arms(study, aside))
         problems += [place(key, message, lines) for key, message in beyond]
     problems += [place(key, message, lines) for key, message in corpus_problems(raw, study, aside)]
     if problems or study is None:
-        unique = dict.fromkeys(problems)
-        raise StudyError(source, sorted(unique, key=lambda problem: problem.line or 0))
+        # An unknown key that arms have from the defaults is said once, though other keys are possible in arms.
+        unique = {(each.key, each.line, _UNKNOWN.sub("", each.message)): each for each in reversed(problems)}
+        more = max(0, len(found) - _MOST_TOLD)
+        raise StudyError(source, sorted(reversed(unique.values()), key=lambda problem: problem.line or 0), more=more)
     return study
+
+
+def _count(value: Any) -> int:
+    """How many values there are in one."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple | set) else ()
+    return 1 + sum(map(_count, inner))
 
 
 def check_study(study: StudyConfig) -> StudyConfig:
@@ -138,16 +160,15 @@ def _validated(whole: dict[str, Any]) -> tuple[StudyConfig | None, list[Any], fr
         mended = dict(whole)
         if not isinstance(mended.get("arms"), dict):  # nothing more can be checked without arms
             return None, found, frozenset(aside)
+        harmless: dict[Any, bool] = {}  # arm: whether its name is wrong too
         for item in new:
             loc = item["loc"]
             top = str(item["ctx"]["key"] if item["type"] == "law" and not loc else loc[0] if loc else "").split(".")[0]
             if top == "arms":
-                if len(loc) < 2:  # there are none, so there is nothing more to check
+                if len(loc) < 2:  # there are none, or too many, so there is nothing more to check
                     return None, found, frozenset(aside)
                 aside.add(str(loc[1]))
-                mended["arms"] = {name: {} if name == loc[1] else arm for name, arm in mended["arms"].items()}
-                if loc[2:] == ("[key]",):
-                    mended["arms"].pop(loc[1], None)
+                harmless[loc[1]] = harmless.get(loc[1], False) or loc[2:] == ("[key]",)
             elif top == "search" and not loc:
                 mended["search"] = {**mended["search"], "seed": _HARMLESS["search"]["seed"]}
             elif item["type"] == "extra_forbidden" or top not in StudyConfig.model_fields:
@@ -157,6 +178,9 @@ def _validated(whole: dict[str, Any]) -> tuple[StudyConfig | None, list[Any], fr
                 mended[top] = {**_HARMLESS, "baseline": next(iter(mended["arms"]), "")}.get(top)
                 if mended[top] is None:
                     del mended[top]
+        mended["arms"] = {
+            name: {} if name in harmless else arm for name, arm in mended["arms"].items() if not harmless.get(name)
+        }
         if mended == whole:
             return None, found, frozenset(aside)
         whole = mended

@@ -31,7 +31,7 @@ from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.study.problems import Key, suggestion, text_of
 
-_CORNERS = 256
+_CORNERS, _ALL_CORNERS = 256, 20_000  # of an arm's space, and about so many of all arms' together
 
 _PREPARED = ("tokens", "encoder.model", "encoder.query_prompt", "encoder.code_prompt", "encoder.flow_length")
 """Settings, or groups of them, that decide token ids, which are made once for all trials of an arm."""
@@ -62,7 +62,8 @@ def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> 
             own = path in config.search
             yield (("arms", arm, "search", path) if own else ("search", "space", path)) + ("when", *inner), message
             valid.pop(path, None)
-        for values in _corners({path: valid[path] for path in in_order(valid)}):
+        most = min(_CORNERS, max(16, _ALL_CORNERS // len(study.arms)))
+        for values in _corners({path: valid[path] for path in in_order(valid)}, most):
             try:
                 ArmConfig.model_validate(with_values(settings, values))
             except ValidationError as error:
@@ -144,14 +145,14 @@ def _required(space: SearchSpace, path: str) -> dict[str, tuple[Any, ...]]:
     return needed
 
 
-def _corners(space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """The extremes of a search space that can occur: where it breaks a law, it breaks it there. Of too many, a
+def _corners(space: SearchSpace, most: int) -> Iterator[dict[str, Any]]:
+    """The extremes of a search space that can occur: where it breaks a law, it breaks it there. Of more than `most`, a
     fixed sample that has each end of each setting. Settings come after those that their conditions name."""
     ends = {path: (s.choices if isinstance(s, Choices) else (s.low, s.high)) for path, s in space.items()}
     if not ends:
         return
-    few = list(itertools.islice(_combinations(space, ends, {}), _CORNERS + 1))
-    if len(few) <= _CORNERS:
+    few = list(itertools.islice(_combinations(space, ends, {}), most + 1))
+    if len(few) <= most:
         yield from few
         return
 
@@ -163,7 +164,7 @@ def _corners(space: SearchSpace) -> Iterator[dict[str, Any]]:
         needed = {other: those[0] for other, those in _required(space, path).items()}
         yield from (occurring({**first, **needed, path: value}) for value in values)
     chance = random.Random(0)
-    yield from (occurring({path: chance.choice(values) for path, values in ends.items()}) for _ in range(_CORNERS))
+    yield from (occurring({path: chance.choice(values) for path, values in ends.items()}) for _ in range(most))
 
 
 def _combinations(
@@ -295,7 +296,7 @@ def corpus_problems(
     for number, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
         found = [(("languages", number, *key), message) for key, message in _language_problems(entry, corpus)]
         yield from found
-        training_set = None if found else _training_set(entry, corpus)
+        training_set = None if found or not isinstance(entry, str | dict) else _training_set(entry, corpus)
         if training_set is None:
             continue
         name = training_set.name
@@ -320,7 +321,9 @@ def corpus_problems(
 
 def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
     """What of an entry of `languages`, as the file has it, the corpus does not have; keys within the entry."""
-    if not isinstance(entry, dict):
+    if not isinstance(entry, str | dict):  # which is told as what it is
+        return
+    if isinstance(entry, str):
         if entry != ALL and entry not in corpus.languages:
             yield (), _no_language(corpus, entry) + (f", {ALL}" if len(corpus.languages) > 1 else "")
             return
@@ -338,9 +341,9 @@ def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
     for side in ("train", "test"):
         languages = entry.get(side)
         for number, language in enumerate(languages if isinstance(languages, list | tuple) else ()):
-            if language not in corpus.languages:
+            if isinstance(language, str) and language not in corpus.languages:
                 yield (side, number), _no_language(corpus, language)
-            elif side == "test":
+            elif isinstance(language, str) and side == "test":
                 yield from (((side, number), text) for text in _untested(corpus, language))
 
 
@@ -401,5 +404,4 @@ def _largest(space: Range | Choices) -> float:
     """The largest number of a searched setting that is a whole number."""
     if isinstance(space, Choices):
         return max((each for each in space.choices if isinstance(each, int | float)), default=0)
-    step = int(space.step or 1)
-    return int(space.low) + (int(space.high) - int(space.low)) // max(step, 1) * step
+    return int(space.highest)

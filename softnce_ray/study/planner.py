@@ -30,6 +30,9 @@ from softnce_ray.config import (
 from softnce_ray.config.study import OF_THE_SETTINGS, FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
 
+_MOST_SEEDS = 20
+"""Of a cell that are listed one by one for people."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -375,8 +378,11 @@ def planned_trials(study: StudyConfig) -> Iterator[tuple[str, str, str, str]]:
         if study.search is not None and space:
             shown = ", ".join(_shown(path, each) for path, each in space.items())
             yield cell.arm, cell.language, "search", f"{study.search.trials} trials over {shown}"
-        for seed in study.seeds:
+        seeds = study.seeds if len(study.seeds) <= _MOST_SEEDS else study.seeds[: _MOST_SEEDS - 1]
+        for seed in seeds:
             yield cell.arm, cell.language, "confirm", f"seed {seed}"
+        if more := study.seeds[len(seeds) :]:
+            yield cell.arm, cell.language, "confirm", f"{len(more):,} more seeds to {more[-1]}"
 
 
 def _shown(path: str, each: Range | Choices) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Iterator
@@ -16,10 +17,34 @@ from softnce_ray.config import (
     ArmConfig,
     StudyConfig,
 )
+from softnce_ray.config.settings import LANGUAGE, LANGUAGE_RULE, NAME, NAME_RULE
 from softnce_ray.errors import UserError
 
 Key = tuple[str | int, ...]
 """Where something stands in a study file."""
+
+_MOST_LINES, _LONGEST_LINE = 100, 2000
+"""Of the message of a study with many problems: it is to be read."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
+
+TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_KINDS = {
+    f"tag:yaml.org,2002:{tag}": kind
+    for tag, kind in {
+        "bool": "true or false",
+        "int": "a number",
+        "float": "a number",
+        "null": "nothing",
+        "timestamp": "a date",
+    }.items()
+}
+
+_RULES = {NAME: NAME_RULE, LANGUAGE: LANGUAGE_RULE}
+
+_ONE_VALUE = ("float_type", "int_type", "int_from_float", "bool_type", "string_type", "literal_error")
+_SPACE = "{low: …, high: …} or {choices: […]}"
 
 _TAGGED = ("encoder", "loss", "estimator", "hard_negatives")
 
@@ -60,51 +85,77 @@ class Problem:
 
 
 class StudyError(UserError, ValueError):
-    """A study that cannot run, with all its problems."""
+    """A study that cannot run, with its problems; so many `more` were found."""
 
-    def __init__(self, source: str, problems: list[Problem]) -> None:
+    def __init__(self, source: str, problems: list[Problem], *, more: int = 0) -> None:
         self.source, self.problems = source, problems
-        super().__init__(
-            "\n".join(
-                " ".join(
-                    f"{source}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.message}".split()
-                )
-                for p in problems
-            )
-        )
+        lines = [
+            " ".join(f"{source}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.message}".split())
+            for p in problems[:_MOST_LINES]
+        ]
+        lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…" for line in lines]
+        if more := more + len(problems) - len(lines):
+            lines.append(f"{source}: {more:,} more problems: correct these first")
+        super().__init__("\n".join(lines))
 
 
-def problem_of(loc: Key, item: Any, lines: dict[Key, int]) -> Problem:
+def problem_of(loc: Key, item: Any, nodes: dict[Key, yaml.Node], lines: dict[Key, int]) -> Problem:
     key = _without_tags(loc)
     if item["type"] == "law":
         key += tuple(item["ctx"]["key"].split("."))
+    node = nodes.get(key, nodes.get(("defaults", *key[2:])) if key[:1] == ("arms",) else None)
+    if item["type"] == "string_type" and isinstance(node, yaml.ScalarNode) and node.value:
+        return place(key, f"expected text, got {read_otherwise(node)}", lines)
     return place(key, text_of(item, loc), lines)
 
 
 def text_of(item: Any, loc: Key = ()) -> str:
-    got = item["input"]
+    got = shown(item["input"])
     if item["type"] == "law":
         return item["msg"]
+    if item["type"] == "string_pattern_mismatch" and item["ctx"]["pattern"] in _RULES:
+        return f"expected {_RULES[item['ctx']['pattern']]}, got {got}"
+    key = _without_tags(loc)
+    is_space = key[:2] == ("search", "space") or (key[:1] == ("arms",) and key[2:3] == ("search",))
+    if is_space and item["type"] == "model_type":
+        write = f"write {{choices: {got}}}" if isinstance(item["input"], list) else "a fixed value stands in the arm"
+        return f"expected {_SPACE}, got {got}: {write}"
+    if item["type"] in _ONE_VALUE and isinstance(item["input"], list) and key[:1] in (("arms",), ("defaults",)):
+        path = ".".join(map(str, key[2:] if key[0] == "arms" else key[1:]))
+        if len(item["input"]) < 2:
+            return f"expected one value, got {got}: write it without the brackets"
+        return (
+            f"expected one value, got {got}: to search several write search: {{{path}: {{choices: {got}}}}} in an arm, "
+            "or write one arm for each"
+        )
     if item["type"] == "extra_forbidden":
-        return f"unknown key{suggestion(str(loc[-1]), _fields(StudyFile, loc[:-1]))}"
+        possible = _fields(StudyFile, loc[:-1]) + (["choices"] if "range" in loc else [])
+        return f"unknown key{suggestion(str(loc[-1]), sorted(possible))}"
     if item["type"] == "missing":
         return "missing: give a value"
     if item["type"] == "union_tag_not_found":
-        return f"expected the key {item['ctx']['discriminator']}, got {got!r}"
+        return f"expected the key {item['ctx']['discriminator']}, got {got}"
     if item["type"] == "union_tag_invalid":
         possible = [tag.strip(" '") for tag in item["ctx"]["expected_tags"].split(",")]
         return f"unknown {item['ctx']['discriminator'].strip(chr(39))} {item['ctx']['tag']!r}" + suggestion(
             item["ctx"]["tag"], possible
         )
     if item["type"] == "tuple_type":
-        return f"expected a list, got {got!r}"
+        return f"expected a list, got {got}"
+    if item["type"] == "too_long":
+        return f"expected at most {item['ctx']['max_length']:,}, got {len(item['input']):,}: write fewer"
     if item["type"] == "too_short":
-        return f"expected at least {item['ctx']['min_length']} of a list, got {got!r}"
+        return f"expected at least {item['ctx']['min_length']} of a list, got {got}"
     if item["type"] in ("model_type", "model_attributes_type"):
-        return f"expected settings, {{key: value}}, got {got!r}; possible: {', '.join(_fields(StudyFile, loc))}"
+        return f"expected settings, {{key: value}}, got {got}; possible: {', '.join(_fields(StudyFile, loc))}"
     message = item["msg"].removeprefix("Value error, ")
-    shown = repr(got) if len(repr(got)) <= 60 else type(got).__name__
-    return f"{message[0].lower()}{message[1:]}, got {shown}"
+    return f"{message[0].lower()}{message[1:]}, got {got}"
+
+
+def shown(value: Any) -> str:
+    """Return a value for people, however large it is."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 80 else type(value).__name__
 
 
 def suggestion(got: str, possible: list[str]) -> str:
@@ -162,27 +213,54 @@ def place(key: Key, message: str, lines: dict[Key, int]) -> Problem:
     return Problem(shown, message, lines.get(key))
 
 
-def lines_of(node: yaml.Node | None, key: Key = ()) -> Iterator[tuple[Key, int]]:
+def nodes_of(node: yaml.Node | None, key: Key = ()) -> Iterator[tuple[Key, int, yaml.Node]]:
+    """Where everything stands: its key, its line, its value."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             inner = (*key, name.value)
-            yield inner, name.start_mark.line + 1
-            yield from lines_of(value, inner)
+            yield inner, name.start_mark.line + 1, value
+            yield from nodes_of(value, inner)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            yield (*key, number), value.start_mark.line + 1
-            yield from lines_of(value, (*key, number))
+            yield (*key, number), value.start_mark.line + 1, value
+            yield from nodes_of(value, (*key, number))
 
 
-def repeated(node: yaml.Node | None, key: Key = ()) -> Iterator[tuple[Key, int]]:
+def lines_of(node: yaml.Node | None) -> dict[Key, int]:
+    return {key: line for key, line, _ in nodes_of(node)}
+
+
+def repeated(node: yaml.Node | None, key: Key = ()) -> Iterator[Problem]:
     """Keys that YAML would silently overwrite."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for name, value in node.value:
+            inner = (*key, name.value)
             if name.value in seen:
-                yield (*key, name.value), name.start_mark.line + 1
+                yield Problem(".".join(map(str, inner)), "given twice: remove one", name.start_mark.line + 1)
             seen.add(name.value)
-            yield from repeated(value, (*key, name.value))
+            yield from repeated(value, inner)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
             yield from repeated(value, (*key, number))
+
+
+def unquoted_keys(node: yaml.Node | None, key: Key = ()) -> Iterator[Problem]:
+    """Keys that YAML takes for another thing than text. They are made text, so that the rest can be checked."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = (*key, name.value)
+            if name.tag not in (TEXT, _MERGE):
+                message = f"expected text as key, got {read_otherwise(name)}"
+                yield Problem(".".join(map(str, inner)), message, name.start_mark.line + 1)
+                name.tag = TEXT
+            yield from unquoted_keys(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from unquoted_keys(value, (*key, number))
+
+
+def read_otherwise(node: yaml.ScalarNode) -> str:
+    """What is said of a scalar that is text for its writer and not for YAML."""
+    kind = _KINDS.get(node.tag, "another thing than text")
+    return f"{node.value or 'nothing'}, which YAML reads as {kind}: quote it, as in '{node.value}'"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
@@ -18,6 +17,7 @@ from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import Prepared, content_of, learns, prepare
 from softnce_ray.results import KnownTrial, StudyResults
+from softnce_ray.rich_console import PlainConsole
 from softnce_ray.storage import Location
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
@@ -101,7 +101,7 @@ def launch(
     config = check_study(study) if isinstance(study, StudyConfig) else load_study(study)
     config, notes = settle(config)
     place = Store.at(store)
-    show = display or display_for(Console(stderr=True))
+    show = display or display_for(PlainConsole(stderr=True))
     corpus = Corpus.open(config.corpus)
     with only_launch(place, config.study), interruptible() as interrupts:
         save_study(place, config)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from softnce_ray.study import again
+from softnce_ray.terminal import to_stderr
 
 STOPPING = "stopping after the last checkpoints; once more to stop at once"
 """What a launch says when the first signal comes."""
@@ -40,10 +40,10 @@ class Interrupts:
     def handle(self, number: int, frame: Any) -> None:
         if self.number or self.closing:
             text = f"softnce-ray: stopped at once; {again.command()} goes on"
-            print(text, file=sys.stderr, flush=True)
+            to_stderr(text)
             os._exit(exit_status(number))
         self.number = number
-        print(f"softnce-ray: {STOPPING}", file=sys.stderr, flush=True)
+        to_stderr(f"softnce-ray: {STOPPING}")
         tune = signal.getsignal(signal.SIGUSR1)  # Tune's, while it runs
         if not callable(tune):
             raise KeyboardInterrupt

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from softnce_ray.config import (
@@ -18,6 +17,7 @@ from softnce_ray.config import (
     resolved,
     with_values,
 )
+from softnce_ray.yaml_text import YamlError, load
 
 SEARCHED = "searched"
 _NONE = "none"
@@ -44,9 +44,9 @@ def arm_params(text: str, arm: str, settings: Mapping[str, Any]) -> dict[str, st
       settings: the arm's, flat, as its study file has them.
     """
     try:
-        study = StudyConfig.model_validate(yaml.safe_load(text))
+        study = StudyConfig.model_validate(load(text))
         fixed, space = arm_settings(study.arms[arm]), study.space(arm)
-    except (yaml.YAMLError, ValidationError, KeyError):
+    except (YamlError, ValidationError, KeyError):
         return params_of(settings)
     if flatten(fixed) != settings:
         return params_of(settings)

@@ -43,7 +43,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
     experiment = client.get_experiment(parent.info.experiment_id)
     expect_here(store, experiment.artifact_location or "")
     tags = parent.data.tags
-    arms, languages = tuple(json.loads(tags["arms"])), tuple(json.loads(tags["languages"]))
+    arms, languages = (tuple(json.loads(from_pieces(name, tags, ""))) for name in ("arms", "languages"))
     if baseline is not None and baseline not in arms:
         raise TrackingError(
             f"baseline must be an arm of study {study!r}, got {baseline!r}; its arms: {', '.join(arms)}"
@@ -64,7 +64,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
         baseline=tags["baseline"],
         arms=arms,
         languages=languages,
-        seeds=tuple(json.loads(tags["seeds"])),
+        seeds=tuple(json.loads(from_pieces("seeds", tags, ""))),
         corpus_fingerprint=tags["corpus_fingerprint"],
         trials=trials,
         status=parent.info.status,

@@ -7,6 +7,7 @@ import socket
 import sys
 
 from softnce_ray.store import Store
+from softnce_ray.terminal import to_stderr
 from softnce_ray.tracking.connection import TrackingError, connect, without_password
 from softnce_ray.tracking.moved import at_home
 
@@ -34,10 +35,8 @@ def serve(store: Store, *, host: str, port: int) -> None:
                 f"expected a free port, got {host}:{port}: {error.strerror}: give another with --port"
             ) from error
     if host not in ("127.0.0.1", "localhost", "::1"):
-        print(f"anyone who reaches {host}:{port} can read and change the runs", file=sys.stderr)
-    print(
-        f"MLflow on {store.root}: http://{host}:{port} (Ctrl-C ends it; first start takes some 15 s)", file=sys.stderr
-    )
+        to_stderr(f"anyone who reaches {host}:{port} can read and change the runs")
+    to_stderr(f"MLflow on {store.root}: http://{host}:{port} (Ctrl-C ends it; first start takes some 15 s)")
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its job runner would hold another gigabyte
     os.environ["MLFLOW_BACKEND_STORE_URI"] = store.tracking_uri  # no option: all can read a command line
     options = ["--default-artifact-root", store.artifact_root, "--workers", "1"]

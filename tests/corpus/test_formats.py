@@ -123,9 +123,9 @@ def test_a_language_may_have_any_name(tmp_path, given, name):
 
 BAD = [
     (b"{", "bad_json"),
-    (b"[" * 100_000, "bad_json"),
+    (b'{"a":' + b"[" * 100_000, "bad_json"),
     (b"\xff\xfe", "not_utf8"),
-    ([1], "not_an_object"),
+    ([1], "json_array"),
     ("text", "not_an_object"),
     (None, "not_an_object"),
     (record(code=..., code_tokens=...), "no_code"),
@@ -138,7 +138,7 @@ BAD = [
     (record(code="a\x00b"), "has_nul"),
     (record(docstring="a \ud800 b", docstring_tokens=...), "not_unicode"),
     (record(language=...), "no_language"),
-    (record(language="../etc"), "no_language"),
+    (record(language="../etc"), "wrong_language"),
     (record(repo=3), "wrong_type"),
 ]
 

@@ -607,7 +607,7 @@ def test_judgements_are_the_mean_over_their_annotators(tmp_path):
 BAD_JUDGEMENTS = [
     (b"{", "bad_json"),
     (b"\xff", "not_utf8"),
-    ([1], "not_an_object"),
+    ([1], "json_array"),
     (judgement(query=...), "no_query"),
     (judgement(query=" "), "no_query"),
     (judgement(query="a\0b"), "has_nul"),

@@ -202,6 +202,11 @@ def test_a_cache_that_is_no_folder_is_an_error(tmp_path, recipe, clients):
         ("languages: {javascript: {npm: {lodash: MIT}}}", "expected name@version in npm"),
         ("languages: {ruby: {debian: {--help: null}}}", "expected a name in debian, got '--help'"),
         ("languages: {javascript: {npm: {../x@1.0: null}}}", "expected name@version"),
+        ("[" * 99_999, "expected values at most 50 levels deep"),
+        (
+            "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1},' * 9}]}}\n" for n in range(1, 12)),
+            "expected at most 500,000 values, with those of aliases wherever they stand",
+        ),
         ("wrong: 1\nlanguages: {ruby: {debian: {ruby-rack: null}}}", "got wrong"),
     ],
 )

@@ -115,6 +115,7 @@ def test_a_folder_without_manifest_is_an_error(tmp_path):
     [
         (b"{", "expected JSON"),
         (b"\xff", "expected JSON"),
+        (b"[" * 100_000, "expected JSON .* got values nested too deeply"),
         (b"[]", "format version 1 .* got None"),
         (b'{"format_version": 99}', "format version 1 .* got 99"),
         (b'{"format_version": 1}', "wrong value at created"),

@@ -101,8 +101,8 @@ MISTAKES = [
         "f.yaml:5: defaults: expected settings, {key: value}, got 3",
     ),
     ("arms: {infonce: 3}\n", "f.yaml:5: arms.infonce: "),
-    ("arms: {infonce: {}, Bad Name: {}}\n", "f.yaml:5: arms.Bad Name: string should match pattern"),
-    ("arms: {infonce: {}, 1: {}}\n", "f.yaml:5: arms"),
+    ("arms: {infonce: {}, Bad Name: {}}\n", "f.yaml:5: arms.Bad Name: expected a name of at most 63 lower-case"),
+    ("arms: {infonce: {}, 1: {symmetric: true}}\n", "f.yaml:5: arms.1: expected text as key, got 1, which YAML"),
     (
         "arms:\n  infonce: {training: {epochs: many}}\n",
         "f.yaml:6: arms.infonce.training.epochs: input should be a valid",
@@ -348,11 +348,15 @@ def test_all_missing_keys_are_named() -> None:
         ("", "f.yaml: expected keys such as study, corpus and arms, got NoneType"),
         ("# nothing\n", "f.yaml: expected keys"),
         ("- 1\n", "f.yaml: expected keys such as study, corpus and arms, got list"),
-        ("study: a\n  b: [\n", "f.yaml:2: not YAML: mapping values are not allowed here"),
+        ("study: a\n  b: [\n", "f.yaml:2: not YAML: mapping values are not allowed"),
         ("a: [1, 2\n", "f.yaml:2: not YAML"),
         ("a: *b\n", "f.yaml:1: not YAML: found undefined alias"),
         ("a: 2020-99-99\n", "f.yaml: not YAML that can be read: month must be in 1..12"),
-        ("a: &a [*a]\n", "f.yaml: not YAML that can be read"),
+        ("a: &a [*a]\n", "f.yaml:1: expected aliases of what stands before them, got one within what it names"),
+        ("a: " + "[" * 51 + "]" * 51, "f.yaml:1: expected values at most 50 levels deep, got deeper ones"),
+        ("a: " + "[" * 99_999, "f.yaml:1: expected values at most 50 levels deep, got deeper ones"),
+        ("a: 1\nb:\n  ? [a]\n  : b", "f.yaml:3: expected words as keys, got a list or a mapping"),
+        ("x: 1" + "0" * 500, "f.yaml:1: expected numbers of at most 500 characters, got one of 501"),
     ],
 )
 def test_what_is_no_study_at_all_is_one_line(text: str, expected: str) -> None:
@@ -366,9 +370,21 @@ def test_a_file_that_is_not_there_or_no_text_is_one_line(tmp_path: Path) -> None
         load_study(tmp_path / "none.yaml")
     with pytest.raises(StudyError, match="cannot be read"):
         load_study(tmp_path)
-    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StudyError, match="cannot be read"):
-        load_study(tmp_path / "bytes.yaml")
+    with pytest.raises(StudyError, match="cannot be read: embedded null byte"):
+        load_study("a\0b")
+    file = tmp_path / "study.yaml"
+    for data, got in (
+        ("study: a\n".encode("utf-16"), "expected text in UTF-8, got UTF-16: save it as UTF-8"),
+        ("study: a\n".encode("utf-16-le"), "not YAML"),  # zeros are UTF-8, and no text
+        ("study: a\nquestion: à\n".encode("latin-1"), "study.yaml:2: expected text in UTF-8, got a byte 0xe0"),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(StudyError, match=got):
+            load_study(file)
+    with file.open("wb") as large:
+        large.truncate(50_000_000)
+    with pytest.raises(StudyError, match="expected at most 16 MB of text, got more"):
+        load_study(file)
 
 
 @pytest.mark.parametrize("corpus", ["a\0b", "x" * 5000, "/dev/null", ""])

@@ -22,6 +22,7 @@ from softnce_ray.corpus.formats.cosqa import MAP_NAMES, cosqa_rows
 from softnce_ray.corpus.formats.judgements import Judgements, is_judgements, read_judgements
 from softnce_ray.corpus.formats.lines import files_at, json_array, lines_of, object_of
 from softnce_ray.corpus.formats.reading import BadLine, PairStream, Reading, Row
+from softnce_ray.corpus.formats.records import check_language
 from softnce_ray.corpus.formats.tables import SUFFIXES as TABLE_SUFFIXES
 from softnce_ray.corpus.formats.tables import is_table_folder, table_rows
 from softnce_ray.corpus.pairs import CorpusError
@@ -88,6 +89,7 @@ def open_pairs(
         CorpusError: nothing is there, or of no known format; `columns` for another format than tables; a share that
             is not in 0 to 1. What is wrong with the files is raised while they are read.
     """
+    check_language(language)
     name = format or ("table" if columns else detect_format(path))
     if name == JUDGEMENTS:
         raise CorpusError(

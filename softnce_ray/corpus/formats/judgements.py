@@ -13,7 +13,7 @@ from typing import Any
 from softnce_ray.corpus.cleaning import Drop
 from softnce_ray.corpus.formats.lines import lines_of, object_of
 from softnce_ray.corpus.formats.reading import Bad, BadLine, check_bad_share
-from softnce_ray.corpus.formats.records import pair_of, text_of
+from softnce_ray.corpus.formats.records import check_language, pair_of, text_of
 from softnce_ray.corpus.mining import MAX_EXAMPLES, Example
 from softnce_ray.corpus.pairs import CorpusError, Pair
 
@@ -66,6 +66,7 @@ def read_judgements(path: str | Path, *, language: str | None = None, max_bad_sh
         CorpusError: a file is missing, empty or breaks off, or more than `max_bad_share` (0 to 1) of its lines are bad:
             no JSON objects, a field that is missing or of the wrong type, a repeated or an unknown code.
     """
+    check_language(language)
     given = Path(path)
     folder = given if given.is_dir() else given.parent
     files = [_file(folder, given, names) for names in (CODES_NAMES, JUDGEMENTS_NAMES)]

@@ -8,11 +8,13 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from softnce_ray.corpus.formats.reading import BadLine
+from softnce_ray.corpus.formats.reading import ARRAY, BadLine
 from softnce_ray.corpus.pairs import SPLITS, CorpusError
+from softnce_ray.encodings import is_utf16
 
 MAX_LINE_BYTES = 16_000_000
 _CHUNK = 65_536
@@ -21,6 +23,7 @@ _SPLIT_NAMES = {**{split: split for split in SPLITS}, "validation": "valid", "va
 _WORDS = re.compile(r"[a-z]+")
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
 _DECODER = json.JSONDecoder()
+_START = 200
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -103,6 +106,18 @@ def first_character(file: Path) -> bytes:
         raise _unreadable(file, 0, error) from error
 
 
+def _check_encoding(stream: BinaryIO, file: Path) -> None:
+    """See at the start of a file that its text is not in UTF-16, of which no line could be read.
+
+    Raises:
+        CorpusError: it is.
+    """
+    if is_utf16(cast(BufferedReader, stream).peek(_START)[:_START]):
+        raise CorpusError(
+            f"expected text in UTF-8 in {file}, got UTF-16: save it as UTF-8, or  iconv -f UTF-16 -t UTF-8"
+        )
+
+
 def raw_lines(file: Path) -> Iterator[tuple[int, bytes | None]]:
     """(1-based number, bytes with their line end) of every line; None stands for one that is too long.
 
@@ -112,6 +127,7 @@ def raw_lines(file: Path) -> Iterator[tuple[int, bytes | None]]:
     number = 0
     try:
         with open_bytes(file) as stream:
+            _check_encoding(stream, file)
             while data := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
                 if len(data) <= MAX_LINE_BYTES:
@@ -137,6 +153,8 @@ def object_of(data: bytes | None) -> dict[str, Any]:
     """
     if data is None:
         raise BadLine("line_too_long")
+    if data.lstrip()[:1] == b"[":
+        raise BadLine(ARRAY)
     try:
         record = json.loads(data.decode())
     except UnicodeDecodeError:
@@ -186,6 +204,7 @@ def _json(file: Path, brackets: str, element: Callable[[_JsonText], tuple[int, A
     line = 0
     try:
         with open_bytes(file) as stream:
+            _check_encoding(stream, file)
             text = _JsonText(stream, file)
             if not text.next():
                 return

@@ -8,11 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from softnce_ray.config.settings import LANGUAGE_RULE
 from softnce_ray.corpus.cleaning import Drop
 from softnce_ray.corpus.mining import MAX_EXAMPLES, Example
 from softnce_ray.corpus.pairs import CorpusError, Pair
 
 EARLY_LINES = 10_000
+
+ARRAY = "json_array"
+_REPAIR = "repair the input, or allow more with --max-bad-share"
+_ADVICE = {
+    "no_language": "give --language",
+    "wrong_language": f"correct the languages: expected {LANGUAGE_RULE}",
+    ARRAY: "expected one JSON object a line, got an array: name the file .json, or write it as lines "
+    "(jq -c '.[]' FILE.json > FILE.jsonl)",
+}
+"""What to do about lines that are bad for some reasons."""
 
 
 class BadLine(Exception):
@@ -146,7 +157,7 @@ def check_bad_share(path: Path, lines: int, bad: Counter[str], examples: list[Ex
     wrong = bad.total()
     if wrong > max_bad_share * lines:
         first = "; ".join(f"{e.path}:{e.line} {e.reason}" for e in examples if e.reason in bad)
-        advice = "give --language" if "no_language" in bad else "repair the input, or allow more with --max-bad-share"
+        advice = next((_ADVICE[reason] for reason in _ADVICE if reason in bad), _REPAIR)
         raise CorpusError(
             f"expected at most {max_bad_share:.1%} bad lines in {path}, got {wrong} of {lines} ({first}): {advice}"
         )

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from softnce_ray.config.settings import LANGUAGE_RULE
 from softnce_ray.corpus.cleaning import Drop, check_code, clean_query
 from softnce_ray.corpus.formats.lines import split_named
 from softnce_ray.corpus.formats.reading import Bad, BadLine
 from softnce_ray.corpus.languages import LANGUAGES, strip_documentation
-from softnce_ray.corpus.pairs import LANGUAGE_NAME, Pair
+from softnce_ray.corpus.pairs import LANGUAGE_NAME, CorpusError, Pair
 
 # Parsing what is no code takes a time that grows faster than its length: half a minute for this much of "(((".
 MAX_CODE_CHARACTERS = 100_000
@@ -20,11 +21,12 @@ Record = Mapping[str, Any]
 
 
 def text_of(record: Record, *names: str) -> str | None:
-    """The first of these fields that is set: a string that can be stored, or None.
+    """The first of these fields that is filled, or else that is there: a string that can be stored, or None.
 
     Raises:
         BadLine: it is no string, or one that cannot be stored.
     """
+    found = None
     for name in names:
         value = record.get(name)
         if value is None:
@@ -35,8 +37,20 @@ def text_of(record: Record, *names: str) -> str | None:
             raise BadLine("has_nul")
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise BadLine("not_unicode")
-        return value
-    return None
+        if value.strip():
+            return value
+        found = value if found is None else found
+    return found
+
+
+def check_language(language: str | None) -> None:
+    """See that a language which stands in for those of records may be one.
+
+    Raises:
+        CorpusError: it may not.
+    """
+    if language is not None and not LANGUAGE_NAME.fullmatch(language.strip().lower()):
+        raise CorpusError(f"--language: expected {LANGUAGE_RULE}, got {language[:80]!r}")
 
 
 def partition_of(record: Record) -> str | None:
@@ -76,18 +90,16 @@ def pair_of(
 def _pair(
     record: Record, split: str | None, language: str | None, place: str, clean: bool, query_of_tokens: bool
 ) -> Pair | Drop:
-    name = (text_of(record, "language") or language or "").strip().lower()
+    name = ((text_of(record, "language") or "").strip() or language or "").strip().lower()
     if not LANGUAGE_NAME.fullmatch(name):
-        raise BadLine("no_language")
+        raise BadLine("wrong_language" if name else "no_language")
     is_long = len(text_of(record, "code", "original_string") or "") > MAX_CODE_CHARACTERS
     if is_long and (clean or split not in ("valid", "test")):
         return Drop("code_too_long")
     code, is_joined = _code(record, name)
-    documentation = (_joined(record, "docstring_tokens") or None) if query_of_tokens else None
-    if documentation is None:
-        documentation = text_of(record, "docstring")
-    if documentation is None:
-        documentation = _joined(record, "docstring_tokens")
+    sides = [_joined(record, "docstring_tokens"), text_of(record, "docstring")]
+    given = [side for side in (sides if query_of_tokens else reversed(sides)) if side is not None]
+    documentation = next((side for side in given if side.strip()), given[0] if given else None)
     if documentation is None and split != "codebase":
         raise BadLine("no_docstring")
     query: str | Drop = clean_query(documentation or "") if clean else " ".join((documentation or "").split())
@@ -119,9 +131,10 @@ def _code(record: Record, language: str) -> tuple[str, bool]:
     tokens = _joined(record, "code_tokens")
     if code is None and tokens is None:
         raise BadLine("no_code")
-    if not (code or tokens or "").strip():
+    has_code = bool(code and code.strip())
+    if not has_code and not (tokens or "").strip():
         raise BadLine("empty_code")
-    if code is None or (tokens is not None and code.split() == tokens.split()):
+    if code is None or not has_code or (tokens is not None and code.split() == tokens.split()):
         return tokens or "", True
     entry = LANGUAGES.get(language)
     stripped: str | None = code

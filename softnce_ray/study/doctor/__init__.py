@@ -5,7 +5,7 @@ none of which needs a cluster. `facts` are gathered on a node, `asking` gathers 
 takes, `judging` compares the two, `tracking` tries MLflow, and `examining` does it all.
 """
 
-from softnce_ray.study.doctor.examining import check_before_launch, check_settings, examine, settle
+from softnce_ray.study.doctor.examining import check_before_launch, check_settings, check_texts, examine, settle
 from softnce_ray.study.doctor.finding import Finding
 
-__all__ = ["Finding", "check_before_launch", "check_settings", "examine", "settle"]
+__all__ = ["Finding", "check_before_launch", "check_settings", "check_texts", "examine", "settle"]

@@ -19,6 +19,8 @@ from softnce_ray.study.doctor.models import models, named_models
 from softnce_ray.study.doctor.needs import folder_of, needs
 from softnce_ray.study.doctor.networks import adapters, misfits, precision
 from softnce_ray.study.doctor.settling import settled
+from softnce_ray.study.doctor.steps import uneven_steps
+from softnce_ray.study.doctor.texts import unknown_tokens
 from softnce_ray.study.doctor.tracking import tracking
 from softnce_ray.study.file import load_study
 from softnce_ray.study.problems import StudyError
@@ -55,6 +57,7 @@ def examine(
             corpus = Corpus.open(study.corpus)
             study = study.with_all(corpus.languages)
             found.append(Finding("study", "ok", f"{study.study} can be read"))
+            found += unknown_tokens(study, corpus)
         except UserError as error:
             found, study = [*found, _finding("corpus", error)], None
     try:
@@ -83,6 +86,13 @@ def check_settings(study: StudyConfig, store: Store) -> list[str]:
       LaunchError: the study cannot run; a line for each error, with its remedy.
     """
     return _warnings(_of_settings(study, store))
+
+
+def check_texts(study: StudyConfig) -> list[str]:
+    """What its models cannot read of the corpus' texts, in some of them; a launch sees it when it prepares them all.
+    Returns warnings."""
+    corpus = Corpus.open(study.corpus)
+    return _warnings([*unknown_tokens(study.with_all(corpus.languages), corpus)])
 
 
 def check_before_launch(study: StudyConfig, store: Store, corpus: Corpus, *, patience: float = PATIENCE) -> list[str]:
@@ -124,6 +134,7 @@ def _of_settings(study: StudyConfig, store: Store) -> list[Finding]:
         *models(study, store, elsewhere=elsewhere()),
         *misfits(study, folder_of),
         *judging.reservations(study),
+        *uneven_steps(study),
     ]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from softnce_ray import json_text
 from softnce_ray.config import (
     ArmConfig,
     BagEncoder,
@@ -41,6 +41,7 @@ PUBLISHED = {
 """Numbers in the networks of published encoders, by their configurations: for those that are not on this machine."""
 
 _PUBLISHED_WIDTH = 768
+_LONGEST_HEADER = 100_000_000  # of a safetensors file, as the library has it
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _model_folder(model: str) -> Path | None:
 def _numbers(path: Path) -> int:
     """Numbers in a safetensors file, by its header: the length of a JSON object, then the object."""
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header = json_text.load(file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST_HEADER)))
     return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
@@ -153,7 +154,7 @@ def _width(arm: ArmConfig) -> int:
         return encoder.width
     try:
         folder = _model_folder(encoder.model)
-        return int(json.loads(((folder or Path()) / "config.json").read_bytes())["hidden_size"])
+        return int(json_text.load(((folder or Path()) / "config.json").read_bytes())["hidden_size"])
     except (OSError, ValueError, KeyError, TypeError):
         return _PUBLISHED_WIDTH
 

@@ -18,6 +18,7 @@ from softnce_ray.environment import SECRETS
 from softnce_ray.storage import Location, StorageError, is_uri
 from softnce_ray.study.file import load_study
 from softnce_ray.study.problems import Key, Problem, StudyError, lines_of, place
+from softnce_ray.yaml_text import compose, text_at, value_of
 
 STORE, TRACKING, STORAGE = "SOFTNCE_STORE", "MLFLOW_TRACKING_URI", "SOFTNCE_STORAGE"
 
@@ -61,13 +62,14 @@ def checked_study(path: Path) -> StudyText:
     except StudyError as error:
         problems = error.problems
     try:
-        text = path.read_bytes().decode("utf-8")
-        node, raw = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError):
+        text = text_at(path)
+        node = compose(text)
+        raw = value_of(node)
+    except (OSError, ValueError):
         raw = None
     if not isinstance(raw, dict):
         raise StudyError(str(path), problems)
-    lines = dict(lines_of(node))
+    lines = lines_of(node)
     notes: list[str] = []
     corpus = raw.get("corpus")
     if isinstance(corpus, str) and corpus:
