@@ -16,12 +16,12 @@ from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definit
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
 from softnce_ray.tracking.history import fetch_file
+from softnce_ray.tracking.known import best_of_each
 from softnce_ray.tracking.long_tags import from_pieces
 from softnce_ray.tracking.metric_names import original
 from softnce_ray.tracking.moved import expect_here, files_of
 from softnce_ray.tracking.params import current_names
 from softnce_ray.tracking.parent import parent_of, studies_of
-from softnce_ray.tracking.runs import best_of_each
 
 
 def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str | None = None) -> StudyResults:
