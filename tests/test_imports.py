@@ -42,7 +42,8 @@ FLOORS: list[set[str]] = [
     },
     {"corpus", "results", "store", "described"},
     {"config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"},
-    {"errors", "environment", "plain_names", "uris"},
+    {"databases"},
+    {"errors", "environment", "plain_names", "uris", "commands"},
 ]
 
 # Within the floor that has several rooms, who may know whom.
@@ -65,7 +66,7 @@ BESIDE = {
 DOORS = {
     "ray": ("study/",),
     "mlflow": ("tracking/",),
-    "optuna": ("study/search.py", "study/importances.py"),
+    "optuna": ("study/search.py", "study/storage.py", "study/importances.py"),
     "typer": ("cli/",),
 }
 

@@ -23,6 +23,7 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.credentials import masked, without_password
 from softnce_ray.tracking.faults import reason
 from softnce_ray.tracking.moved import expect_here
+from softnce_ray.tracking.schema import misfit
 
 # A server that is down would otherwise block one call for minutes. Retries are few because they repeat what was
 # perhaps done already; whoever must not give up tries again himself.
@@ -51,12 +52,12 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
     """A client of the store's database or server, which has answered.
 
     Raises:
-      TrackingError: it cannot be opened, or does not answer within some 15 seconds.
+      TrackingError: it cannot be opened, is of another version of MLflow, or does not answer within some 15 seconds.
     """
     _settle()
     database, shown = store.database, without_password(store.tracking_uri)
     if database is not None:
-        if must_exist and not database.exists():
+        if must_exist and not os.path.lexists(database):
             raise TrackingError(
                 f"no store at {database.parent}: launch a study first, or give the folder of one with --store"
             )
@@ -64,11 +65,13 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
             database.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(f"MLflow store {shown} cannot be opened: {error.strerror or error}") from error
-        answer = _open(store)
+        answer = _open(store, must_exist)
     elif store.artifact_root is None:
-        answer = _within(_SERVER_SECONDS, lambda: _open(store))
+        answer = _within(_SERVER_SECONDS, lambda: _open(store, must_exist))
     else:
-        answer = _listening(store.tracking_uri) or _within(_DATABASE_SECONDS, lambda: _open(store))
+        answer = _listening(store.tracking_uri) or _within(_DATABASE_SECONDS, lambda: _open(store, must_exist))
+    if isinstance(answer, UserError):
+        raise TrackingError(str(answer)) from answer
     if isinstance(answer, BaseException):
         why = masked(reason(answer), store)
         raise TrackingError(f"MLflow store {shown} cannot be opened: {why}{_remedy(answer, store)}") from answer
@@ -84,9 +87,12 @@ def _settle() -> None:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
-def _open(store: Store) -> MlflowClient | Exception:
+def _open(store: Store, must_exist: bool) -> MlflowClient | Exception:
     try:
         with _alone(store) if store.artifact_root else contextlib.nullcontext():
+            # Alone, for while a database is made it fits no version.
+            if store.artifact_root and (wrong := misfit(store, must_exist=must_exist)):
+                return TrackingError(f"{wrong.text}: {wrong.remedy}")
             client = MlflowClient(tracking_uri=store.tracking_uri)
             client.search_experiments(max_results=1)
         return client

@@ -20,6 +20,8 @@ from softnce_ray.study.file import load_study
 from softnce_ray.study.problems import Key, Problem, StudyError, lines_of, place
 
 STORE, TRACKING, STORAGE = "SOFTNCE_STORE", "MLFLOW_TRACKING_URI", "SOFTNCE_STORAGE"
+OPTIONS = {"--store": STORE, "--tracking-uri": TRACKING, "--storage": STORAGE}
+"""Options of `submit`, and the variables that say the same."""
 
 _SECRETS = (
     "MLFLOW_TRACKING_USERNAME",
