@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
+import requests
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
@@ -37,6 +40,8 @@ _SETTINGS = {
     "PGCONNECT_TIMEOUT": "10",
 }
 """Variables that MLflow and its drivers read at every request, unless a user has set them."""
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 _PAGE = 1000
 _SERVER_SECONDS = 15.0
@@ -191,6 +196,22 @@ def existing_experiment(client: MlflowClient, store: Store, study: str) -> str:
         raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
     expect_here(store, found.artifact_location or "", writes=True)
     return found.experiment_id
+
+
+def readable(function: Callable[P, T]) -> Callable[P, T]:
+    """Let what MLflow refuses to read be an error in a line; the function's first argument is the store."""
+
+    @functools.wraps(function)
+    def reading(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*arguments, **options)
+        except (MlflowException, requests.RequestException) as error:
+            store = arguments[0]
+            assert isinstance(store, Store)
+            shown, why = without_password(store.tracking_uri), masked(reason(error), store)
+            raise TrackingError(f"the MLflow store {shown} cannot be read: {why}") from error
+
+    return reading
 
 
 def search_runs(client: MlflowClient, experiment: str, query: str) -> list[Run]:
