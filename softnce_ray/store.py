@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from softnce_ray.commands import command
 from softnce_ray.errors import UserError
 from softnce_ray.folders import lock_file
 from softnce_ray.storage import Location, local
-from softnce_ray.uris import sqlite_path, sqlite_uri
+from softnce_ray.uris import sqlite_path, sqlite_uri, without_password
 
 DEFAULT_FOLDER = "softnce_runs"
 
@@ -41,6 +43,8 @@ class Store:
     root: Path
     tracking_uri: str
     storage: str | None = None
+    given: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
+    """The options that named it, beside what the environment says; None where no options did."""
 
     @staticmethod
     def at(
@@ -56,14 +60,16 @@ class Store:
         """
         if isinstance(folder, Store):
             return folder
-        place = folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER
-        root = local(place, "--store", "give a folder; what machines share without a common disk goes to --storage")
+        named = folder or os.environ.get("SOFTNCE_STORE") or DEFAULT_FOLDER
+        root = local(named, "--store", "give a folder; what machines share without a common disk goes to --storage")
         root = root.absolute()
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
-        if "?" not in uri and (named := sqlite_path(uri)) is not None and not named.is_absolute():
-            uri = sqlite_uri(named.absolute())  # a study goes on in the directory that it was launched from
+        if "?" not in uri and (database := sqlite_path(uri)) is not None and not database.is_absolute():
+            uri = sqlite_uri(database.absolute())  # a study goes on in the directory that it was launched from
         shared = storage or os.environ.get("SOFTNCE_STORAGE")
-        return Store(root, uri, str(Location.at(shared)) if shared else None)
+        place = str(Location.at(shared)) if shared else None
+        given = {"--store": folder and root, "--tracking-uri": tracking_uri and uri, "--storage": storage and place}
+        return Store(root, uri, place, {option: str(value) for option, value in given.items() if value})
 
     @property
     def artifact_root(self) -> str | None:
@@ -97,6 +103,34 @@ class Store:
 
     def spool(self, study: str) -> Path:
         return self.root / "spool" / study
+
+    def command(self, verb: str, *words: object) -> str:
+        """Return a command of this package on this store, which works as it is printed."""
+        given = self.given
+        if given is None:
+            own = self.tracking_uri == sqlite_uri(self.root / "mlflow.db")
+            all_of_it = {"--store": str(self.root), "--tracking-uri": "" if own else self.tracking_uri}
+            given = {**all_of_it, "--storage": self.storage or ""}
+        options = [f" {option} {_word(given[option])}" for option in _TAKEN.get(verb, _USUAL) if given.get(option)]
+        return command("softnce-ray", verb, *words) + "".join(options)
+
+    @property
+    def tracking_word(self) -> str:
+        """The tracking address as a word of a command line; one with a password is not shown."""
+        if (word := _word(self.tracking_uri)) == _SECRET and os.environ.get("MLFLOW_TRACKING_URI") == self.tracking_uri:
+            return '"$MLFLOW_TRACKING_URI"'
+        return word
+
+
+_SECRET = "…"
+_USUAL = ("--store", "--tracking-uri")
+_TAKEN = {"ui": ("--store",), **dict.fromkeys(("launch", "resume", "extend", "sync"), (*_USUAL, "--storage"))}
+"""Options that a command takes of those that name a store."""
+
+
+def _word(value: str) -> str:
+    """Quote an option's value for a shell; an address with a password is not repeated where others may see it."""
+    return shlex.quote(value) if without_password(value) == value else _SECRET
 
 
 @contextlib.contextmanager

@@ -9,6 +9,20 @@ from urllib.parse import unquote, urlsplit
 _SPECIAL = re.compile(r"[%?#{}]")
 """SQLAlchemy unquotes a database's path and ends it at `?`; Optuna formats it, which gives braces a meaning."""
 
+_WORD = r"token|pass|pwd|secret|key|signature|sig|auth|credential"
+SECRET_PARAMETER = re.compile(rf"([?&;][^=&;\s]*?(?:{_WORD})[^=&;\s]*=)[^&;\s'\"<>]+", re.IGNORECASE)
+"""A parameter of a query that gives access; its first group ends before the value."""
+
+
+def without_password(uri: str) -> str:
+    """Return an address without user, password and secret query parameters; a password may have any characters."""
+    address, mark, query = uri.partition("?")
+    if "@" in query and "@" not in address:  # a password with a question mark
+        address, mark, query = uri, "", ""
+    head, at, tail = address.rpartition("@")
+    shown = f"{head.split('://')[0]}://…@{tail}" if at else address
+    return SECRET_PARAMETER.sub(r"\1…", f"{shown}{mark}{query}")
+
 
 def sqlite_uri(path: Path) -> str:
     """Return the URI of a SQLite database, as SQLAlchemy, MLflow and Optuna take it.

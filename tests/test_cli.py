@@ -12,11 +12,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from older import older_searches
 
 import softnce_ray
 from softnce_ray.cli.studies import count_text
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.study.run import Launch
+from softnce_ray.study.storage import open_storage
 
 ROOT = Path(softnce_ray.__file__).parents[1]
 
@@ -151,8 +153,10 @@ def test_from_source_code_to_an_answer(tmp_path: Path) -> None:
     launched = run("launch", "small.yaml", cwd=tmp_path)
     assert "4 trials run, 0 were there already, 0 failed" in launched.stdout
     assert "soft/python confirm seed 2: finished" in launched.stderr
-    again = run("launch", "small.yaml", cwd=tmp_path)
+    shutil.copy(older_searches(tmp_path), tmp_path / "softnce_runs")
+    again = run("launch", "small.yaml", "--upgrade-store", cwd=tmp_path)
     assert "small: nothing to do: all 4 trials are there" in again.stdout
+    assert open_storage(f"sqlite:///{tmp_path}/softnce_runs/optuna.db", to_read=True).get_all_studies() == []
 
     report = json.loads(run("report", "small", "--format", "json", cwd=tmp_path).stdout)
     assert [(row["arm"], row["seeds_done"]) for row in report["rows"]] == [("infonce", 2), ("soft", 2)]

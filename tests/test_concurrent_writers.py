@@ -22,7 +22,8 @@ from servers import MlflowServer, Postgres
 from softnce_ray.config import ArmConfig, Range, Search, SearchSpace
 from softnce_ray.results import StudyRecord, TrialKey
 from softnce_ray.store import Store
-from softnce_ray.study.search import CellSearch, open_storage
+from softnce_ray.study.search import CellSearch
+from softnce_ray.study.storage import open_storage
 from softnce_ray.tracking import Tracker
 
 WRITERS, TRIALS, EPOCHS = 8, 2, 4

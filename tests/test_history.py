@@ -55,5 +55,5 @@ def test_what_is_not_there_is_an_error(store: Store) -> None:
     with pytest.raises(TrackingError, match="no study 'other'"):
         load_background(store, "other")
     search = next(each for each in load_results(store, "small").trials if each.phase == "search")
-    with pytest.raises(TrackingError, match=r"reciprocal_ranks\.parquet cannot be read"):
+    with pytest.raises(TrackingError, match=r"expected reciprocal_ranks\.parquet of run"):
         load_query_ids(store, search.run_id)

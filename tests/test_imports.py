@@ -45,7 +45,8 @@ FLOORS: list[set[str]] = [
         *("config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"),
         "yaml_text",
     },
-    {"errors", "environment", "plain_names", "uris", "encodings", "json_text", "terminal", "rich_console"},
+    {"databases"},
+    {"errors", "environment", "plain_names", "uris", "commands", "encodings", "json_text", "terminal", "rich_console"},
 ]
 
 # Within the floor that has several rooms, who may know whom.
@@ -69,7 +70,7 @@ BESIDE = {
 DOORS = {
     "ray": ("study/",),
     "mlflow": ("tracking/",),
-    "optuna": ("study/search.py", "study/importances.py"),
+    "optuna": ("study/search.py", "study/storage.py", "study/importances.py"),
     "typer": ("cli/",),
 }
 

@@ -48,6 +48,9 @@ class Inside:
 
 
 INSIDES = (
+    # The schema of MLflow's database: which revisions there are, and how it is migrated.
+    Inside("mlflow.store.db.utils._get_alembic_config", "tracking/schema.py", takes=("db_url",)),
+    Inside("mlflow.store.db.utils._upgrade_db", "tracking/schema.py", takes=("engine",)),
     # The session: processes in groups of their own, the folder of its files, the address that `auto` means.
     Inside("ray._private.services.ConsolePopen", "study/cluster.py"),
     Inside("ray._private.services.start_ray_process", "study/cluster.py", says=("ConsolePopen(",)),

@@ -19,7 +19,7 @@ from softnce_ray.errors import UserError
 from softnce_ray.folders import lock_file, made_once
 from softnce_ray.retrieval import indexing
 from softnce_ray.store import Store, only_launch
-from softnce_ray.study.search import open_storage
+from softnce_ray.study.storage import open_storage
 from softnce_ray.temporary import temporary_folder
 from softnce_ray.tracking.connection import connect
 from softnce_ray.tracking.journal import Journal

@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from remedies import printed, typed
 
 from softnce_ray.config import TrainingSet
 from softnce_ray.ranks_file import RANKS_FILE, read_ranks, write_ranks
+from softnce_ray.report import build_report
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
 from softnce_ray.tracking import Tracker, TrackingError, Unsent, download_model, load_results, studies
+from softnce_ray.tracking.history import load_query_ids
 from softnce_ray.tracking.long_tags import LONGEST, from_pieces, in_pieces
+from softnce_ray.tracking.selecting import load_validation
 
 _numbers = itertools.count()
 
@@ -148,7 +154,7 @@ def finish(tracker: Tracker, which: TrialKey, ranks: Path, **more: float) -> Non
     tracker.trial_started(which, {"training.epochs": 2, "temperature": 0.05, "estimator": None})
     for epoch in (1, 2):
         tracker.epoch(which, metrics(epoch))
-    tracker.trial_ended(which, "FINISHED", metrics={**metrics(2), "test_mrr": 0.4, **more}, ranks=ranks)
+    tracker.trial_ended(which, "FINISHED", metrics={**metrics(2), "test_mrr": 0.46875, **more}, ranks=ranks)
 
 
 def runs(client: MlflowClient, study: str, role: str) -> list[Run]:
@@ -489,8 +495,7 @@ def test_an_unknown_baseline_is_an_error_before_any_trial_is_read(open_tracker, 
         file.unlink()  # to read it would be another error
     with pytest.raises(TrackingError, match=f"baseline must be an arm of study '{study}', got 'tow'; .* one, two"):
         load_results(store, study, baseline="tow")
-    with pytest.raises(TrackingError, match="is finished, but its reciprocal_ranks"):
-        load_results(store, study, baseline="two")
+    assert load_results(store, study, baseline="two").trials[0].failure
 
 
 def test_a_summary_that_is_made_again_adds_what_changed_at_the_next_step(open_tracker, client, study) -> None:
@@ -574,13 +579,44 @@ def test_a_trial_whose_ranks_cannot_be_kept_does_not_pass_for_finished(client, s
     assert load_results(store, study).trials[0].status == "FAILED"
 
 
-def test_a_finished_trial_whose_ranks_are_gone_is_an_error_that_names_it(open_tracker, store, study, ranks) -> None:
-    finish(tracker := open_tracker(), key(), ranks)
-    tracker.wait()
-    for file in (store.root / "artifacts" / study).rglob(RANKS_FILE):
-        file.unlink()
-    with pytest.raises(TrackingError, match=r"\(one/python/confirm-1\) is finished, but its reciprocal_ranks"):
-        load_results(store, study)
+DAMAGE = {
+    "gone": lambda file, others: file.unlink(),
+    "empty": lambda file, others: file.write_bytes(b""),
+    "half": lambda file, others: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "text": lambda file, others: file.write_text("no table"),
+    "a folder": lambda file, others: (file.unlink(), file.mkdir()),
+    "another's": lambda file, others: write_ranks(file, {"test": ["z", "b"]}, others([0.5, 0.25])),
+    "no reciprocals": lambda file, others: write_ranks(file, {"test": ["z", "b"]}, others([2.0, -1.0625])),
+    "without its columns": lambda file, others: pq.write_table(pa.table({"id": ["z"], "split": ["test"]}), file),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_finished_trial_whose_ranks_are_damaged_is_a_named_gap_of_the_report(
+    open_tracker, client, store, study, ranks, tmp_path, damage: str
+) -> None:
+    tracker = open_tracker(arms=("one",))
+    for seed in (1, 2):
+        finish(tracker, key(seed=seed), ranks)
+    tracker.close()
+    hurt, whole = sorted(runs(client, study, "trial"), key=lambda run: run.data.tags["seed"])
+    (file,) = (store.root / "artifacts" / study / hurt.info.run_id).rglob(RANKS_FILE)
+    DAMAGE[damage](file, lambda values: {"reciprocal_rank": {"test": np.array(values)}, "graded_ndcg": {}})
+    report = build_report(load_results(store, study))
+    assert [(row.seeds_done, row.seeds_asked) for row in report.rows] == [(1, 2)]
+    assert report.rows[0].mean is not None and report.rows[0].mean.mean == 0.46875
+    (problem,) = report.problems
+    assert (problem.kind, problem.run_ids) == ("unusable", (hurt.info.run_id,))
+    assert problem.reason.startswith(f"expected {RANKS_FILE} of run {hurt.info.run_id} (one/python/confirm-1) as")
+    with pytest.raises(TrackingError, match=hurt.info.run_id):
+        load_validation(store, study)
+    if damage not in ("another's", "no reciprocals", "without its columns"):
+        with pytest.raises(TrackingError, match=hurt.info.run_id):
+            load_query_ids(store, hurt.info.run_id)
+    if damage == "half":
+        (remedy,) = printed(problem.reason)
+        typed(remedy, tmp_path)
+        assert [run.info.run_id for run in runs(client, study, "trial")] == [whole.info.run_id]
 
 
 def test_nothing_is_written_outside_the_store(open_tracker, study, ranks, tmp_path, monkeypatch) -> None:

@@ -141,6 +141,46 @@ def test_a_journal_of_before_its_database_neither_reopens_runs_nor_swallows_what
     ) == 1
 
 
+@pytest.mark.parametrize("own", [1, 40], ids=["fewer bytes of its own", "more bytes of its own"])
+@pytest.mark.parametrize("told", [True, False], ids=["", "of an earlier version"])
+def test_a_copy_that_goes_on_with_the_same_server_sends_its_own_and_takes_nothing_back(
+    store, tmp_path, own: int, told: bool
+) -> None:
+    """It is copied with records that were not sent; then the original sends more of the same journal than it had."""
+    copy = Store(tmp_path / "copy", store.tracking_uri)
+    tracker = opened(store)
+    tracker.wait()
+    assert tracker._sender is not None
+    tracker._sender.stop()
+    tracker.trial_started(key(1), {"training.epochs": 1})
+    shutil.copytree(store.spool("study"), copy.spool("study"))
+    tracker._abandon()
+    theirs = Tracker.to_sync(store, "study")
+    finish(theirs, 1, tmp_path)
+    theirs.study_ended("FINISHED")
+    killed(theirs)
+    if not told:
+        with sqlite3.connect(store.root / "mlflow.db") as base:
+            base.execute("UPDATE tags SET value = rtrim(value, '0123456789abcdef') WHERE key = 'journal'")
+            base.execute("UPDATE tags SET value = rtrim(value, ':') WHERE key = 'journal'")
+    before = state(store)
+
+    ours = Tracker.to_sync(copy, "study")
+    assert ours._sender is not None
+    ours._sender.stop()
+    for number in range(own):
+        ours.arm_summary("one", {f"metric{number}": 0.25})
+    ours._abandon()
+    assert unsent_records(copy, "study") >= own
+    again = Tracker.to_sync(copy, "study")
+    again.wait()
+    assert again.close() == Unsent()
+    summed = {name for run in state(store).values() for name, _, _ in run[3] if name.startswith("metric")}
+    assert summed == {f"metric{number}" for number in range(own)}
+    unchanged = {run: [each[:3], each[4]] for run, each in state(store).items()}
+    assert unchanged == {run: [each[:3], each[4]] for run, each in before.items()}
+
+
 class Disk:
     """A disk that loses all that was not synced when the power goes, except that what was removed is gone.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 import shutil
 import signal
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softnce_ray.cli.options import MaxConcurrentOption, whole_address
+from softnce_ray.cli.options import MaxConcurrentOption, UpgradeOption, whole_address
 from softnce_ray.terminal import tell, to_stderr, to_stdout
 
 if TYPE_CHECKING:
@@ -61,6 +60,7 @@ def submit(
         ),
     ] = None,
     max_concurrent: MaxConcurrentOption = None,
+    upgrade_store: UpgradeOption = False,
     with_package: Annotated[
         bool, typer.Option("--with-package", help="Send this version of softnce-ray too, for a cluster with another.")
     ] = False,
@@ -83,6 +83,7 @@ def submit(
         environment_with(store, tracking_uri, storage),
         max_concurrent=max_concurrent,
         with_package=with_package,
+        upgrade_store=upgrade_store,
     )
     jobs = Jobs(where)
     tell([*made.notes, *jobs.notes])
@@ -91,7 +92,6 @@ def submit(
         _print_submission(made)
         return
     name = send(jobs, made)
-    option = "" if address is None else f" --address {shlex.quote(jobs.shown)}"
     tell([f"{made.study} was sent as job {name}; it goes on when this terminal is closed"])
     begun: list[str] = []
 
@@ -99,15 +99,15 @@ def submit(
         to_stderr(line)
         if not begun and past_checks(line):
             begun.append(line)
-            _sent(name, option)
+            _sent(jobs, name)
         return bool(begun) and not follow
 
-    job = _followed(jobs, name, each, option)
+    job = _followed(jobs, name, each)
     if not begun and not job.active and job.state != "SUCCEEDED":
         tell(_why(job))
         raise typer.Exit(job.status)
     if not begun:  # nothing was left to do
-        _sent(name, option)
+        _sent(jobs, name)
     if follow:
         tell([f"{name}: {job.state}"])
         raise typer.Exit(job.status)
@@ -164,7 +164,7 @@ def logs(
         to_stdout(line)
         return False
 
-    ended = _followed(jobs, found.id, each, "" if address is None else f" --address {shlex.quote(jobs.shown)}")
+    ended = _followed(jobs, found.id, each)
     tell([f"{ended.id}: {ended.state}", *(_why(ended) if ended.state == "FAILED" else ())])
     raise typer.Exit(ended.status)
 
@@ -192,11 +192,11 @@ def stop(job: JobName, address: AddressOption = None) -> None:
             stopping.append(line)
         return False
 
-    ended = _followed(jobs, found.id, each, "", doing="is stopping")
-    tell([f"{ended.id}: {ended.state}; go on with  softnce-ray submit  and the same study file"])
+    ended = _followed(jobs, found.id, each, doing="is stopping")
+    tell([f"{ended.id}: {ended.state}; it goes on when its study file is submitted again"])
 
 
-def _followed(jobs: Jobs, name: str, each: Callable[[str], bool], option: str, doing: str = "goes on") -> Job:
+def _followed(jobs: Jobs, name: str, each: Callable[[str], bool], doing: str = "goes on") -> Job:
     """Follow a job; a connection that is lost for good, or Ctrl-C, does not end it."""
     from softnce_ray.study.jobs import follow
     from softnce_ray.study.signals import exit_status
@@ -204,13 +204,13 @@ def _followed(jobs: Jobs, name: str, each: Callable[[str], bool], option: str, d
     try:
         return follow(jobs, name, each, trouble=lambda text: tell([text]))
     except KeyboardInterrupt:
-        tell([f"{name} {doing}: softnce-ray logs {name} --follow{option}"])
+        tell([f"{name} {doing}: {jobs.command('logs', name, '--follow')}"])
         raise typer.Exit(exit_status(signal.SIGINT)) from None
 
 
-def _sent(name: str, option: str) -> None:
+def _sent(jobs: Jobs, name: str) -> None:
     to_stdout(name)
-    tell([f"see  softnce-ray {verb}{option}" for verb in (f"logs {name} --follow", "status", f"stop {name}")])
+    tell([f"see  {jobs.command(*words)}" for words in (("logs", name, "--follow"), ("status",), ("stop", name))])
 
 
 def _why(job: Job) -> list[str]:

@@ -76,6 +76,14 @@ AddressOption = Annotated[
 ]
 
 
+UpgradeOption = Annotated[
+    bool,
+    typer.Option(
+        "--upgrade-store", help="Migrate databases that an older MLflow or Optuna made: back the store up before."
+    ),
+]
+
+
 def _study_name(text: str) -> str:
     """A name becomes folders of the store: no other text may pass for one, and lead out of it."""
     from softnce_ray.config.settings import NAME

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -17,6 +16,7 @@ from softnce_ray.cli.options import (
     StoreOption,
     StudyName,
     TrackingOption,
+    UpgradeOption,
     on_cluster,
     store_at,
 )
@@ -36,13 +36,14 @@ def launch(
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
     max_concurrent: MaxConcurrentOption = None,
+    upgrade_store: UpgradeOption = False,
 ) -> None:
     """Run what is missing of a study. Launching again after an interrupt goes on."""
     from softnce_ray.study.file import load_study
 
     on_cluster(address)
     if not dry_run and (client := os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
-        _launch_through_client(study, client, store, storage, tracking_uri, max_concurrent)
+        _launch_through_client(study, client, store, storage, tracking_uri, max_concurrent, upgrade_store)
     config = load_study(study)
     if max_concurrent is not None:
         resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
@@ -58,7 +59,7 @@ def launch(
         notes += check_texts(config)
         tell(f"note: {note}" for note in notes)
         return
-    _run(config, store_at(store, tracking_uri, storage), store, tracking_uri)
+    _run(config, store_at(store, tracking_uri, storage), address, upgrade_store)
 
 
 def resume(
@@ -67,6 +68,7 @@ def resume(
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
+    upgrade_store: UpgradeOption = False,
 ) -> None:
     """Go on with a study, as it was last launched, by its name."""
     from softnce_ray.study.saved import saved_study
@@ -75,7 +77,7 @@ def resume(
     place = store_at(store, tracking_uri, storage)
     saved = saved_study(place, study)
     _from(saved.directory)
-    _run(saved.study, place, store, tracking_uri)
+    _run(saved.study, place, address, upgrade_store)
 
 
 def extend(
@@ -91,6 +93,7 @@ def extend(
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
+    upgrade_store: UpgradeOption = False,
 ) -> None:
     """Add seeds, languages or search trials to a study and run only what is missing. More arms: add them to its file
     and launch it again."""
@@ -104,7 +107,7 @@ def extend(
     saved = saved_study(place, study)
     _from(saved.directory)
     more = extended(saved.study, seeds=seed or (), languages=language or (), trials=trials)
-    _run(more, place, store, tracking_uri)
+    _run(more, place, address, upgrade_store)
 
 
 def sync(
@@ -133,7 +136,7 @@ def schema() -> None:
     to_stdout(json.dumps(StudyFile.model_json_schema(), indent=1))
 
 
-def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: str | None) -> None:
+def _run(config: StudyConfig, place: Store, address: str | None, upgrade: bool) -> None:
     """Run a study, say what came of it and what can be done next."""
     from softnce_ray.study import again
     from softnce_ray.study.cluster import check_token
@@ -141,14 +144,19 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
     check_token()
     from softnce_ray.study.run import launch as run
     from softnce_ray.study.signals import exit_status
+    from softnce_ray.study.storage import upgrade_store
 
-    done = run(config, store=place)
-    name, where = config.study, _options(store, tracking_uri)
-    more = again.command(name, where)
+    if upgrade:
+        upgrade_store(place)
+    name = config.study
+    with again.by(place, name, *(() if address is None else ("--address", address))):
+        done = run(config, store=place)
+        more = again.command()
     tell(f"note: {text}" for text in done.notes)
     tell((*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)))
     if done.waiting or not done.summed_up:
-        tell([f"{done.waiting} records wait for MLflow: send them and sum up with  softnce-ray sync {name}{where}"])
+        sent = place.command("sync", name)
+        tell([f"{done.waiting} records wait for MLflow: send them and sum up with  {sent}"])
     if done.interrupted:
         to_stdout(count_text(name, done))
         to_stderr(f"interrupted: go on with  {more}")
@@ -157,8 +165,9 @@ def _run(config: StudyConfig, place: Store, store: Path | None, tracking_uri: st
         to_stdout(f"{name}: nothing to do: all {done.already_done} trials are there")
     else:
         to_stdout(count_text(name, done))
-    ui = f"  and  softnce-ray ui{where}" if tracking_uri is None else ""
-    to_stdout(f"see  softnce-ray report {name}{where}{ui}")
+    own = place.database == place.root / "mlflow.db"
+    ui = f"  and  {place.command('ui')}" if own else ""
+    to_stdout(f"see  {place.command('report', name)}{ui}")
     if done.failed or done.problems:
         to_stderr(f"softnce-ray: not all is done; try what failed again with  {more}")
     if done.failed or done.problems or done.unsent or done.waiting:
@@ -182,6 +191,7 @@ def _launch_through_client(
     storage: str | None,
     tracking_uri: str | None,
     max_concurrent: int | None,
+    upgrade_store: bool,
 ) -> NoReturn:
     """Launch through Ray Client: the driver is the cluster's."""
     from softnce_ray.study.cluster import connected
@@ -190,7 +200,7 @@ def _launch_through_client(
     from softnce_ray.study.through_client import launch_through_client
 
     environment = environment_with(None if store is None else str(store), tracking_uri, storage)
-    made = submission(study, address, environment, max_concurrent=max_concurrent)
+    made = submission(study, address, environment, max_concurrent=max_concurrent, upgrade_store=upgrade_store)
     tell(made.notes)
     with connected():
         status = launch_through_client(made, to_stderr)
@@ -201,16 +211,3 @@ def _from(directory: Path) -> None:
     """Relative paths of a study, to models for example, start where it was launched."""
     if directory.is_dir():
         os.chdir(directory)
-
-
-def _options(store: Path | None, tracking_uri: str | None) -> str:
-    """The options to give again; an address with a password is not repeated on a screen that others may see."""
-    from softnce_ray.tracking.connection import without_password
-
-    if tracking_uri is not None and without_password(tracking_uri) != tracking_uri:
-        tracking_uri = "…"
-    return "".join(
-        f" {option} {value if value == '…' else shlex.quote(str(value))}"
-        for option, value in (("--store", store), ("--tracking-uri", tracking_uri))
-        if value is not None
-    )

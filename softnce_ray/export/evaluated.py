@@ -53,8 +53,9 @@ def stored_ranks(corpus: Corpus, results: StudyResults, trial: TrialResult) -> t
         keys = {each: place(split, each if len(languages) > 1 else None) for each in languages}
         if all(key in trial.reciprocal_ranks for key in keys.values()):
             return tuple(_ranked(corpus, trial, split, language, key) for language, key in keys.items())
+    why = f" ({trial.failure})" if trial.failure else ""
     raise ExportError(
-        f"expected ranks of queries in run {trial.run_id}, got none: give a confirm trial, or --no-ranks to check "
+        f"expected ranks of queries in run {trial.run_id}, got none{why}: give a confirm trial, or --no-ranks to check "
         "vectors alone"
     )
 

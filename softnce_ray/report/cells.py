@@ -76,7 +76,7 @@ def finished_cells(results: StudyResults, split: str) -> tuple[Cells, dict[str, 
         if trial.seed not in results.seeds:
             unusable[trial.run_id] = "the study does not ask for this seed"
         elif not all(len(values_of(trial, split, each)) for each in results.training_set(trial.language).test):
-            unusable[trial.run_id] = f"no values of the queries of split {split!r} were stored"
+            unusable[trial.run_id] = trial.failure or f"no values of the queries of split {split!r} were stored"
         elif twin is None:
             cell[trial.seed] = trial
         elif twin.identity == trial.identity:

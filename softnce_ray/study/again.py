@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+
+from softnce_ray.environment import unset, variables
+from softnce_ray.store import Store
 
 VARIABLE = "SOFTNCE_AGAIN"
-"""Set for launches that were sent to a cluster: what its sender types to go on."""
+"""What its user types so that a launch goes on; of one that was sent to a cluster, what its sender types."""
 
 
-def command(study: str = "", options: str = "") -> str:
-    """What to type so that a study goes on; `options` are those of a launch on this machine."""
-    own = " ".join(each for each in ("softnce-ray resume", study) if each) + options
-    return os.environ.get(VARIABLE) or own
+@contextlib.contextmanager
+def by(store: Store, study: str, *options: str) -> Iterator[None]:
+    """Let `command` name a study, its store and further options, unless somebody has said before how it goes on."""
+    with variables(unset({VARIABLE: store.command("resume", study, *options)})):
+        yield
+
+
+def command() -> str:
+    """Return what to type so that the study goes on."""
+    return os.environ.get(VARIABLE) or "the same call"
 
 
 def giving_up() -> str:
-    """What to type so that a launch ends."""
-    return "softnce-ray stop" if os.environ.get(VARIABLE, "").startswith("softnce-ray submit") else "Ctrl-C"
+    """Return what to type so that a launch ends."""
+    return "stopping the job" if os.environ.get(VARIABLE, "").startswith("softnce-ray submit") else "Ctrl-C"

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from softnce_ray.errors import UserError
 from softnce_ray.results import definition_of
 from softnce_ray.store import Store
+from softnce_ray.study.storage import open_storage
 from softnce_ray.tracking.history import load_background
 from softnce_ray.uris import sqlite_path
 
@@ -30,6 +31,7 @@ def importances(store: Store, study: str) -> dict[tuple[str, str], dict[str, flo
 
     Raises:
       ImportancesError: the searches are not on this machine, or cannot be read.
+      StoreError: they are no searches, or of another version of Optuna.
       TrackingError: no such store or study.
     """
     path = sqlite_path(store.optuna_url)
@@ -40,8 +42,8 @@ def importances(store: Store, study: str) -> dict[tuple[str, str], dict[str, flo
             "study ran, or give its folder with --store"
         )
     definitions = load_background(store, study).definitions
+    storage = open_storage(store.optuna_url, to_read=True)
     try:
-        storage = optuna.storages.RDBStorage(store.optuna_url)
         names = [each.study_name for each in storage.get_all_studies()]
     except Exception as error:  # whatever SQLAlchemy makes of a database that is no database
         raise ImportancesError(f"the searches in {path} cannot be read: {error}") from error

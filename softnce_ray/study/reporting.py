@@ -74,6 +74,8 @@ def _query_ids(store: Store, results: StudyResults, split: str) -> dict[tuple[st
     for trial in results.trials:
         if (trial.phase, trial.status) != ("confirm", "FINISHED") or trial.language in read:
             continue
+        if not trial.reciprocal_ranks:  # its file cannot be read, which the report says
+            continue
         read.add(trial.language)
         languages = results.training_set(trial.language).test
         ids = load_query_ids(store, trial.run_id)

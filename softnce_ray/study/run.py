@@ -34,8 +34,9 @@ from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
 from softnce_ray.study.planner import Cell, Planner, cells, search_name
 from softnce_ray.study.record import cell_content, nothing_read, record_of, versions
 from softnce_ray.study.saved import save_study, saved_study
-from softnce_ray.study.search import CellSearch, open_storage
+from softnce_ray.study.search import CellSearch
 from softnce_ray.study.signals import Interrupts, interruptible
+from softnce_ray.study.storage import open_storage
 from softnce_ray.study.summary import PATIENCE, sum_up
 from softnce_ray.study.trainable import device_for, working_in
 from softnce_ray.study.tuning import run_tune
@@ -103,7 +104,7 @@ def launch(
     place = Store.at(store)
     show = display or display_for(PlainConsole(stderr=True))
     corpus = Corpus.open(config.corpus)
-    with only_launch(place, config.study), interruptible() as interrupts:
+    with only_launch(place, config.study), interruptible() as interrupts, again.by(place, config.study):
         save_study(place, config)
         try:
             for note in notes:
@@ -167,7 +168,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
     except AwayError as error:
         away = True
         if not interrupts.number:  # else nobody wanted to wait for the store any more
-            raise LaunchError(f"{error}; what was done is kept: {again.command(study.study)} goes on") from error
+            raise LaunchError(f"{error}; what was done is kept: {again.command()} goes on") from error
         status = "KILLED"
     finally:
         show.close()

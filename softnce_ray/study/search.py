@@ -1,11 +1,7 @@
-"""Optuna's part: one persistent study for each cell, asked for proposals and told what came of them.
-
-The only importer of optuna.
-"""
+"""Optuna's part: one persistent study for each cell, asked for proposals and told what came of them."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import math
 import warnings
@@ -18,9 +14,6 @@ from optuna.trial import TrialState
 from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
 from softnce_ray.config.settings import kind_of
 from softnce_ray.config.study import in_order, searched
-from softnce_ray.folders import lock_file
-from softnce_ray.store import StoreError
-from softnce_ray.uris import sqlite_path
 
 _STOPPED = "stopped_at_epoch"
 _ANSWERED = "failed_by_its_settings"
@@ -43,34 +36,6 @@ class Answer:
 
     proposal: Proposal
     failed: bool
-
-
-def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """The storage that keeps all searches of a store. Launches of several studies may use one at once.
-
-    A SQLite storage's tables are made by one process at a time, since two that make them at the same time break each
-    other; a write then waits up to a minute for other writers.
-
-    Raises:
-      StoreError: it cannot be opened.
-    """
-    try:
-        return _opened(url)
-    except Exception as error:  # SQLAlchemy's, alembic's or Optuna's own, many lines long
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise StoreError(
-            f"the searches at {sqlite_path(url) or url} cannot be read: {reason}: if the file is damaged, move "
-            "it away; what was searched is then searched anew, and trials that are in MLflow are not trained again"
-        ) from error
-
-
-def _opened(url: str) -> optuna.storages.BaseStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line for each trial would be lost among the launch's own
-    if (path := sqlite_path(url)) is None:
-        return optuna.storages.RDBStorage(url)
-    with lock_file(path.parent / ".optuna.lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 class CellSearch:

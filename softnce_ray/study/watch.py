@@ -93,7 +93,7 @@ class Watch:
         first = next((path for path in gone if path == self._store.root), gone[0])
         more = f" and {len(gone) - 1} more" if len(gone) > 1 and first != self._store.root else ""
         saved = saved_path(self._store, self._study)
-        how = again.command(self._study) if saved.exists() else "launching the study's file again"
+        how = again.command() if saved.exists() else "launching the study's file again"
         error = VanishedError(
             f"{first}{more}: expected to stay while the study runs, got deleted: see that nothing cleans up there; "
             f"what was recorded elsewhere is kept, and {how} goes on"

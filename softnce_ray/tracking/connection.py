@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
+import requests
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
@@ -23,6 +26,7 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.credentials import masked, without_password
 from softnce_ray.tracking.faults import reason
 from softnce_ray.tracking.moved import expect_here
+from softnce_ray.tracking.schema import misfit
 
 # A server that is down would otherwise block one call for minutes. Retries are few because they repeat what was
 # perhaps done already; whoever must not give up tries again himself.
@@ -36,6 +40,8 @@ _SETTINGS = {
     "PGCONNECT_TIMEOUT": "10",
 }
 """Variables that MLflow and its drivers read at every request, unless a user has set them."""
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 _PAGE = 1000
 _SERVER_SECONDS = 15.0
@@ -51,12 +57,12 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
     """A client of the store's database or server, which has answered.
 
     Raises:
-      TrackingError: it cannot be opened, or does not answer within some 15 seconds.
+      TrackingError: it cannot be opened, is of another version of MLflow, or does not answer within some 15 seconds.
     """
     _settle()
     database, shown = store.database, without_password(store.tracking_uri)
     if database is not None:
-        if must_exist and not database.exists():
+        if must_exist and not os.path.lexists(database):
             raise TrackingError(
                 f"no store at {database.parent}: launch a study first, or give the folder of one with --store"
             )
@@ -64,11 +70,13 @@ def connect(store: Store, *, must_exist: bool = False) -> MlflowClient:
             database.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrackingError(f"MLflow store {shown} cannot be opened: {error.strerror or error}") from error
-        answer = _open(store)
+        answer = _open(store, must_exist)
     elif store.artifact_root is None:
-        answer = _within(_SERVER_SECONDS, lambda: _open(store))
+        answer = _within(_SERVER_SECONDS, lambda: _open(store, must_exist))
     else:
-        answer = _listening(store.tracking_uri) or _within(_DATABASE_SECONDS, lambda: _open(store))
+        answer = _listening(store.tracking_uri) or _within(_DATABASE_SECONDS, lambda: _open(store, must_exist))
+    if isinstance(answer, UserError):
+        raise TrackingError(str(answer)) from answer
     if isinstance(answer, BaseException):
         why = masked(reason(answer), store)
         raise TrackingError(f"MLflow store {shown} cannot be opened: {why}{_remedy(answer, store)}") from answer
@@ -84,9 +92,12 @@ def _settle() -> None:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
-def _open(store: Store) -> MlflowClient | Exception:
+def _open(store: Store, must_exist: bool) -> MlflowClient | Exception:
     try:
         with _alone(store) if store.artifact_root else contextlib.nullcontext():
+            # Alone, for while a database is made it fits no version.
+            if store.artifact_root and (wrong := misfit(store, must_exist=must_exist)):
+                return TrackingError(f"{wrong.text}: {wrong.remedy}")
             client = MlflowClient(tracking_uri=store.tracking_uri)
             client.search_experiments(max_results=1)
         return client
@@ -185,6 +196,22 @@ def existing_experiment(client: MlflowClient, store: Store, study: str) -> str:
         raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
     expect_here(store, found.artifact_location or "", writes=True)
     return found.experiment_id
+
+
+def readable(function: Callable[P, T]) -> Callable[P, T]:
+    """Let what MLflow refuses to read be an error in a line; the function's first argument is the store."""
+
+    @functools.wraps(function)
+    def reading(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*arguments, **options)
+        except (MlflowException, requests.RequestException) as error:
+            store = arguments[0]
+            assert isinstance(store, Store)
+            shown, why = without_password(store.tracking_uri), masked(reason(error), store)
+            raise TrackingError(f"the MLflow store {shown} cannot be read: {why}") from error
+
+    return reading
 
 
 def search_runs(client: MlflowClient, experiment: str, query: str) -> list[Run]:

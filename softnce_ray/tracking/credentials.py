@@ -8,21 +8,10 @@ from urllib.parse import unquote
 
 from softnce_ray.environment import SECRETS
 from softnce_ray.store import Store
+from softnce_ray.uris import SECRET_PARAMETER, without_password
 
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*@", re.IGNORECASE)
-_WORD = r"token|pass|pwd|secret|key|signature|sig|auth|credential"
-_PARAMETER = re.compile(rf"([?&;][^=&;\s]*?(?:{_WORD})[^=&;\s]*=)[^&;\s'\"<>]+", re.IGNORECASE)
 _HEADER = re.compile(r"\b(Basic|Bearer) +[A-Za-z0-9+/=._~-]{8,}")
-
-
-def without_password(uri: str) -> str:
-    """An address without user, password and secret query parameters; a password may have any characters."""
-    address, mark, query = uri.partition("?")
-    if "@" in query and "@" not in address:  # a password with a question mark
-        address, mark, query = uri, "", ""
-    head, at, tail = address.rpartition("@")
-    shown = f"{head.split('://')[0]}://…@{tail}" if at else address
-    return _PARAMETER.sub(r"\1…", f"{shown}{mark}{query}")
 
 
 def masked(text: str, store: Store) -> str:
@@ -31,7 +20,7 @@ def masked(text: str, store: Store) -> str:
     for secret in _known_secrets(store):
         text = text.replace(secret, "…")
     text = _USER.sub(r"\1…@", text)
-    text = _PARAMETER.sub(r"\1…", text)
+    text = SECRET_PARAMETER.sub(r"\1…", text)
     return _HEADER.sub(r"\1 …", text)
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -18,10 +15,10 @@ from mlflow.exceptions import MlflowException
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, Distributions, DistributionsError, read_distributions
 from softnce_ray.ranks_file import RANKS_FILE, place
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs, without_password
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, readable, search_runs, without_password
+from softnce_ray.tracking.files import fetched, undamaged
 from softnce_ray.tracking.long_tags import from_pieces
 from softnce_ray.tracking.metric_names import stored
-from softnce_ray.tracking.moved import files_of
 from softnce_ray.tracking.parent import parent_of
 
 _THREADS = 8
@@ -48,6 +45,7 @@ class Background:
     definitions: Mapping[str, str]
 
 
+@readable
 def load_background(store: Store, study: str) -> Background:
     """The study's parent run.
 
@@ -57,9 +55,9 @@ def load_background(store: Store, study: str) -> Background:
     client = connect(store, must_exist=True)
     parent = parent_of(client, store, study)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            text = fetch_file(store, parent, "study.yaml", folder).read_text(encoding="utf-8")
-    except (OSError, MlflowException):
+        with fetched(store, parent, "study.yaml") as file:
+            text = file.read_text(encoding="utf-8")
+    except (OSError, MlflowException, UnicodeDecodeError):
         text = ""
     return Background(
         parent.info.run_id,
@@ -69,6 +67,7 @@ def load_background(store: Store, study: str) -> Background:
     )
 
 
+@readable
 def load_histories(store: Store, wanted: Mapping[str, Sequence[str]]) -> dict[str, dict[str, History]]:
     """Run id → metric → its values by epoch, of the metrics that are `wanted` of each run; one without values is left
     out.
@@ -92,6 +91,7 @@ def load_histories(store: Store, wanted: Mapping[str, Sequence[str]]) -> dict[st
     return histories
 
 
+@readable
 def load_distributions(store: Store, study: str, run_ids: Collection[str]) -> tuple[dict[str, Distributions], str]:
     """Run id → its distributions, of those of these runs that have them; and why those of others cannot be read, "" if
     all can.
@@ -118,12 +118,13 @@ def load_distributions(store: Store, study: str, run_ids: Collection[str]) -> tu
 def _distributions(store: Store, run: Run) -> Distributions | str:
     """Those of a run, or why they cannot be read."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            return read_distributions(fetch_file(store, run, DISTRIBUTIONS_FILE, folder))
+        with fetched(store, run, DISTRIBUTIONS_FILE) as file:
+            return read_distributions(file)
     except (OSError, MlflowException, DistributionsError) as error:
         return first_line(error)
 
 
+@readable
 def load_query_ids(store: Store, run_id: str) -> dict[str, tuple[str, ...]]:
     """Split (of several languages as `place` names them) → ids of its queries' pairs, in the order of the stored ranks.
 
@@ -131,28 +132,15 @@ def load_query_ids(store: Store, run_id: str) -> dict[str, tuple[str, ...]]:
       TrackingError: the run has no readable file of ranks.
     """
     client = connect(store, must_exist=True)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            table = pq.read_table(fetch_file(store, client.get_run(run_id), RANKS_FILE, folder))
-    except (OSError, MlflowException, pa.ArrowException) as error:
-        raise TrackingError(f"run {run_id}: its {RANKS_FILE} cannot be read: {first_line(error)}") from error
-    columns = {
-        name: table.column(name).to_pylist() for name in table.column_names if name in ("id", "split", "language")
-    }
-    languages = columns.get("language", [None] * len(columns["id"]))
+    with undamaged(store, client.get_run(run_id), RANKS_FILE) as file:
+        table = pq.read_table(file)
+        columns = {name: table.column(name).to_pylist() for name in ("id", "split")}
+        several = "language" in table.column_names
+        languages = table.column("language").to_pylist() if several else [None] * len(table)
     ids: dict[str, list[str]] = {}
     for identity, split, language in zip(columns["id"], columns["split"], languages, strict=True):
         ids.setdefault(place(split, language), []).append(identity)
     return {key: tuple(names) for key, names in ids.items()}
-
-
-def fetch_file(store: Store, run: Run, name: str, folder: str) -> Path:
-    """Fetch a file of a run into a folder.
-
-    Raises:
-      OSError, MlflowException: it is not there, or cannot be fetched.
-    """
-    return Path(files_of(store, run).download_artifacts(name, folder))
 
 
 def _history(client: MlflowClient, run_id: str, name: str) -> History:

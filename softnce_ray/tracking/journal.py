@@ -1,8 +1,8 @@
 """The journal: what is to be written to MLflow, kept on disk until it is.
 
 A line of JSON for each record in `journal.jsonl`; `sent` says up to which byte MLflow has them, and MLflow says so
-itself, should `sent` be lost. A record may be sent again after a crash, never lost: writing the same record twice must
-change nothing.
+itself, whose word counts. A record may be sent again, never lost: writing the same record twice must change nothing,
+also when others were written since.
 
 Where the machine stops, what was not synced is lost, and may be lost in any order. So files are on the disk before the
 record that names them, and the position behind a record before its files are removed.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.records import Record
 
 _FORMAT = 1
+_TAIL = 4096
+"""Bytes before a position that tell the journal from a copy that went on: each record has a time."""
 _JOURNAL, _SENT, _REFUSED, _FILES = "journal.jsonl", "sent", "refused.jsonl", "files"
 
 
@@ -95,21 +98,32 @@ class Journal:
         return Entry(record, self._end)
 
     def position(self, end: int) -> str:
-        """Name a byte of this journal; see `trust`."""
-        return f"{self._id}:{end}"
-
-    def trust(self, position: str) -> None:
-        """Take MLflow's word up to where it has this journal; of another one's position nothing follows.
+        """Name a byte of this journal, and what stands before it; see `trust`.
 
         Raises:
-          OSError: the journal cannot be written.
+          OSError: the journal cannot be read.
         """
-        name, _, end = position.partition(":")
-        if name != self._id or not end.isdecimal():
-            return
-        self.unsent = [entry for entry in self.unsent if entry.end is not None and entry.end > int(end)]
-        if int(end) >= self._end:  # it may have more than this copy: what is added must not pass for that
-            self.begin_anew()
+        start = max(0, end - _TAIL)
+        tail = os.pread(self._file.fileno(), end - start, start)
+        return f"{self._id}:{end}:{hashlib.sha256(tail).hexdigest()}"
+
+    def trust(self, position: str) -> None:
+        """Go on after the position that MLflow has, as `position` named it; where MLflow has another, from the
+        beginning.
+
+        MLflow's word counts, not the note beside the journal, which may be lost or of another time than the database
+        where a store was copied. A position that this journal has not is that of a copy that went on: what MLflow has
+        of this one is not known, and to send a record again changes nothing.
+
+        Raises:
+          OSError: the journal cannot be read or written.
+        """
+        end = position.split(":")[1] if position.count(":") == 2 else ""
+        known = end.isdecimal() and int(end) <= self._end and position == self.position(int(end))
+        start = int(end) if known else 0
+        lines = [(record, at) for record, at in _lines(self._folder) if at > start]
+        self.unsent = [Entry(record, at) for record, at in lines if record is not None]
+        self.unreadable = len(lines) - len(self.unsent)
         self._sweep()
 
     def note(self, end: int, *, durable: bool = False) -> None:

@@ -17,7 +17,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, connect, first_line, without_password
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, readable, without_password
 from softnce_ray.tracking.moved import at_home, expect_here
 from softnce_ray.tracking.parent import parent_of
 
@@ -61,6 +61,7 @@ def study_of_run(store: Store, run_id: str) -> str:
     return client.get_experiment(run.info.experiment_id).name
 
 
+@readable
 def corpus_of_study(store: Store, study: str) -> str:
     """The corpus folder as the study's last launch named it; it may be relative to where that was.
 

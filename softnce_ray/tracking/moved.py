@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from softnce_ray.folders import lock_file
 from softnce_ray.store import Store, StoreError
 from softnce_ray.uris import file_path, sqlite_path
 
@@ -32,6 +33,7 @@ _RECORDED = (
 )
 """Columns of MLflow's database that hold places of files."""
 _SECONDS = 60.0
+_PLACE = ".place.lock"
 
 
 def files_of(store: Store, run: Run) -> ArtifactRepository:
@@ -93,7 +95,7 @@ def at_home(store: Store) -> Iterator[None]:
         lock, others = None, False
         with contextlib.suppress(OSError):  # a store that cannot be written, or a file system without locks
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            lock = os.open(store.database.parent / ".place.lock", flags, 0o666)
+            lock = os.open(store.database.parent / _PLACE, flags, 0o666)
             held.callback(os.close, lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,6 +113,26 @@ def at_home(store: Store) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_SH)
         yield
+
+
+@contextlib.contextmanager
+def alone_in(store: Store) -> Iterator[None]:
+    """Hold a store while no other process of this machine writes it.
+
+    Raises:
+      StoreError: another one does, or the store cannot be written.
+    """
+    if store.database is None or not store.database.parent.is_dir():
+        yield
+        return
+    try:
+        with lock_file(store.database.parent / _PLACE) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError:
+        raise StoreError(
+            f"expected nobody to write the store {store.root}, got a launch that does: wait for it, or end it"
+        ) from None
 
 
 def _rewrite(store: Store, database: Path, moves: dict[str, str]) -> None:

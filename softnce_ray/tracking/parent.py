@@ -7,7 +7,7 @@ from mlflow.entities import Experiment, Run, ViewType
 
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, search_runs, without_password
-from softnce_ray.tracking.runs import rank
+from softnce_ray.tracking.known import rank
 
 
 def parent_of(client: MlflowClient, store: Store, study: str) -> Run:

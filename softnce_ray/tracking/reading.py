@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import math
 from pathlib import Path
 
 import numpy as np
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from softnce_ray.config import TrainingSet
-from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, read_ranks
+from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, place, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
-from softnce_ray.tracking.history import fetch_file
+from softnce_ray.tracking.connection import TrackingError, connect, readable, search_runs
+from softnce_ray.tracking.files import DamagedError, undamaged
+from softnce_ray.tracking.known import best_of_each
 from softnce_ray.tracking.long_tags import from_pieces
-from softnce_ray.tracking.metric_names import original
+from softnce_ray.tracking.metric_names import original, stored
 from softnce_ray.tracking.moved import expect_here, files_of
 from softnce_ray.tracking.params import current_names
 from softnce_ray.tracking.parent import parent_of, studies_of
-from softnce_ray.tracking.runs import best_of_each
 
 
+@readable
 def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str | None = None) -> StudyResults:
     """A study as the store remembers it: all trials of its present arms and languages.
 
     Trials of an arm's earlier settings, space or corpus are left out, and confirm trials of configurations that a
-    later search replaced.
+    later search replaced. A trial whose ranks are damaged has none, and its `failure` says so.
 
     Args:
       ranks: with what every query of the compared trials scored: a file of each has to be fetched.
@@ -75,11 +75,13 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
     )
 
 
+@readable
 def studies(store: Store) -> list[str]:
     """Names of the studies in the store, the latest first."""
     return studies_of(connect(store, must_exist=True))
 
 
+@readable
 def download_model(store: Store, run_id: str, to: Path) -> Path:
     """Fetch the model that a run keeps into the folder `to`; returns the model's folder.
 
@@ -94,18 +96,33 @@ def download_model(store: Store, run_id: str, to: Path) -> Path:
     return Path(files.download_artifacts(MODEL_FOLDER, str(to)))
 
 
+def _ranks(store: Store, run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """What every query of a finished trial scored; where that cannot be, DamagedError says why and what to do.
+
+    Their means must be those that the run was given beside the file: a file that was damaged or taken from another run
+    may well be read.
+    """
+    with undamaged(store, run, RANKS_FILE) as file:
+        ranks = read_ranks(file)
+        for key, values in ranks["reciprocal_rank"].items():
+            if not np.all((values >= 0) & (values <= 1)):
+                raise ValueError(f"reciprocal ranks of {key} that are not from 0 to 1")
+            split, _, language = key.partition("/")
+            told = run.data.metrics.get(stored(place("test_mrr", language or None))) if split == "test" else None
+            if told is not None and not math.isclose(told, float(values.mean()), rel_tol=1e-9):
+                raise ValueError(f"ranks whose mean on {key} is {values.mean():g}, of a run whose MRR is {told:g}")
+        return ranks
+
+
 def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
     tags = run.data.tags
     ranks: dict[str, dict[str, np.ndarray]] = {}
+    failure = tags.get("failure", "")
     if with_ranks and run.info.status == "FINISHED" and tags["phase"] == "confirm":
         try:
-            with tempfile.TemporaryDirectory() as folder:  # MLflow copies, and would leave the copy lying about
-                ranks = read_ranks(fetch_file(store, run, RANKS_FILE, folder))
-        except (OSError, MlflowException) as error:
-            raise TrackingError(
-                f"run {run.info.run_id} ({run.info.run_name}) is finished, but its {RANKS_FILE} "
-                f"cannot be read: {first_line(error)}"
-            ) from error
+            ranks = _ranks(store, run)
+        except DamagedError as error:
+            failure = str(error)
     return TrialResult(
         run_id=run.info.run_id,
         arm=tags["arm"],
@@ -118,7 +135,7 @@ def _trial(store: Store, run: Run, with_ranks: bool) -> TrialResult:
         reciprocal_ranks=ranks.get("reciprocal_rank", {}),
         graded_ndcg=ranks.get("graded_ndcg", {}),
         cut_off={name: values for name, values in ranks.items() if name in CUT_OFF},
-        failure=tags.get("failure", ""),
+        failure=failure,
         stopped_early="stopped_early" in tags,
         metrics={original(name): value for name, value in run.data.metrics.items()},
     )

@@ -7,9 +7,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -21,6 +19,7 @@ from softnce_ray.results import MODEL_FOLDER, TrialKey
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import search_runs
 from softnce_ray.tracking.faults import Refused
+from softnce_ray.tracking.known import KnownRun, arm_of, key_of, rank, seen
 from softnce_ray.tracking.long_tags import cut
 from softnce_ray.tracking.metric_names import stored
 from softnce_ray.tracking.moved import files_of
@@ -31,16 +30,6 @@ _LONGEST_FAILURE = 5_000
 _JOURNAL, _TRACEBACK = "journal", "traceback.txt"
 
 
-@dataclass
-class _Known:
-    """What is known of a run without asking for it."""
-
-    run_id: str
-    tags: set[str] = field(default_factory=set)
-    params: set[str] = field(default_factory=set)
-    times: dict[int, int] | None = None  # milliseconds by epoch; None: to be asked for
-
-
 class Runs:
     """The runs of one study. Records of different trials may be carried out by several threads at once."""
 
@@ -49,16 +38,16 @@ class Runs:
         self.noted = ""
         """Up to where MLflow has the journal, by its own word: see `note`."""
         self._places: dict[str, ArtifactRepository] = {}
-        self._trials: dict[TrialKey, _Known] = {}
-        self._arms: dict[tuple[str, str], _Known] = {}
+        self._trials: dict[TrialKey, KnownRun] = {}
+        self._arms: dict[tuple[str, str], KnownRun] = {}
         self._parent: str | None = None
         self._unsure: set[TrialKey | tuple[str, str]] = set()  # that may have a run we do not know
 
     def load(self) -> list[Run]:
         """Learn what runs there are; of runs of the same thing all but one are deleted. Returns those that stay."""
         runs = self._without_duplicates(search_runs(self._client, self._experiment, ""))
-        self._trials = {key_of(run): _seen(run) for run in runs if run.data.tags["role"] == "trial"}
-        self._arms = {_arm_of(run): _seen(run) for run in runs if run.data.tags["role"] == "arm"}
+        self._trials = {key_of(run): seen(run) for run in runs if run.data.tags["role"] == "trial"}
+        self._arms = {arm_of(run): seen(run) for run in runs if run.data.tags["role"] == "arm"}
         parent = next((run for run in runs if run.data.tags["role"] == "study"), None)
         self._parent = parent.info.run_id if parent else None
         self.noted = parent.data.tags.get(_JOURNAL, "") if parent else ""
@@ -122,8 +111,10 @@ class Runs:
         if known is None:
             tags |= {"settings": arm[1], "mlflow.parentRunId": self._study(), **record.payload["tags"]}
             known = self._arms[arm] = self._make(arm, arm[0], tags, record.at)
+        elif known.ended_since(record):
+            return
         else:
-            self._client.update_run(known.run_id, status="RUNNING")
+            self._reopen(known)
         self._log(known, params=params, tags=tags)
 
     def _trial_started(self, record: Record) -> None:
@@ -136,8 +127,10 @@ class Runs:
             fixed = {**payload["tags"], "mlflow.parentRunId": of_arm.run_id}
             known = self._trials[key] = self._make(key, payload["name"], fixed, record.at)
             known.times = {}
+        elif known.ended_since(record):
+            return
         else:
-            self._client.update_run(known.run_id, status="RUNNING")
+            self._reopen(known)
         self._log(known, params=payload["params"], tags=tags)
         if "failure" in known.tags and self._has(known.run_id, _TRACEBACK):
             self._repository(known.run_id).delete_artifacts(_TRACEBACK)
@@ -163,6 +156,8 @@ class Runs:
 
     def _trial_ended(self, record: Record) -> None:
         known, payload = self._trial(record.key), record.payload
+        if known.ended_since(record) and (known.status == "FINISHED" or payload["status"] != "FINISHED"):
+            return
         values = payload["metrics"]
         final = {name: value for name, value in values.items() if name != "epoch"}
         tags = {
@@ -183,7 +178,7 @@ class Runs:
             self._log_beside(known, record)
         if payload["traceback"]:
             self._log_text(known.run_id, payload["traceback"], _TRACEBACK)
-        self._client.set_terminated(known.run_id, payload["status"], record.at)
+        self._end(known, payload["status"], record.at)
 
     def give_up(self, record: Record, why: str) -> None:
         """Say in its run, as far as it lets us, that the end of a trial was refused: it is not finished."""
@@ -192,7 +187,7 @@ class Runs:
             if self._client.get_run(known.run_id).info.status == "FINISHED":  # this was sent before
                 return
             self._log(known, tags={"failure": f"its end could not be recorded: {why}"[:_LONGEST_FAILURE]})
-            self._client.set_terminated(known.run_id, "FAILED", record.at)
+            self._end(known, "FAILED", record.at)
 
     def _supersede(self, record: Record) -> None:
         payload = record.payload
@@ -209,7 +204,10 @@ class Runs:
 
     def _study_ended(self, record: Record) -> None:
         status, parent = record.payload["status"], self._study()
-        for run in self.load():
+        runs = self.load()
+        if any(run.info.run_id == parent and seen(run).ended_since(record) for run in runs):
+            return
+        for run in runs:
             role = run.data.tags["role"]
             if run.info.status == "RUNNING" and role in ("arm", "trial"):
                 self._client.set_terminated(run.info.run_id, status if role == "arm" else "KILLED", record.at)
@@ -266,31 +264,31 @@ class Runs:
             self._parent = min(found, key=rank).info.run_id
         return self._parent
 
-    def _trial(self, key: TrialKey) -> _Known:
+    def _trial(self, key: TrialKey) -> KnownRun:
         known = self._find_trial(key)
         if known is None:
             raise Refused("the trial has no run: it was never started, or somebody deleted it")
         return known
 
-    def _find_trial(self, key: TrialKey) -> _Known | None:
+    def _find_trial(self, key: TrialKey) -> KnownRun | None:
         """The run of a trial, asked for where it may have one, all but one of several deleted."""
         if key not in self._trials and key in self._unsure:
             query = f"tags.role = 'trial' and tags.identity = '{key.identity}'"
             runs = [run for run in search_runs(self._client, self._experiment, query) if key_of(run) == key]
             for run in self._without_duplicates(runs):
-                self._trials[key] = _seen(run)
+                self._trials[key] = seen(run)
             self._unsure.discard(key)
         return self._trials.get(key)
 
-    def _find_arm(self, arm: tuple[str, str]) -> _Known | None:
+    def _find_arm(self, arm: tuple[str, str]) -> KnownRun | None:
         if arm not in self._arms and arm in self._unsure:
             runs = search_runs(self._client, self._experiment, "tags.role = 'arm'")
-            for run in self._without_duplicates([run for run in runs if _arm_of(run) == arm]):
-                self._arms[arm] = _seen(run)
+            for run in self._without_duplicates([run for run in runs if arm_of(run) == arm]):
+                self._arms[arm] = seen(run)
             self._unsure.discard(arm)
         return self._arms.get(arm)
 
-    def _latest_arm(self, arm: str) -> _Known | None:
+    def _latest_arm(self, arm: str) -> KnownRun | None:
         """The run of an arm that was opened last."""
         runs = [
             run
@@ -298,9 +296,9 @@ class Runs:
             if run.data.tags["arm"] == arm
         ]
         opened = [(int(run.data.tags.get("opened", run.info.start_time)), run) for run in runs]
-        return _seen(max(opened, key=lambda each: each[0])[1]) if opened else None
+        return seen(max(opened, key=lambda each: each[0])[1]) if opened else None
 
-    def _make(self, what: TrialKey | tuple[str, str], name: str, tags: Mapping[str, str], at: int) -> _Known:
+    def _make(self, what: TrialKey | tuple[str, str], name: str, tags: Mapping[str, str], at: int) -> KnownRun:
         """Make a run. An answer that is lost makes it be asked for again, by MLflow's own HTTP layer too: so it is
         looked whether there are several now."""
         self._unsure.add(what)
@@ -310,9 +308,17 @@ class Runs:
             raise Refused("its run was made, and is not found")
         return found
 
+    def _reopen(self, known: KnownRun) -> None:
+        self._client.update_run(known.run_id, status="RUNNING")
+        known.status = "RUNNING"
+
+    def _end(self, known: KnownRun, status: str, at: int) -> None:
+        self._client.set_terminated(known.run_id, status, at)
+        known.status, known.ended = status, at
+
     def _log(
         self,
-        known: _Known,
+        known: KnownRun,
         *,
         metrics: Sequence[Metric] = (),
         params: Mapping[str, str] | None = None,
@@ -332,7 +338,7 @@ class Runs:
         known.params |= set(new)
         known.tags |= set(tags or {})
 
-    def _untag(self, known: _Known, name: str) -> None:
+    def _untag(self, known: KnownRun, name: str) -> None:
         if name in known.tags:
             if name in self._client.get_run(known.run_id).data.tags:  # to delete what is not there is an error
                 self._client.delete_tag(known.run_id, name)
@@ -373,7 +379,7 @@ class Runs:
             with contextlib.suppress(PermissionError):  # a folder above that is another's is not ours to have made
                 sync(place, *place.parents[:3])
 
-    def _log_beside(self, known: _Known, record: Record) -> None:
+    def _log_beside(self, known: KnownRun, record: Record) -> None:
         """Log what lies beside a record's file, as far as it is there still: a picture lacks something without it, a
         comparison does not. A tag says which runs have it, so that no other is asked."""
         for source in map(Path, record.payload.get("beside", ())):
@@ -386,7 +392,7 @@ class Runs:
         """Runs of ours, of each thing one; the others are deleted, which MLflow can undo."""
         ours: dict[object, Run] = {}
         current = {known.run_id for known in (*self._trials.values(), *self._arms.values())} | {self._parent}
-        roles: dict[str, Callable[[Run], object]] = {"trial": key_of, "arm": _arm_of, "study": lambda run: "study"}
+        roles: dict[str, Callable[[Run], object]] = {"trial": key_of, "arm": arm_of, "study": lambda run: "study"}
         runs = list(runs)
         below = Counter(run.data.tags.get("mlflow.parentRunId") for run in runs)
 
@@ -402,40 +408,6 @@ class Runs:
             else:
                 ours[of_role(run)] = run
         return list(ours.values())
-
-
-def key_of(run: Run) -> TrialKey:
-    """Which trial a run is of."""
-    tags = run.data.tags
-    return TrialKey(tags["arm"], tags["language"], tags["phase"], int(tags["seed"]), tags["identity"])
-
-
-def best_of_each(runs: Iterable[Run]) -> list[Run]:
-    """Runs of trials, of each trial one: the finished, else the one with most in it, else the earliest."""
-    found: dict[TrialKey, Run] = {}
-    for run in sorted(runs, key=rank):
-        found.setdefault(key_of(run), run)
-    return list(found.values())
-
-
-def rank(run: Run) -> tuple[Any, ...]:
-    """Of runs of the same thing the least is the one that counts."""
-    data = run.data
-    return (
-        run.info.status != "FINISHED",
-        -data.metrics.get("epoch", 0),
-        -len(data.params),
-        run.info.start_time,
-        run.info.run_id,
-    )
-
-
-def _arm_of(run: Run) -> tuple[str, str]:
-    return run.data.tags["arm"], run.data.tags.get("settings", "")
-
-
-def _seen(run: Run) -> _Known:
-    return _Known(run.info.run_id, set(run.data.tags), set(run.data.params))
 
 
 def _same(before: float, now: float) -> bool:

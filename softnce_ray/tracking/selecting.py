@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -16,8 +14,8 @@ from softnce_ray.ranks_file import CUT_OFF, MEASURES, RANKS_FILE, place
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
 from softnce_ray.store import Store
 from softnce_ray.tracking.choices import choice_tag
-from softnce_ray.tracking.connection import TrackingError, connect, first_line, search_runs
-from softnce_ray.tracking.history import fetch_file
+from softnce_ray.tracking.connection import TrackingError, connect, first_line, readable, search_runs
+from softnce_ray.tracking.files import undamaged
 from softnce_ray.tracking.moved import files_of
 from softnce_ray.tracking.parent import parent_of
 from softnce_ray.tracking.reading import load_results
@@ -25,6 +23,7 @@ from softnce_ray.tracking.reading import load_results
 _SELECTED = "selected"
 
 
+@readable
 def load_validation(store: Store, study: str) -> StudyResults:
     """A study as `load_results` gives it, without anything of the test split: its rows are not taken from the files of
     ranks, its metrics are dropped.
@@ -40,14 +39,10 @@ def _of_validation(client: MlflowClient, store: Store, trial: TrialResult) -> Tr
     metrics = {name: value for name, value in trial.metrics.items() if not name.startswith("test_")}
     if trial.phase != "confirm" or trial.status != "FINISHED":
         return dataclasses.replace(trial, metrics=metrics)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            found = _validation_ranks(fetch_file(store, client.get_run(trial.run_id), RANKS_FILE, folder))
-    except (OSError, MlflowException, pa.ArrowException) as error:
-        raise TrackingError(
-            f"run {trial.run_id} ({trial.arm}/{trial.language} seed {trial.seed}) is finished, but its {RANKS_FILE} "
-            f"cannot be read: {first_line(error)}"
-        ) from error
+    with undamaged(store, client.get_run(trial.run_id), RANKS_FILE) as file:
+        found = _validation_ranks(file)
+        if any(not np.all((ranks >= 0) & (ranks <= 1)) for ranks in found["reciprocal_rank"].values()):
+            raise ValueError("reciprocal ranks that are not from 0 to 1")
     return dataclasses.replace(
         trial,
         metrics=metrics,
@@ -73,6 +68,7 @@ def _validation_ranks(path: Path) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
+@readable
 def kept_bytes(store: Store, run_id: str) -> int | None:
     """Bytes of the files of the model that a run keeps; None where it keeps none.
 

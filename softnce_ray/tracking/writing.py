@@ -20,11 +20,12 @@ from softnce_ray.tracking.connection import TrackingError, connect, existing_exp
 from softnce_ray.tracking.credentials import masked
 from softnce_ray.tracking.faults import reason
 from softnce_ray.tracking.journal import Entry, Journal
+from softnce_ray.tracking.known import best_of_each, key_of
 from softnce_ray.tracking.long_tags import in_pieces
 from softnce_ray.tracking.moved import at_home, files_of
 from softnce_ray.tracking.params import SEARCHED, arm_params, params_of
 from softnce_ray.tracking.records import Record, now
-from softnce_ray.tracking.runs import Runs, best_of_each, key_of
+from softnce_ray.tracking.runs import Runs
 from softnce_ray.tracking.sending import Sender, Unsent
 
 _OPEN_PATIENCE = 15.0
@@ -151,7 +152,7 @@ class Tracker:
         journal = self._journal
         self._runs = Runs(self._client, self._store, self._experiment, self._store.spool(self._study) / "files")
         runs = self._runs.load()
-        if journal is not None:
+        if journal is not None and runs:
             journal.trust(self._runs.noted)
         one_writer = self._store.database is not None
         self._sender = Sender(self._store, self._runs, journal, lanes=1 if one_writer else _LANES)

@@ -524,7 +524,7 @@ def test_a_file_that_is_no_database_of_mlflow_is_an_error(at: Callable[[str], Fi
         base.execute("CREATE TABLE songs (name TEXT)")
     base.close()
     assert "not a database" in at(f"sqlite:///{text}").text
-    assert "not one of MLflow's" in at(f"sqlite:///{other}").text
+    assert "expected a database of MLflow's" in at(f"sqlite:///{other}").text
     assert left_in(tmp_path) == ["other.db", "text.db"]
 
 

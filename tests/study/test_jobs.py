@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -78,6 +79,7 @@ def test_a_job_has_the_study_file_its_command_and_what_says_where_it_comes_from(
     made = submission(path, HEAD, ON_CLUSTER)
     assert (made.study, made.file, made.text) == ("tiny", "study.yaml", path.read_text())
     assert made.entrypoint == 'cd / && exec softnce-ray launch "$OLDPWD"/study.yaml'
+    assert submission(path, HEAD, ON_CLUSTER, upgrade_store=True).entrypoint == f"{made.entrypoint} --upgrade-store"
     assert made.metadata["study"] == "tiny"
     assert made.metadata["softnce_ray"] == softnce_ray.__version__
     assert made.environment["SOFTNCE_STORE"] == "/cluster/store"
@@ -87,11 +89,15 @@ def test_a_job_has_the_study_file_its_command_and_what_says_where_it_comes_from(
 def test_a_launch_that_was_sent_says_what_its_sender_types_to_go_on(
     address: str, verb: str, written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert again.command("tiny", " --store x") == "softnce-ray resume tiny --store x"
-    for name, value in submission(written(), address, ON_CLUSTER).environment.items():
+    store = Store.at("/a b")
+    with again.by(store, "tiny", "--address", "auto"):
+        assert again.command() == "softnce-ray resume tiny --address auto --store '/a b'"
+    for name, value in submission(written(), address, ON_CLUSTER, max_concurrent=2).environment.items():
         monkeypatch.setenv(name, value)
-    assert again.command("tiny", " --store x") == f"softnce-ray {verb} study.yaml with the same options"
-    assert again.giving_up() == ("softnce-ray stop" if verb == "submit" else "Ctrl-C")
+    options = f"--address {address} --store /cluster/store --max-concurrent 2"
+    with again.by(store, "tiny"):
+        assert again.command() == f"softnce-ray {verb} {written()} {options}"
+    assert again.giving_up() == ("stopping the job" if verb == "submit" else "Ctrl-C")
 
 
 def test_the_fingerprint_is_that_of_the_file_and_no_other(written: Callable[..., Path]) -> None:
@@ -758,13 +764,13 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
     two_nodes.until_said(right, ": epoch 20/150")
     two_nodes.run("stop", "right")
     assert two_nodes.states()[right][1] == "STOPPED"
-    assert "go on with  softnce-ray submit right.yaml" in two_nodes.run("logs", right).stdout
+    (printed,) = re.findall("go on with  softnce-ray (submit .*)", two_nodes.run("logs", right).stdout)
     store = Store(tmp_path / "store", f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
     assert {run.info.status for run in runs(store, "study", "right")} == {"KILLED"}
     assert "RUNNING" not in {run.info.status for role in ("arm", "trial") for run in runs(store, role, "right")}
     assert len([run for run in runs(store, "trial", "right") if run.info.status == "FINISHED"]) < 4
     cut_off, epoch = re.findall(r"\] (\S+ confirm seed \d): epoch (\d+)/150", two_nodes.run("logs", right).stdout)[-1]
-    more = two_nodes.run("submit", "--follow", paths["right"], *limited)
+    more = two_nodes.run(*shlex.split(printed), "--follow", RAY_API_SERVER_ADDRESS="")
     assert more.stdout.strip() not in ("", right)
     after = re.findall(rf"{cut_off}: epoch (\d+)/150", more.stderr)
     assert not after or int(after[0]) >= int(epoch) - 1  # from its last checkpoint

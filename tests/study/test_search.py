@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from softnce_ray.config import ArmConfig, Search
-from softnce_ray.study.search import CellSearch, open_storage
+from softnce_ray.study.search import CellSearch
+from softnce_ray.study.storage import open_storage
 
 SPACE: dict[str, Any] = {
     "temperature": {"low": 0.01, "high": 1.0, "log": True},
@@ -33,7 +34,8 @@ Open = Callable[..., CellSearch]
 _ANSWER = """
 import json, sys
 from softnce_ray.config import ArmConfig, Search
-from softnce_ray.study.search import CellSearch, open_storage
+from softnce_ray.study.search import CellSearch
+from softnce_ray.study.storage import open_storage
 space, trials, url = json.loads(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 settings = Search.model_validate({"trials": trials, "space": space, "seed": 7})
 search = CellSearch(open_storage(url), "cell", ArmConfig(), settings.space, settings)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sqlite3
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from socket import gaierror
-from urllib.parse import quote
 
+from softnce_ray.databases import DatabaseError
 from softnce_ray.environment import variables
 from softnce_ray.store import Store
 from softnce_ray.study.doctor.finding import Finding
@@ -32,7 +31,7 @@ def tracking(store: Store) -> list[Finding]:
     uri = store.tracking_uri
     scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
     if (database := store.database) is not None:
-        return [_sqlite(database)]
+        return [_sqlite(store, database)]
     if scheme in ("http", "https"):
         return [_client(store)]
     if scheme in _DATABASES:
@@ -49,21 +48,21 @@ def tracking(store: Store) -> list[Finding]:
     ]
 
 
-def _sqlite(path: Path) -> Finding:
+def _sqlite(store: Store, path: Path) -> Finding:
     """Read only, and without MLflow, which would make what is not there."""
-    if not path.exists():
+    from softnce_ray.tracking.schema import misfit
+
+    if not os.path.lexists(path):
         return Finding("mlflow", "ok", f"{path} would be made")
-    aside = "move it away, or choose another folder with --store"
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_SECONDS)
-        ) as base:
-            tables = {name for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.Error as error:
-        return Finding("mlflow", "error", f"{path} cannot be read: {error}", f"{aside}; is it a database of MLflow's?")
-    if tables and "experiments" not in tables:
-        return Finding("mlflow", "error", f"{path} is a database, and not one of MLflow's", aside)
+        wrong = misfit(store, must_exist=False)
+    except DatabaseError as error:
+        text, _, remedy = str(error).rpartition(": ")
+        return Finding("mlflow", "error", text, remedy)
+    if wrong is not None:
+        return Finding("mlflow", "error", wrong.text, wrong.remedy)
     if not os.access(path, os.W_OK):
+        aside = "move it away, or choose another folder with --store"
         return Finding("mlflow", "error", f"{path} cannot be written", f"mend its permissions; or {aside}")
     return Finding("mlflow", "ok", str(path))
 

@@ -21,6 +21,8 @@ from softnce_ray.study.problems import Key, Problem, StudyError, lines_of, place
 from softnce_ray.yaml_text import compose, text_at, value_of
 
 STORE, TRACKING, STORAGE = "SOFTNCE_STORE", "MLFLOW_TRACKING_URI", "SOFTNCE_STORAGE"
+OPTIONS = {"--store": STORE, "--tracking-uri": TRACKING, "--storage": STORAGE}
+"""Options of `submit`, and the variables that say the same."""
 
 _SECRETS = (
     "MLFLOW_TRACKING_USERNAME",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+from softnce_ray.commands import command
 from softnce_ray.environment import variables
 from softnce_ray.errors import UserError
 from softnce_ray.study import tokens
@@ -125,8 +126,13 @@ class Jobs:
     def __init__(self, address: str | None = None) -> None:
         self.address = address_of(address)
         self.shown = shown(self.address)
+        self._option = [] if address is None or self.shown != self.address else ["--address", self.address]
         self.notes = self._compared(self._version())
         self._client = self._connect()
+
+    def command(self, verb: str, *words: object) -> str:
+        """Return a command that asks this server; an address with a password is not shown."""
+        return command("softnce-ray", verb, *words, *self._option)
 
     def all(self) -> list[Job]:
         """The studies that were sent as jobs, the latest last."""

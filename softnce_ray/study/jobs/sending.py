@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -15,11 +16,13 @@ import yaml
 
 import softnce_ray
 from softnce_ray import __version__
+from softnce_ray.commands import command
 from softnce_ray.study import again
-from softnce_ray.study.jobs.checking import StudyText, checked_environment, checked_study
-from softnce_ray.study.jobs.client import OURS, Job, JobError, Jobs
+from softnce_ray.study.jobs.checking import OPTIONS, StudyText, checked_environment, checked_study
+from softnce_ray.study.jobs.client import OURS, Job, JobError, Jobs, shown
 from softnce_ray.study.problems import StudyError
 from softnce_ray.temporary import temporary_folder
+from softnce_ray.uris import without_password
 
 STOPPING = 120
 """Seconds that a job has to close its runs when it is stopped: Ray's own are 3."""
@@ -55,6 +58,7 @@ def submission(
     *,
     max_concurrent: int | None = None,
     with_package: bool = False,
+    upgrade_store: bool = False,
 ) -> Submission:
     """Check a study, and this environment, for a cluster, and make a job of it. Nothing is sent.
 
@@ -63,6 +67,7 @@ def submission(
       environment: variables of this machine; see `checking`.
       max_concurrent: trials at once, in the place of the study's `resources.max_concurrent`.
       with_package: send this package too.
+      upgrade_store: migrate the store's databases first, as `launch` does with this option.
 
     Raises:
       StudyError: the study is wrong, or names what only this machine has.
@@ -79,7 +84,8 @@ def submission(
         wrong = [str(error)]
     if wrong or found.problems:
         raise JobError("\n".join([*wrong, *found.problems]))
-    command = "python -m softnce_ray" if with_package else "softnce-ray"
+    program = "python -m softnce_ray" if with_package else "softnce-ray"
+    option = " --upgrade-store" if upgrade_store else ""
     # The shell ends with the reason where a variable is missing. A job's directory may be made anew under its feet, by
     # another node on the same host. `exec`: signals and status are the launch's own.
     guards = [f': "${{{name}:?{reason}}}" &&' for name, reason in found.needed.items()]
@@ -87,8 +93,12 @@ def submission(
         study=study.name,
         file=file.name,
         text=study.text if max_concurrent is None else _limited(study, max_concurrent),
-        entrypoint=" ".join([*guards, f'cd / && exec {command} launch "$OLDPWD"/{shlex.quote(file.name)}']),
-        environment={**found.sent, again.VARIABLE: _again(file, address), "RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)},
+        entrypoint=" ".join([*guards, f'cd / && exec {program} launch "$OLDPWD"/{shlex.quote(file.name)}{option}']),
+        environment={
+            **found.sent,
+            again.VARIABLE: _again(file, address, environment, max_concurrent, with_package),
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING),
+        },
         metadata={
             OURS: __version__,
             "study": study.name,
@@ -125,14 +135,27 @@ def refuse_second(jobs: Jobs, known: list[Job], study: str) -> None:
         if job.study == study and job.active:
             raise JobError(
                 f"{study} runs at {jobs.shown} as job {job.id} ({job.state}): wait for it, or end it with  "
-                f"softnce-ray stop {job.id}"
+                + jobs.command("stop", job.id)
             )
 
 
-def _again(file: Path, address: str) -> str:
-    """What the sender types to go on. All who reach the dashboard can read it."""
+def _again(
+    file: Path, address: str, environment: Mapping[str, str], max_concurrent: int | None, with_package: bool
+) -> str:
+    """Return what the sender types to go on. All who reach the dashboard can read it."""
+    given = {
+        "--address": address if shown(address) == address else None,
+        **{
+            option: environment.get(name)
+            for option, name in OPTIONS.items()
+            if environment.get(name) != os.environ.get(name)
+        },
+        "--max-concurrent": None if max_concurrent is None else str(max_concurrent),
+    }
+    options = [word for option, value in given.items() if value is not None for word in (option, value)]
     verb = "launch" if address.startswith("ray://") else "submit"
-    return f"softnce-ray {verb} {shlex.quote(file.name)} with the same options"
+    options = [without_password(word) for word in options] + ["--with-package"] * with_package
+    return command("softnce-ray", verb, file, *options)
 
 
 def _limited(study: StudyText, max_concurrent: int) -> str:
