@@ -163,7 +163,8 @@ def _inner(node: yaml.Node) -> list[yaml.Node]:
 def _told(error: Exception) -> YamlError:
     mark = getattr(error, "problem_mark", None)
     if isinstance(error, yaml.constructor.ConstructorError) and (tag := _UNKNOWN_TAG.match(str(error.problem))):
-        return YamlError(f"expected values without tags, got {tag[1]}: remove it, or quote the text", mark.line + 1)
+        line = mark.line + 1 if mark else None
+        return YamlError(f"expected values without tags, got {tag[1]}: remove it, or quote the text", line)
     if isinstance(error, yaml.YAMLError):
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         return YamlError(f"not YAML: {problem}", mark.line + 1 if mark else None)

@@ -154,7 +154,7 @@ def test_a_copy_that_goes_on_with_the_same_server_sends_its_own_and_takes_nothin
     tracker._sender.stop()
     tracker.trial_started(key(1), {"training.epochs": 1})
     shutil.copytree(store.spool("study"), copy.spool("study"))
-    tracker._abandon()
+    tracker.abandon()
     theirs = Tracker.to_sync(store, "study")
     finish(theirs, 1, tmp_path)
     theirs.study_ended("FINISHED")
@@ -170,7 +170,7 @@ def test_a_copy_that_goes_on_with_the_same_server_sends_its_own_and_takes_nothin
     ours._sender.stop()
     for number in range(own):
         ours.arm_summary("one", {f"metric{number}": 0.25})
-    ours._abandon()
+    ours.abandon()
     assert unsent_records(copy, "study") >= own
     again = Tracker.to_sync(copy, "study")
     again.wait()

@@ -11,6 +11,7 @@ import typer
 
 from softnce_ray.cli.options import StoreOption, TrackingOption, store_at
 from softnce_ray.errors import UserError
+from softnce_ray.terminal import to_stdout
 
 if TYPE_CHECKING:
     from softnce_ray.report.sensitivity import Sensitivity
@@ -66,7 +67,7 @@ def power(
         )
     found = [sensitivity(label, design, (effect,)) for label, design in planned.items()]
     if format == "json":
-        print(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2))
+        to_stdout(json.dumps([asdict(each) for each in found], ensure_ascii=False, indent=2))
     else:
         _show(found, effect)
 
@@ -100,12 +101,12 @@ def _of_study(study: str, place: object) -> dict[str, Design]:
 
 
 def _show(found: list[Sensitivity], effect: float) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from softnce_ray.report.sensitivity import POWER
     from softnce_ray.report.wording import NOTHING
+    from softnce_ray.rich_console import PlainConsole
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("comparison", overflow="fold")
@@ -121,7 +122,7 @@ def _show(found: list[Sensitivity], effect: float) -> None:
             f"{100 * each.power[effect]:.0f} %",
             *(NOTHING if n is None else f"{n:,}" for n in needed),
         )
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     level, comparisons = found[0].design.level, found[0].design.comparisons
     family = f" of {comparisons} comparisons together" if comparisons > 1 else ""

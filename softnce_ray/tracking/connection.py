@@ -41,7 +41,8 @@ _SETTINGS = {
 }
 """Variables that MLflow and its drivers read at every request, unless a user has set them."""
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PAGE = 1000
 _SERVER_SECONDS = 15.0

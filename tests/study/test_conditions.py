@@ -237,7 +237,7 @@ def test_of_a_large_space_each_end_of_each_setting_is_visited_where_it_can_occur
         deep={"low": 0, "high": 1, "when": {"s1": 1, "branch": "b"}},
         branch={"choices": ["a", "b"], "when": {"s0": 1}},
     )
-    visited = list(laws._corners({path: many[path] for path in in_order(many)}))
+    visited = list(laws._corners({path: many[path] for path in in_order(many)}, laws._CORNERS))
     assert all(set(values) == set(searched(many, values)) for values in visited)
     ends = {(path, value) for values in visited for path, value in values.items()}
     assert ends == {(f"s{n}", v) for n in range(9) for v in (0, 1)} | {("branch", "a"), ("branch", "b")} | {
@@ -252,7 +252,7 @@ def test_branches_that_exclude_each_other_are_visited_whole() -> None:
         kind={"choices": ["a", "b", "c", "d"]},
         **{f"{kind}{number}": {"low": 0, "high": 1, "when": {"kind": kind}} for kind in "abcd" for number in range(4)},
     )
-    visited = [tuple(sorted(values.items())) for values in laws._corners(branches)]
+    visited = [tuple(sorted(values.items())) for values in laws._corners(branches, laws._CORNERS)]
     assert len(visited) == len(set(visited)) == 4 * 2**4
 
 
@@ -278,7 +278,7 @@ def test_a_space_without_problems_has_an_order_and_every_setting_of_it_occurs(an
         return
     order = in_order(any_space)
     assert sorted(order) == sorted(any_space)
-    visited = list(laws._corners({path: any_space[path] for path in order}))
+    visited = list(laws._corners({path: any_space[path] for path in order}, laws._CORNERS))
     assert {path for values in visited for path in values} == set(any_space)
     for values in visited:
         for path, each in any_space.items():
