@@ -33,7 +33,7 @@ class Store:
     | `mlflow.db`, `artifacts/` | MLflow runs and their files (unless `tracking_uri` names a server) |
     | `optuna.db` | proposals of every search |
     | `spool/<study>/` | what MLflow has not got yet; empty but for a lock when it has all |
-    | `prepared/` | token ids and estimators, by what they were made from; may be deleted, is made again |
+    | `prepared/` | token ids and estimators, by what they were made from; may be deleted when no study runs |
     | `ray/<study>/<launch>/` | checkpoints by trial; may be deleted when a study has ended |
 
     The last two are what the machines of a cluster share: with a `storage` (`s3://…`) they lie there, and the folder is

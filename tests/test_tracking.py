@@ -564,7 +564,7 @@ def test_what_cannot_be_written_is_counted_and_named_and_the_rest_is_written(cli
     unsent = tracker.close()
     assert (unsent.records, len(unsent.refused), unsent.problems, bool(unsent)) == (0, 3, (), True)
     assert unsent.refused[0].startswith("epoch one/python confirm seed 1 (never-started): the trial has no run")
-    assert unsent.refused[2].endswith("its checkpoints are gone, so its model cannot be kept")
+    assert unsent.refused[2].endswith("its model cannot be kept: the next launch trains it again")
     (trial,) = runs(client, study, "trial")
     assert trial.info.status == "FINISHED"
 

@@ -151,12 +151,16 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")
                 run = _start(study, corpus, store, tracker, planner, show, slots, trying, details)
-                run_tune(
-                    run,
-                    checkpoints=store.checkpoints(study.study),
-                    launch=run.launch,
-                    resources=study.resources,
-                )
+                try:
+                    run_tune(
+                        run,
+                        checkpoints=store.checkpoints(study.study),
+                        launch=run.launch,
+                        resources=study.resources,
+                    )
+                except Exception:
+                    run.look_around()  # where files of the store were deleted, that is the reason
+                    raise
         else:
             tracker.open()
         status = "KILLED" if not planner.finished else "FAILED" if planner.halted else "FINISHED"
@@ -173,7 +177,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
     finally:
         show.close()
         interrupts.closing = True
-        if run is not None:
+        if run is not None and not (vanished and vanished.of_tracking):
             stopped = run.close_live("KILLED", look=not away)
         results, unsent = _close(tracker, store, study.study, status, trying, vanished)
     return Launch(

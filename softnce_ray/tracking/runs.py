@@ -158,18 +158,18 @@ class Runs:
         known, payload = self._trial(record.key), record.payload
         if known.ended_since(record) and (known.status == "FINISHED" or payload["status"] != "FINISHED"):
             return
-        values = payload["metrics"]
-        final = {name: value for name, value in values.items() if name != "epoch"}
+        said, values = self._client.get_run(known.run_id).data.metrics, payload["metrics"]
+        metrics = [  # of a trial that was run again only what is new: no point can be taken back
+            each
+            for each in _metrics(values, int(values.get("epoch", 0)), record.at)
+            if each.key != "epoch" and not (each.key in said and _same(said[each.key], each.value))
+        ]
         tags = {
             "failure": payload["failure"][:_LONGEST_FAILURE],
             "failure_kind": payload["failure_kind"],
             "stopped_early": "yes" if payload["stopped_early"] else "",
         }
-        self._log(
-            known,
-            metrics=_metrics(final, int(values.get("epoch", 0)), record.at),
-            tags={name: text for name, text in tags.items() if text},
-        )
+        self._log(known, metrics=metrics, tags={name: text for name, text in tags.items() if text})
         if payload["source"] is not None:
             # Before the status: a trial without its ranks cannot be compared, and must not pass for finished.
             ranks = self._kept(record, RANKS_FILE)

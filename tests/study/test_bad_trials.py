@@ -18,10 +18,11 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from softnce_ray.report import build_report, to_markdown
+from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.store import Store
 from softnce_ray.study.cluster import LaunchError
 
-from .launching import SEARCH, Meddling, actors, go, runs, scores, statuses
+from .launching import SEARCH, Meddling, Said, actors, go, runs, scores, statuses
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -135,6 +136,32 @@ def test_a_worker_that_is_killed_in_mid_epoch_costs_nothing(plain_study, store, 
     client = MlflowClient(tracking_uri=store.tracking_uri)
     for name in ("train_loss", "valid_mrr", "alignment"):
         assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == list(range(1, 31))
+
+
+def test_arms_that_search_for_the_same_settings_have_them_trained_once(plain_study, store) -> None:
+    arms: dict[str, Any] = {"infonce": {}}
+    for name, path, values in (("rate", "training.learning_rate", [0.01, 1e-9]), ("rounds", "training.epochs", [2, 0])):
+        arms[name] = {"search": {path: {"choices": values}}}
+    defaults = {**plain_study()["defaults"], "training": {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}}
+    study = plain_study(arms=arms, defaults=defaults, search={"trials": 8, "early_stopping": None})
+    said = Said()
+    done = go(study, store, said)
+    assert (done.ran, done.failed, done.problems, done.unsent) == (len(done.results.trials), 0, (), ())
+    assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
+    more = go({**study, "seeds": [1, 2, 3]}, store, said)  # in another launch
+    assert (more.ran, more.failed, more.unsent) == (3, 0, ())
+    taken = "finished: trained before with the same settings"
+    assert said.outcomes.count(taken) >= 6
+    client = MlflowClient(tracking_uri=store.tracking_uri)
+    of_arms: dict[str, list[Any]] = {name: [] for name in arms}
+    for run in sorted(runs(store, "trial"), key=lambda run: run.data.tags["seed"]):
+        if run.data.tags["phase"] == "confirm":
+            history = [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, "valid_mrr")]
+            model = [file.path for file in client.list_artifacts(run.info.run_id, MODEL_FOLDER)]
+            of_arms[run.data.tags["arm"]].append((run.data.tags["identity"], run.data.metrics, history, model))
+    assert of_arms["infonce"] == of_arms["rate"] == of_arms["rounds"]
+    assert len(of_arms["infonce"]) == 3 and [bool(model) for *_, model in of_arms["infonce"]].count(True) >= 1
+    assert len({trial.reciprocal_ranks["test"].tobytes() for trial in more.results.trials if trial.seed == 3}) == 1
 
 
 # --- a full disk ---
