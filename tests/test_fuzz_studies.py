@@ -30,7 +30,30 @@ STUDIES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
 SECONDS = 20
 Key = tuple[Any, ...]
 
-NUMBERS = [0, -1, 1, 2, 10**9, -(10**9), 2**31, 2**63, 10**400, 1e308, -1e308, 1e-308, 5e-324, 0.5, -0.0]
+NUMBERS = [
+    0,
+    -1,
+    1,
+    2,
+    3,
+    7,
+    100,
+    0.1,
+    0.9,
+    1e-4,
+    1.5,
+    10**9,
+    -(10**9),
+    2**31,
+    2**63,
+    10**400,
+    1e308,
+    -1e308,
+    1e-308,
+    5e-324,
+    0.5,
+    -0.0,
+]
 NUMBERS += [float("nan"), float("inf"), float("-inf")]
 OTHERS: list[Any] = [
     None,
@@ -89,6 +112,12 @@ def replace(values: list[Any]) -> Callable[[Any, Key, random.Random], str]:
     return mutate
 
 
+def number(study: Any, at: Key, chance: random.Random) -> str:
+    """One of its numbers is another one."""
+    numbers = [key for key in places(study) if isinstance(parent(study, key)[key[-1]], int | float)]
+    return replace(NUMBERS)(study, chance.choice(numbers), chance)
+
+
 def swap(study: Any, at: Key, chance: random.Random) -> str:
     """The value of one place also in another."""
     other = chance.choice(list(places(study)))
@@ -129,9 +158,15 @@ def tag(study: Any, at: Key, chance: random.Random) -> str:
 
 def alias(study: Any, at: Key, chance: random.Random) -> str:
     """Anchors that are named elsewhere, themselves included, once or more and more often."""
+    whole = copy.deepcopy(study)
     parent(study, at)[at[-1]] = "MARK"
     text = dumped(study)
-    match chance.randrange(6):
+    match chance.randrange(7):
+        case 6:  # as PyYAML writes what stands in two places
+            other = chance.choice(list(places(whole)))
+            if other[: len(at)] != at:
+                parent(whole, at)[at[-1]] = parent(whole, other)[other[-1]]
+            return dumped(whole)
         case 0:
             return text.replace("MARK", "*none")
         case 1:
@@ -206,7 +241,7 @@ def garbage(study: Any, at: Key, chance: random.Random) -> bytes:
 
 KINDS: dict[str, Callable[[Any, Key, random.Random], str | bytes]] = {
     "drop": drop,
-    "number": replace(NUMBERS),
+    "number": number,
     "type": replace(OTHERS),
     "swap": swap,
     "rename": rename,

@@ -321,14 +321,13 @@ def corpus_problems(
 
 def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
     """What of an entry of `languages`, as the file has it, the corpus does not have; keys within the entry."""
-    if not isinstance(entry, str | dict):  # which is told as what it is
-        return
     if isinstance(entry, str):
         if entry != ALL and entry not in corpus.languages:
             yield (), _no_language(corpus, entry) + (f", {ALL}" if len(corpus.languages) > 1 else "")
             return
         for language in (entry,) if entry in corpus.languages else corpus.languages:
             yield from (((), text) for text in _untested(corpus, language))
+    if not isinstance(entry, dict):  # what is neither is told as what it is
         return
     if entry.get("name") == ALL:
         yield ("name",), f"{ALL} means all languages of the corpus: expected another name, or the entry {ALL} itself"
@@ -402,6 +401,5 @@ def _batch_problems(study: StudyConfig, arm: str, pairs: dict[str, int]) -> Iter
 
 def _largest(space: Range | Choices) -> float:
     """The largest number of a searched setting that is a whole number."""
-    if isinstance(space, Choices):
-        return max((each for each in space.choices if isinstance(each, int | float)), default=0)
-    return int(space.highest)
+    numbers = [each for each in space.choices if isinstance(each, int | float)] if isinstance(space, Choices) else []
+    return int(space.highest) if isinstance(space, Range) else max(numbers, default=0)
