@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from softnce_ray.errors import MachineError
+from softnce_ray.errors import ResourcesError
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _REFUSED = ("does not have a deterministic implementation", "operation is not deterministic")
@@ -36,7 +36,7 @@ def deterministic_algorithms(on: bool) -> Iterator[None]:
     before the process multiplies its first matrix there.
 
     Raises:
-      MachineError: an operation within has no deterministic algorithm.
+      ResourcesError: an operation within has no deterministic algorithm.
     """
     if not on:
         yield
@@ -53,7 +53,7 @@ def deterministic_algorithms(on: bool) -> Iterator[None]:
         if not any(each in str(error) for each in _REFUSED):
             raise
         reason = str(error).partition(", but")[0]
-        raise MachineError(
+        raise ResourcesError(
             "resources.deterministic: expected operations that have a deterministic algorithm, got one without "
             f"({reason}): set it to false, or device to cpu"
         ) from error

@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class MachineError(UserError):
     """An error of a machine, its files or its packages: where these are mended, the same settings may work."""
+
+
+class ResourcesError(UserError):
+    """Resources that a study cannot be run with, as it asks: its trials are the same with others."""

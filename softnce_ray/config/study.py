@@ -249,7 +249,7 @@ is gone; anything unforeseen; a loss that is no number; settings that cannot wor
 
 
 OF_THE_SETTINGS: tuple[FailureKind, ...] = ("diverged", "settings")
-"""Failures that another attempt would only repeat: they answer a search. All others are the machine's."""
+"""Failures that another attempt would only repeat. All others are the machine's."""
 
 
 class Failures(Settings):

@@ -198,7 +198,7 @@ class StudyRun:
         if not live.started:  # its worker never came up
             self.started(key, attempt)
         del self._live[key]
-        self.planner.failed(key, failure.kind)
+        self.planner.failed(key, failure.kind, answers=failure.answers)
         self._fail(key, failure)
 
     def _most(self, failure: Failure) -> int | None:

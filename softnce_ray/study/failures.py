@@ -11,8 +11,8 @@ import ray
 import torch
 
 from softnce_ray.config import ArmConfig, Failures, Resources
-from softnce_ray.config.study import FailureKind
-from softnce_ray.errors import MachineError, UserError
+from softnce_ray.config.study import OF_THE_SETTINGS, FailureKind
+from softnce_ray.errors import MachineError, ResourcesError, UserError
 from softnce_ray.evaluation import DivergedError
 from softnce_ray.study.patience import chain_of
 
@@ -30,12 +30,19 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Failure:
-    """The end of an attempt of a trial; `reason` is one line. `of_gpu`: the memory that was full is a GPU's."""
+    """The end of an attempt of a trial; `reason` is one line. `of_gpu`: the memory that was full is a GPU's.
+    `of_resources`: other resources would do, and leave the trial the same."""
 
     kind: FailureKind
     reason: str
     traceback: str = ""
     of_gpu: bool = False
+    of_resources: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Return True where no attempt of the trial can succeed, whatever the machine: it answers a search."""
+        return self.kind in OF_THE_SETTINGS and not self.of_resources
 
 
 def failure_of(error: BaseException, traceback: str) -> Failure:
@@ -47,7 +54,8 @@ def failure_of(error: BaseException, traceback: str) -> Failure:
             return Failure(kind, _line(each, kind), traceback, kind == "memory" and _is_of_gpu(each))
     for each in chain:
         if isinstance(each, UserError):
-            return Failure(kind := _kind_of(each), _line(each, kind), traceback)
+            of_resources = isinstance(each, ResourcesError)
+            return Failure(kind := _kind_of(each), _line(each, kind), traceback, of_resources=of_resources)
     for each in reversed(chain):
         if (kind := _kind_of(each)) != "error":
             return Failure(kind, _line(each, kind), traceback)

@@ -27,7 +27,7 @@ from softnce_ray.config import (
     trial_languages,
     with_values,
 )
-from softnce_ray.config.study import OF_THE_SETTINGS, FailureKind
+from softnce_ray.config.study import FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
 
 _MOST_SEEDS = 20
@@ -224,14 +224,14 @@ class Planner:
     def stopped_early(self, key: TrialKey) -> bool:
         return key in self._early
 
-    def failed(self, key: TrialKey, kind: FailureKind) -> None:
+    def failed(self, key: TrialKey, kind: FailureKind, *, answers: bool) -> None:
         """Tell that a live trial failed, and this launch does not try it again.
 
-        A search trial that failed by its settings has answered its proposal. One that the machine failed has not: the
+        A search trial that failed by its settings `answers` its proposal. One that the machine failed does not: the
         next launch tries it again, and no other is proposed before, for proposals depend on the answers so far.
         """
         state = self._state(key)
-        if kind in OF_THE_SETTINGS or (key not in state.numbers and key not in state.unrecorded):
+        if answers or (key not in state.numbers and key not in state.unrecorded):
             self.ended(key, None)
             return
         state.live.discard(key)

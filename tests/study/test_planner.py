@@ -244,7 +244,7 @@ def test_an_impossible_proposal_is_answered_as_failed_and_told() -> None:
 def test_a_failed_confirmation_ends_like_another() -> None:
     planner = Planner(study(arms=1), "c", {}, {})
     for trial, kind in zip(drain(planner), ("worker", "diverged"), strict=True):
-        planner.failed(trial.key, kind)  # type: ignore[arg-type]
+        planner.failed(trial.key, kind, answers=kind == "diverged")  # type: ignore[arg-type]
     assert planner.finished and not planner.halted
     assert planner.done() == planner.total() == 2
 

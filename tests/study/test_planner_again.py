@@ -22,7 +22,7 @@ def test_a_search_of_which_nothing_came_is_a_problem_and_is_not_confirmed() -> N
         study(arms=1, trials=2), "c", {}, {Cell("arm0", "python"): search}, lambda cell, _: decided.append(cell)
     )
     for trial in drain(planner):
-        planner.failed(trial.key, "diverged")
+        planner.failed(trial.key, "diverged", answers=True)
     assert planner.next() is None
     assert planner.finished and not planner.halted
     assert planner.problems == ["arm0/python: no search trial ran to its end, so there is nothing to confirm"]
@@ -35,7 +35,7 @@ def test_a_search_trial_that_the_machine_failed_waits_for_the_next_launch_and_it
     planner = Planner(study(trials=3), "c", {}, {CELL: search})
     first, other, second = (planner.next() for _ in range(3))
     assert first is not None and second is not None and other is not None and other.key.arm == "arm1"
-    planner.failed(first.key, kind)
+    planner.failed(first.key, kind, answers=False)
     assert planner.halted and not planner.finished
     assert [name(trial) for trial in drain(planner)] == ["arm1/python confirm 2"]  # no other proposal, no confirmation
     planner.ended(second.key, 0.9)
@@ -67,7 +67,7 @@ def test_a_search_that_is_disturbed_by_the_machine_proposes_and_chooses_as_undis
                 if trial.key.phase == "confirm":
                     return search.answers(), trial
                 if fails(attempts):
-                    planner.failed(trial.key, "worker")
+                    planner.failed(trial.key, "worker", answers=False)
                 else:
                     planner.report(trial.key, 1, value(trial))
                     planner.ended(trial.key, value(trial))
@@ -92,7 +92,7 @@ def test_a_search_trial_that_the_store_has_lost_is_run_once_more_and_answers_not
         if kind is None:
             planner.ended(trial.key, 0.3)
         else:
-            planner.failed(trial.key, kind)  # type: ignore[arg-type]
+            planner.failed(trial.key, kind, answers=kind == "diverged")  # type: ignore[arg-type]
     assert planner.finished and not planner.halted
     assert search.told == told
     again = Planner(
@@ -154,7 +154,7 @@ def test_a_trial_waits_while_another_arm_s_is_trained_with_the_same_settings() -
     assert not planner.awaits(second.key.training)
     planner.again(first)  # its worker was lost: it is the next, and the one that waits goes on waiting
     assert [name(trial) for trial in drain(planner)] == ["arm0/python confirm 1"]
-    planner.failed(first.key, "disk")
+    planner.failed(first.key, "disk", answers=False)
     (last,) = drain(planner)
     assert name(last) == "arm1/python confirm 1"
     for key in planner.live():

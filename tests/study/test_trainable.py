@@ -14,6 +14,7 @@ from softnce_ray.config import TrialConfig
 from softnce_ray.corpus import Corpus
 from softnce_ray.preparation import prepare
 from softnce_ray.study import trainable
+from softnce_ray.study.failures import Failure
 from softnce_ray.study.trainable import TrialSpec, run_trial
 from softnce_ray.training import train
 
@@ -90,6 +91,7 @@ def test_what_cannot_be_deterministic_fails_the_trial_with_what_to_do_and_leaves
 
     (told,) = run(without, deterministic=True)
     assert told["failure"]["kind"] == "settings"  # another attempt would only repeat it
+    assert not Failure(**told["failure"]).answers  # the trial is the same without
     assert told["failure"]["reason"].startswith("resources.deterministic: expected operations that have a determin")
     assert told["failure"]["reason"].endswith(
         "got one without (put_ does not have a deterministic implementation): set it to false, or device to cpu"
