@@ -60,7 +60,7 @@ def test_a_prepared_file_that_vanishes_ends_the_launch_and_is_made_again(plain_s
             shutil.rmtree(folder, ignore_errors=True)
 
     study = plain_study(seeds=[1], failures={"retries": 1}, resources={"max_concurrent": 1})
-    with pytest.raises(LaunchError, match=r"prepared/estimators/bm25-\S+: expected to stay .* resume tiny goes on"):
+    with pytest.raises(LaunchError, match=r"prepared/estimators/bm25-\S+: expected to stay .* goes on"):
         go(study, store, Meddling("epoch infonce 1", vanish))
     assert statuses(store) == {"study": {"FAILED"}, "arm": {"FAILED"}, "trial": {"KILLED"}}
     again = go(study, store)  # which prepares it anew
@@ -88,7 +88,7 @@ def test_a_search_that_files_or_workers_fail_comes_to_what_it_would_have_come_to
         for worker in actors():
             worker.send_signal(signal.SIGKILL)
 
-    with pytest.raises(LaunchError, match=r"ray/tiny/\S+ and \d more: expected to stay .* resume tiny goes on"):
+    with pytest.raises(LaunchError, match=r"ray/tiny/\S+ and \d more: expected to stay .* goes on"):
         go(study, store, Meddling("epoch infonce 3", lambda: shutil.rmtree(store.ray("tiny"))))
     said = Meddling("epoch infonce 5", lambda: threading.Timer(0.05, kill).start())
     killed = go(study, store, said)

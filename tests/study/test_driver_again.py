@@ -135,11 +135,14 @@ def watched(tmp_path: Path) -> tuple[Watch, Path]:
         ("", "", True),
     ],
 )
-def test_what_vanishes_is_named_with_the_command_that_goes_on(watched, gone: str, named: str, of_tracking) -> None:
+def test_what_vanishes_is_named_with_the_command_that_goes_on(
+    watched, monkeypatch, gone: str, named: str, of_tracking: bool
+) -> None:
     watch, root = watched
     watch.look()
     place = root / gone
     shutil.rmtree(place) if place.is_dir() else place.unlink()
+    monkeypatch.setenv("SOFTNCE_AGAIN", "softnce-ray resume tiny")
     with pytest.raises(VanishedError) as caught:
         watch.look()
     how = "softnce-ray resume tiny" if gone else "launching the study's file again"
