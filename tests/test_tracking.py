@@ -130,8 +130,8 @@ def test_what_is_longer_than_a_tag_of_mlflow_comes_back_whole(open_tracker, clie
     tracker.study_summary({}, "a line of the report\n" * 1000)
     assert tracker.close() == Unsent()
     (parent,) = runs(client, study, "study")
+    assert max(map(len, parent.data.tags.values())) <= 8000  # PostgreSQL refuses more, other stores cut it
     note = parent.data.tags["mlflow.note.content"]
-    assert len(note) <= 8000
     assert note.endswith("a line of the report\n\n(softnce-ray report has the rest)")
     assert [trial.arm for trial in load_results(store, study).trials] == ["one"]
     results = load_results(store, study)
