@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from softnce_ray import json_text
+from softnce_ray.commands import command
 from softnce_ray.config import ArmConfig
 from softnce_ray.corpus.dataflow import GraphLimits
 from softnce_ray.corpus.graph_tokens import graph_texts
@@ -174,7 +175,8 @@ def load_export(folder: str | Path) -> Model:
     except FileNotFoundError as error:
         name = Path(error.filename or "model.safetensors").name
         raise ExportError(
-            f"expected an exported model in {root}, got no {name}: make one with softnce-ray export STUDY --to DIR"
+            f"expected an exported model in {root}, got no {name}: make one with "
+            f"`{command('softnce-ray', 'export', 'STUDY', '--to', 'DIR')}`"
         ) from None
     except Exception as error:  # what reads tokenizers and weights has no common type of error
         reason = (str(error).splitlines() or [""])[0]

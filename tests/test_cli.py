@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -158,6 +160,8 @@ def test_from_source_code_to_an_answer(tmp_path: Path) -> None:
     assert "small: nothing to do: all 4 trials are there" in again.stdout
     assert open_storage(f"sqlite:///{tmp_path}/softnce_runs/optuna.db", to_read=True).get_all_studies() == []
 
+    (see,) = re.findall("^see  softnce-ray (report .*?)  and  softnce-ray ui$", launched.stdout, re.MULTILINE)
+    assert "2/2" in run(*shlex.split(see), cwd=tmp_path).stdout
     report = json.loads(run("report", "small", "--format", "json", cwd=tmp_path).stdout)
     assert [(row["arm"], row["seeds_done"]) for row in report["rows"]] == [("infonce", 2), ("soft", 2)]
     assert "| soft | python | 2/2 |" in run("report", "small", "--format", "markdown", cwd=tmp_path).stdout

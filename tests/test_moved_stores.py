@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from remedies import printed, typed
 
 from softnce_ray.ranks_file import RANKS_FILE, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
@@ -207,13 +208,17 @@ def test_a_database_that_was_copied_alone_is_refused(original, tmp_path) -> None
     copy.root.mkdir()
     shutil.copy(original.root / "mlflow.db", copy.root)
     before = snapshot(original.root)
-    match = r"expected the files of study study at .*/copy/artifacts/study, .* got .*/original/.*: copy them \(cp -a '"
+    match = (
+        r"expected the files of study study at .*/copy/artifacts/study, .* got .*/original/.*: copy them with `mkdir"
+    )
     refused(lambda: load_results(copy, "study"), match)
     refused(lambda: Tracker(copy, RECORD, versions={}), match)
     assert snapshot(original.root) == before
     named = Store.at(original.root, copy.tracking_uri)  # as the line says
     assert load_results(named, "study").trials
-    shutil.copytree(original.root / "artifacts", copy.root / "artifacts")  # or so
+    with pytest.raises(StoreError) as caught:
+        load_results(copy, "study")
+    typed(" && ".join(printed(str(caught.value))), tmp_path)  # or so
     assert load_results(copy, "study").trials
 
 
@@ -223,7 +228,10 @@ def test_a_copied_link_to_the_originals_files_is_refused_and_one_to_a_moved_stor
     (copy.root / "artifacts").symlink_to(original.root / "artifacts")
     assert load_results(copy, "study").trials
     before = snapshot(original.root)
-    refused(lambda: Tracker(copy, RECORD, versions={}), "expected files of its own in the store .*, got a link")
+    with pytest.raises(StoreError, match=r"expected files of its own in the store .*, got a link") as caught:
+        Tracker(copy, RECORD, versions={})
+    typed(" && ".join(printed(str(caught.value))), tmp_path)
+    Tracker(copy, RECORD, versions={}).close()
     assert snapshot(original.root) == before
     moved = Store.at(tmp_path / "moved")
     original.root.rename(moved.root)

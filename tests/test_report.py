@@ -563,7 +563,7 @@ def test_graded_ndcg_is_compared_as_reciprocal_ranks_are():
 
 
 def test_a_measure_that_nothing_has_is_an_error_that_says_where_it_comes_from():
-    with pytest.raises(ReportError, match=r"has no graded nDCG: its corpus does not know .* `softnce-ray corpus"):
+    with pytest.raises(ReportError, match=r"has no graded nDCG: its corpus does not know .* `corpus plant`"):
         build_report(study(trial("infonce", 1)), measure="graded_ndcg")
     assert not any(row.mean for row in build_report(study(), measure="graded_ndcg").rows)  # nothing finished yet
 

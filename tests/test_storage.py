@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from remedies import printed, run_here
 from servers import free_port
 from typer.testing import CliRunner, Result
 
@@ -19,6 +21,7 @@ from softnce_ray.corpus import Corpus, CorpusError, copy_corpus, store
 from softnce_ray.errors import UserError
 from softnce_ray.shared import cache_folder, shared_once
 from softnce_ray.storage import Location, StorageError, on_disk
+from softnce_ray.study.jobs.checking import checked_study
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -412,6 +415,23 @@ def test_what_must_be_on_this_machine_says_so_and_what_to_do_instead(arguments, 
         command(*(uri if each == "URI" else each for each in arguments))
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_corpus_is_made_here_and_copied_as_is_printed(bucket, tiny_corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_corpus, tmp_path / "my corpus")
+    study = {"study": "tiny", "corpus": "my corpus", "languages": ["python"], "seeds": [1], "arms": {"one": {}}}
+    (tmp_path / "study.yaml").write_text(json.dumps(study))
+    there, given = "s3://BUCKET/FOLDER", f"{bucket}/given"
+    for refused, place in (
+        (lambda: command("corpus", "mine", "--source", ".", "--out", f"{bucket}/made"), f"{bucket}/made"),
+        (lambda: Corpus.open(f"{bucket}/absent"), f"{bucket}/absent"),
+        (lambda: checked_study(Path("study.yaml")), given),
+    ):
+        with pytest.raises(UserError) as caught:
+            refused()
+        run_here(*printed(str(caught.value)), **{"FOLDER": tiny_corpus, there: given})
+        assert Corpus.open(place).languages == ("python",)
 
 
 def test_a_store_that_the_environment_names_must_be_a_folder_too(tmp_path, monkeypatch) -> None:

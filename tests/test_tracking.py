@@ -132,7 +132,7 @@ def test_what_is_longer_than_a_tag_of_mlflow_comes_back_whole(open_tracker, clie
     (parent,) = runs(client, study, "study")
     assert max(map(len, parent.data.tags.values())) <= 8000  # PostgreSQL refuses more, other stores cut it
     note = parent.data.tags["mlflow.note.content"]
-    assert note.endswith("a line of the report\n\n(softnce-ray report has the rest)")
+    assert note.endswith("a line of the report\n\n(the report has the rest)")
     assert [trial.arm for trial in load_results(store, study).trials] == ["one"]
     results = load_results(store, study)
     assert (results.languages, results.seeds) == (languages, seeds)

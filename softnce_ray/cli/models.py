@@ -37,7 +37,7 @@ def export(
     rule: Annotated[
         Literal["recorded", "best"] | None,
         typer.Option(
-            help="recorded: the model that softnce-ray best has recorded; best: the best seed of the arm with the best "
+            help="recorded: the model that the command best has recorded; best: the best seed of the arm with the best "
             "mean validation MRR (default: recorded, if it was chosen of the trials that there are now; else best)."
         ),
     ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from softnce_ray.commands import command
 from softnce_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,9 +118,10 @@ def on_cluster(address: str | None) -> None:
     if address is None:
         return
     if address.startswith(("http://", "https://")):
+        submit = command("softnce-ray", "submit", "STUDY.yaml", "--address", address)
         raise UserError(
             f"--address: expected auto, HOST:PORT or ray://HOST:PORT, got {address}: that is a Jobs server; "
-            f"softnce-ray submit STUDY.yaml --address {address} sends a study there"
+            f"`{submit}` sends a study there"
         )
     os.environ["RAY_ADDRESS"] = address
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from softnce_ray.commands import command
 from softnce_ray.errors import UserError
 from softnce_ray.terminal import in_line, to_stderr, to_stdout
 
@@ -117,7 +118,8 @@ def search(
         raise UserError("QUERY: expected words to look for, got an empty text")
     if corpus is not None and (hybrid or model is not None):
         option = "--hybrid" if hybrid else "--model"
-        raise UserError(f"{option}: is for an index: make one with softnce-ray index {corpus} --model {where} --out …")
+        index = command("softnce-ray", "index", corpus, "--model", where, "--out", "INDEX")
+        raise UserError(f"{option}: is for an index: make one with `{index}`")
     for answered in _answers(where, queries, corpus, model, top, hybrid):
         if answered.note:
             to_stderr(f"note: {answered.note}")
@@ -142,8 +144,8 @@ def _answers(
         return answer_from_corpus(where, corpus, queries, top=top)
     if any((Path(where) / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", EXPORT_RECORD)):
         raise UserError(
-            f"{where} is a model: give --corpus CORPUS too, or make an index with softnce-ray index DIR --model "
-            f"{where} --out INDEX and search that"
+            f"{where} is a model: give --corpus CORPUS too, or make an index with "
+            f"`{command('softnce-ray', 'index', 'DIR', '--model', where, '--out', 'INDEX')}` and search that"
         )
     opened = Index.open(where)
     return answer_from_index(opened, opened.embedder(model), queries, top=top, hybrid=hybrid)

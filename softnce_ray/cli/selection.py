@@ -14,6 +14,7 @@ from softnce_ray.terminal import to_stderr, to_stdout
 
 if TYPE_CHECKING:
     from softnce_ray.selection import Candidate, Choice
+    from softnce_ray.store import Store
 
 _PAGE = 130
 
@@ -52,9 +53,10 @@ def best(
     from softnce_ray.selection import as_plain
     from softnce_ray.selection import best as run
 
+    place = store_at(store, tracking_uri)
     choices = run(
         study,
-        store=store_at(store, tracking_uri),
+        store=place,
         language=language,
         metric=metric,
         rule=rule,
@@ -68,14 +70,14 @@ def best(
     for number, choice in enumerate(choices):
         if number:
             to_stdout()
-        _show(choice)
+        _show(choice, place)
     to_stdout(
         "\nTest was not read. Recorded in the study's run (tag selection.<language>) and in the chosen run (selected): "
-        "softnce-ray export takes it from there."
+        "export takes it from there."
     )
 
 
-def _show(choice: Choice) -> None:
+def _show(choice: Choice, store: Store) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -91,8 +93,10 @@ def _show(choice: Choice) -> None:
     for each in choice.candidates:
         table.add_row(*_row(each, each.arm == choice.chosen.arm))
     console.print(table)
-    for line in _sentences(choice):
+    *said, following = _sentences(choice, store)
+    for line in said:
         console.print(line, markup=False, highlight=False)
+    to_stdout(following)  # not folded: it is a command
 
 
 def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
@@ -110,7 +114,7 @@ def _row(candidate: Candidate, is_chosen: bool) -> tuple[str, ...]:
     )
 
 
-def _sentences(choice: Choice) -> list[str]:
+def _sentences(choice: Choice, store: Store) -> list[str]:
     from softnce_ray.report.wording import bounds, signed
 
     seeds = len(choice.chosen.trials)
@@ -135,5 +139,5 @@ def _sentences(choice: Choice) -> list[str]:
         lines.append("Latency: median to encode one query, measured now, on this machine, one thread.")
     lines += [f"Left out: {arm}: {reason}" for arm, reason in choice.left_out.items()]
     lines += [f"Note: {note}" for note in choice.notes]
-    lines.append(f"Next: softnce-ray export {choice.trial.run_id} --to DIR")
+    lines.append(f"Next: {store.command('export', choice.trial.run_id, '--to', 'DIR')}")
     return lines

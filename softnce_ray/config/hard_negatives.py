@@ -42,8 +42,7 @@ class TrainedHardNegatives(_HardNegatives):
     model: str | None = Field(
         None,
         min_length=1,
-        description="a folder that softnce-ray export made, or a sentence-transformers model, by name or folder; null: "
-        "train one",
+        description="a folder that `export` made, or a sentence-transformers model, by name or folder; null: train one",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of the run that trains it; unused with a model")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from softnce_ray.commands import command
 from softnce_ray.corpus import cleaning
 from softnce_ray.corpus.checking import Contents, examine
 from softnce_ray.corpus.choosing import Options, Splits, choose
@@ -39,7 +40,9 @@ def check_output(out: str | Path, *, overwrite: bool = False) -> None:
         CorpusError: something is there already and `overwrite` is off, or it is not a corpus and nothing else.
         StorageError: `out` lies in an object store or below a file.
     """
-    path = local(out, "--out", f"make it in a folder, and then `softnce-ray corpus copy FOLDER {out}`")
+    path = local(
+        out, "--out", f"make it in a folder, and then `{command('softnce-ray', 'corpus', 'copy', 'FOLDER', out)}`"
+    )
     if not os.path.lexists(path):
         return
     if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):

@@ -88,7 +88,7 @@ def examine(contents: Mapping[str, Mapping[str, Contents]], *, by_package: froze
             if shared:
                 problems.append(
                     f"{language}: expected no function of {split} in train, got {shared} whose code, but for layout, "
-                    "is also trained on: build the corpus again with `softnce-ray corpus`, which leaves them out"
+                    "is also trained on: make the corpus again with this version, which leaves them out"
                 )
     sides: dict[str, set[str]] = {}
     for language in by_package & contents.keys():

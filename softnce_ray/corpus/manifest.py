@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from softnce_ray import json_text
+from softnce_ray.commands import command
 from softnce_ray.corpus.pairs import LANGUAGE_NAME, SPLITS, CorpusError
 
 FORMAT_VERSION = 1
@@ -101,16 +102,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
+        mine = command("softnce-ray", "corpus", "mine", "--python-environment", "--out", folder)
         raise CorpusError(
-            f"expected a corpus folder at {folder}, got nothing: "
-            f"correct the path, or make it with `softnce-ray corpus mine --python-environment --out {folder}`"
+            f"expected a corpus folder at {folder}, got nothing: correct the path, or make it with `{mine}`"
         )
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise CorpusError(
             f"expected {MANIFEST_NAME} in {folder}, got a folder without it: it is no corpus; "
-            "give a folder that `softnce-ray corpus` made"
+            "give a folder that `corpus mine`, `import` or `copy` made"
         ) from None
     except OSError as error:
         raise CorpusError(f"expected JSON in {path}, got {error}: make the corpus again") from error

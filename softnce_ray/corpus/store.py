@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from softnce_ray.commands import command
 from softnce_ray.corpus.manifest import MANIFEST_NAME, Manifest, parse_manifest, read_manifest
 from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError
 from softnce_ray.folders import made_once
@@ -337,6 +338,6 @@ def _manifest_at(place: Location) -> tuple[Manifest, bytes]:
             raise CorpusError(no_bucket(place))
         raise CorpusError(
             f"expected a corpus at {place}, got nothing: correct the address, or put one there with "
-            f"`softnce-ray corpus copy FOLDER {place}`"
+            f"`{command('softnce-ray', 'corpus', 'copy', 'FOLDER', place)}`"
         )
     return parse_manifest(content, str(place / MANIFEST_NAME)), content

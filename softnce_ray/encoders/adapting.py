@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softnce_ray.commands import command
 from softnce_ray.config import FineTuned, LoRA
 from softnce_ray.encoders.dual import DualEncoder
 from softnce_ray.errors import MachineError, UserError
@@ -210,7 +211,8 @@ def _frozen_parts(network: nn.Module, settings: FineTuned) -> Iterator[nn.Module
 
 def _add_adapters(network: nn.Module, settings: LoRA, matrices: Mapping[str, nn.Linear]) -> None:
     if find_spec("peft") is None:
-        raise MissingError("encoder.lora: expected peft, which is not installed: pip install 'softnce-ray[lora]'")
+        install = command("pip", "install", "softnce-ray[lora]")
+        raise MissingError(f"encoder.lora: expected peft, which is not installed: `{install}`")
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(

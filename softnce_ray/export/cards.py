@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from softnce_ray.commands import command
 from softnce_ray.config import BagEncoder, FineTuned
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.encoders import Bag, Transformer
@@ -63,7 +64,7 @@ def _use(model: Model, name: str) -> str:
         return _USE[name]
     return (
         "`encode` gives the trained vectors. It needs softnce_ray, which extracts the data flow of functions, and the "
-        "language of each. `softnce-ray index`, `search` and `evaluate` take the folder as it is:"
+        "language of each. Its `index`, `search` and `evaluate` take the folder as it is:"
     )
 
 
@@ -83,7 +84,7 @@ def served(folder: str) -> str:
     request = '{"dataframe_records": [{"text": "parse a date string"}], "params": {"side": "query"}}'
     return (
         "## Serving\n\n```sh\n"
-        f"mlflow models serve -m {folder} --env-manager local --port 5001\n"
+        f"{command('mlflow', 'models', 'serve', '-m', folder, '--env-manager', 'local', '--port', '5001')}\n"
         f"curl localhost:5001/invocations -H 'Content-Type: application/json' -d '{request}'\n"
         "```"
     )

@@ -55,7 +55,7 @@ class Chosen:
 def trial_of_study(
     store: Store, results: StudyResults, *, arm: str | None, language: str | None, rule: Rule | None
 ) -> Chosen:
-    """The trial of a study that is exported: the one that `softnce-ray best` recorded, if it was chosen of the very
+    """The trial of a study that is exported: the one that `best` recorded, if it was chosen of the very
     trials that there are now, else the best seed of the arm with the best mean validation MRR.
 
     Args:
@@ -74,12 +74,15 @@ def trial_of_study(
         raise ExportError("--rule recorded takes the arm that was chosen among all: give no --arm with it")
     name = language_of(results, language)
     known = recorded(store, results, name) if arm is None and rule != "best" else None
-    again = f"softnce-ray best {results.study}" + (f" --language {name}" if len(results.languages) > 1 else "")
+    of_language = ("--language", name) if len(results.languages) > 1 else ()
+    again = store.command("best", results.study, *of_language)
     if known is not None and known.current:
         return _as_recorded(store, results, known)
     if rule == "recorded":
         got = "none" if known is None else f"one that was made of other trials than there are now ({_rule_of(known)})"
-        raise ExportError(f"expected a choice that is recorded for {name} of study {results.study}, got {got}: {again}")
+        raise ExportError(
+            f"expected a choice that is recorded for {name} of study {results.study}, got {got}: `{again}`"
+        )
     trial = best_trial(results, arm=arm, language=name)
     among = f"the finished confirm trials of study `{results.study}`"
     if arm is not None:
@@ -88,13 +91,14 @@ def trial_of_study(
     else:
         how = "the best seed of the arm with the best mean validation MRR"
         if rule is not None:
-            how += ", as --rule says; without it the choice that softnce-ray best has recorded counts"
+            how += ", as --rule says; without it the choice that best has recorded counts"
         elif known is None:
-            how += f"; {again} --rule … records another choice"
+            other = store.command("best", results.study, *of_language, "--rule", "one-standard-error")
+            how += f"; `{other}` records another choice"
         else:
             how += (
                 f"; the recorded choice ({known.arm}, {_rule_of(known)}) was made of other trials than there are now: "
-                f"{again} chooses again"
+                f"`{again}` chooses again"
             )
     return Chosen(trial, _line(trial, how), f"Chosen by validation MRR among {among}; test was not looked at.")
 
@@ -112,7 +116,7 @@ def _as_recorded(store: Store, results: StudyResults, known: Recorded) -> Chosen
         )
     return Chosen(
         trial,
-        _line(trial, f"as softnce-ray best has recorded ({_rule_of(known)}); --rule best takes the best mean MRR"),
+        _line(trial, f"as best has recorded ({_rule_of(known)}); --rule best takes the best mean MRR"),
         f"Chosen by validation alone ({_rule_of(known)}) among the finished confirm trials of study "
         f"`{results.study}`; test was not looked at.",
     )

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from softnce_ray.commands import command
 from softnce_ray.encoders import Bag, DualEncoder
 from softnce_ray.export.graph_encoders import graph_problem
 from softnce_ray.export.tokenizer_files import lengths, padding, prompted
@@ -94,7 +95,7 @@ def problem(model: Model | None = None) -> str | None:
     """See `Format`; without a model only what this Python lacks."""
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if missing:
-        return f"onnx and mlflow need {', '.join(missing)}: pip install 'softnce-ray[onnx]'"
+        return f"onnx and mlflow need {', '.join(missing)}: `{command('pip', 'install', 'softnce-ray[onnx]')}`"
     return None if model is None else graph_problem(model, "onnx and mlflow")
 
 

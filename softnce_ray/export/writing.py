@@ -101,15 +101,15 @@ def _write(
 
 
 def _check_our_own(expected: Expected, place: Path) -> None:
-    """What `softnce-ray search` makes of the folder."""
+    """See that our own search reads the folder as it was trained."""
     difference = float(
         relative_differences(
-            load_export(place).encode_codes(expected.jobs[0][0], LANGUAGE), expected.vectors[0], "softnce-ray search"
+            load_export(place).encode_codes(expected.jobs[0][0], LANGUAGE), expected.vectors[0], "the search"
         ).max()
     )
     if not difference <= TOLERANCE:
         raise ExportError(
-            f"expected vectors within {TOLERANCE:g} of the trained ones from softnce-ray search, got {difference:.3g}: "
+            f"expected vectors within {TOLERANCE:g} of the trained ones from the search, got {difference:.3g}: "
             "nothing was written; please report this with the study file"
         )
 

@@ -55,7 +55,7 @@ def measured_by(results: StudyResults, measure: Measure) -> StudyResults:
     if finished and not any(trial.graded_ndcg for trial in finished):
         raise ReportError(
             f"study {results.study!r} has no graded nDCG: its corpus does not know which codes share a meaning, as one "
-            "made by `softnce-ray corpus plant` does; leave the measure out"
+            "made by `corpus plant` does; leave the measure out"
         )
     return replace(
         results, trials=tuple(replace(trial, reciprocal_ranks=trial.graded_ndcg) for trial in results.trials)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
+from softnce_ray.commands import command
 from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, load_export
 from softnce_ray.named import EXPORT_SETTINGS, located, model_content, sentence_model_problem
@@ -70,9 +71,10 @@ def open_embedder(model: str | Path) -> Embedder:
             recover(each)
     if not folder.is_dir():
         got = "a file" if folder.exists() else "nothing there"
+        make = command("softnce-ray", "export", "STUDY", "--to", "DIR")
         raise ExportError(
-            f"expected the folder of a model at {folder}, got {got}: make one with softnce-ray export STUDY --to DIR, "
-            "or give the folder of a sentence-transformers or Hugging Face model"
+            f"expected the folder of a model at {folder}, got {got}: make one with `{make}`, or give the folder of a "
+            "sentence-transformers or Hugging Face model"
         )
     if problem := sentence_model_problem(str(folder)):
         raise ExportError(problem)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softnce_ray import json_text
+from softnce_ray.commands import command
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import ROUNDING
 from softnce_ray.folders import recover
@@ -83,15 +84,15 @@ class Index:
         except (FileNotFoundError, NotADirectoryError):
             got = "a folder without it" if root.is_dir() else "a file" if root.exists() else "nothing there"
             raise RetrievalError(
-                f"expected an index ({INDEX_FILE}) in {root}, got {got}: make one with softnce-ray index DIR --model "
-                f"MODEL --out {root}"
+                f"expected an index ({INDEX_FILE}) in {root}, got {got}: make one with "
+                f"`{command('softnce-ray', 'index', 'DIR', '--model', 'MODEL', '--out', root)}`"
             ) from None
         except ValueError as error:
             raise _damaged(root, f"{INDEX_FILE} is no JSON ({error})") from error
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             other = about.get("format") if isinstance(about, dict) else about
             raise RetrievalError(
-                f"expected an index of format {FORMAT} in {root}, got {other!r}: make it again with softnce-ray index"
+                f"expected an index of format {FORMAT} in {root}, got {other!r}: make it again with `{_anew(root)}`"
             )
         try:
             vectors = np.load(root / VECTORS, mmap_mode="r")
@@ -121,7 +122,7 @@ class Index:
             raise RetrievalError(
                 f"expected the model {self.about['model'][:12]} that {self.folder} was made with, got "
                 f"{embedder.content[:12]} in {embedder.folder}: vectors of two models have nothing in common; give the "
-                "right one with --model, or make the index again with softnce-ray index"
+                f"right one with --model, or make the index again with `{_anew(self.folder, self.about)}`"
             )
         return embedder
 
@@ -223,6 +224,11 @@ def _nearest(queries: np.ndarray, vectors: np.ndarray, top: int) -> list[list[tu
 
 def _damaged(folder: Path, why: str) -> RetrievalError:
     return RetrievalError(
-        f"expected a whole index in {folder}, got a damaged one: {why}; make it again with softnce-ray index … "
-        "--overwrite"
+        f"expected a whole index in {folder}, got a damaged one: {why}; make it again with `{_anew(folder)}`"
     )
+
+
+def _anew(folder: Path, about: Mapping[str, Any] | None = None) -> str:
+    """Return the command that makes an index again, of what it was made of as far as that is known."""
+    source, model = (about["source"], about["model_folder"]) if about else ("DIR", "MODEL")
+    return command("softnce-ray", "index", source, "--model", model, "--out", folder, "--overwrite")

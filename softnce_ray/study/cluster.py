@@ -98,8 +98,8 @@ def session(
         begun()
         if ray.util.client.ray.is_connected():
             raise LaunchError(
-                "expected a process on the cluster, got a client of it (ray://): use softnce-ray launch STUDY.yaml "
-                "--address ray://…, which runs the driver there, or softnce-ray submit"
+                "expected a process on the cluster, got a client of it (ray://): launch with --address and the "
+                "cluster's ray:// address, which runs the driver there, or submit the study"
             )
         _await_room(resources, say)
         yield _slots(resources, nodes())

@@ -10,7 +10,7 @@ from softnce_ray.store import Store, only_launch
 from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.patience import Trying, at_once
 from softnce_ray.study.reporting import collect
-from softnce_ray.tracking import Tracker, TrackingError, Unsent, load_results, studies
+from softnce_ray.tracking import Tracker, Unsent, expect_study, load_results
 
 PATIENCE = 30.0
 """Seconds without a record going out after which a launch no longer waits for MLflow."""
@@ -65,8 +65,7 @@ def sync(store: Store, study: str, *, patience: float = PATIENCE) -> Unsent:
       StoreError: the study is being run: its launch sends its records itself.
       TrackingError: MLflow cannot be reached, or has not the study.
     """
-    if study not in (known := studies(store)):  # before a folder is made for it
-        raise TrackingError(f"no study {study!r} in the store; possible: {', '.join(known) or 'none yet'}")
+    expect_study(store, study)  # before a folder is made for it
     with only_launch(store, study):
         tracker = Tracker.to_sync(store, study)
         try:

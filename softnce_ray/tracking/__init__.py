@@ -5,7 +5,7 @@ The only importer of mlflow.
 
 from softnce_ray.tracking.connection import TrackingError
 from softnce_ray.tracking.journal import JournalError, final_status, unsent_records
-from softnce_ray.tracking.reading import download_model, load_results, studies
+from softnce_ray.tracking.reading import download_model, expect_study, load_results, studies
 from softnce_ray.tracking.sending import Unsent
 from softnce_ray.tracking.serving import serve
 from softnce_ray.tracking.writing import Tracker
@@ -16,6 +16,7 @@ __all__ = [
     "TrackingError",
     "Unsent",
     "download_model",
+    "expect_study",
     "final_status",
     "load_results",
     "serve",

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
+from softnce_ray.commands import command
 from softnce_ray.environment import unset
 from softnce_ray.errors import UserError
 from softnce_ray.folders import lock_file
@@ -189,14 +190,20 @@ def existing_experiment(client: MlflowClient, store: Store, study: str) -> str:
     if found is None:
         raise TrackingError(f"no study {study!r} in the MLflow store: launch it first")
     if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"the MLflow experiment {study!r} was deleted: restore it (mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}) or rename the study"
-        )
+        raise TrackingError(deleted(store, found))
     if found.tags.get("softnce_ray") != "study":
         raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
     expect_here(store, found.artifact_location or "", writes=True)
     return found.experiment_id
+
+
+def deleted(store: Store, found: Experiment) -> str:
+    """Return what is told of a study whose experiment was deleted."""
+    restore = command("mlflow", "experiments", "restore", "--experiment-id", found.experiment_id)
+    return (
+        f"the MLflow experiment {found.name!r} was deleted: restore it with "
+        f"`MLFLOW_TRACKING_URI={store.tracking_word} {restore}`, or rename the study"
+    )
 
 
 def readable(function: Callable[P, T]) -> Callable[P, T]:

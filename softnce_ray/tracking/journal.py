@@ -293,7 +293,7 @@ def _head(folder: Path) -> tuple[str, int] | None:
     if version != _FORMAT:
         raise JournalError(
             f"expected a journal of format {_FORMAT} at {folder / _JOURNAL}, got format {version}: records that are "
-            "not yet in MLflow were written by another version; send them with that version (softnce-ray sync), or "
+            "not yet in MLflow were written by another version; send them with `sync` of that version, or "
             "move the folder away to do without them"
         )
     return name, len(line)

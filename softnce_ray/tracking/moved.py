@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from softnce_ray.commands import command
 from softnce_ray.folders import lock_file
 from softnce_ray.store import Store, StoreError
 from softnce_ray.uris import file_path, sqlite_path
@@ -69,15 +70,16 @@ def expect_here(store: Store, location: str, *, writes: bool = False) -> None:
         if writes and _is_another(place.parents[1] / "mlflow.db", store):
             raise StoreError(
                 f"expected files of its own in the store {store.root}, got a link to those of {place.parents[1]}: copy "
-                f"them: rm {shlex.quote(str(here))}, then cp -a {_quoted(place.parent, here)}"
+                f"them with `{command('rm', here)}` and `{command('cp', '-a', place.parent, here)}`"
             )
         return
     if writes or here.parent == store.root:
         found = "" if place.exists() else ", where there are none"
+        copy = f"`{command('mkdir', '-p', here)}` and `{command('cp', '-a', place, here)}`"
         raise StoreError(
             f"expected the files of study {place.name} at {here / place.name}, as the database lies beside it, got "
-            f"{place}{found}: copy them (cp -a {_quoted(place, here)}/), or name the store that has them with --store "
-            f"{_quoted(place.parents[1])} --tracking-uri {shlex.quote(store.tracking_uri)}"
+            f"{place}{found}: copy them with {copy}, or name the store that has them with --store "
+            f"{shlex.quote(str(place.parents[1]))} --tracking-uri {store.tracking_word}"
         )
 
 
@@ -200,7 +202,3 @@ def _expect_whole(file: Path | None) -> None:
             f"{file} is damaged ({' '.join(found.split())[:200]}): it was copied while it was written; copy the store "
             "again while nothing writes it"
         )
-
-
-def _quoted(*paths: Path) -> str:
-    return " ".join(shlex.quote(str(path)) for path in paths)

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, search_runs, without_password
+from softnce_ray.tracking.connection import TrackingError, deleted, search_runs, without_password
 from softnce_ray.tracking.known import rank
 
 
@@ -14,9 +14,11 @@ def parent_of(client: MlflowClient, store: Store, study: str) -> Run:
     """The study's own run; of several, which a lost answer can leave, the one that counts.
 
     Raises:
-      TrackingError: no such study; the message names those that there are.
+      TrackingError: no such study, and the message names those that there are; or its experiment was deleted.
     """
     experiment: Experiment | None = client.get_experiment_by_name(study)
+    if experiment is not None and experiment.lifecycle_stage != "active":
+        raise TrackingError(deleted(store, experiment))
     found = search_runs(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
     if not found:
         raise TrackingError(

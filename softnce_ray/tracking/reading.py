@@ -76,6 +76,12 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
 
 
 @readable
+def expect_study(store: Store, study: str) -> None:
+    """Raise TrackingError where a store has no such study, or its experiment was deleted."""
+    parent_of(connect(store, must_exist=True), store, study)
+
+
+@readable
 def studies(store: Store) -> list[str]:
     """Names of the studies in the store, the latest first."""
     return studies_of(connect(store, must_exist=True))

@@ -221,7 +221,7 @@ class Runs:
         self._log(known, metrics=self._changed(known.run_id, record))
 
     def _study_summary(self, record: Record) -> None:
-        note = cut(record.payload["note"], "(softnce-ray report has the rest)")
+        note = cut(record.payload["note"], "(the report has the rest)")
         metrics = self._changed(self._study(), record)
         self._client.log_batch(self._study(), metrics=metrics, tags=[RunTag("mlflow.note.content", note)])
 

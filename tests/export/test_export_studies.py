@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,6 +22,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from remedies import printed, run_here
 from servers import MlflowServer
 from typer.testing import CliRunner
 
@@ -28,6 +31,7 @@ from softnce_ray.corpus import Corpus, Pair, build_corpus, copy_corpus
 from softnce_ray.corpus.trained_on import read_trained_on
 from softnce_ray.errors import UserError
 from softnce_ray.export import FORMATS, ExportError, export, load_export, write_export
+from softnce_ray.export.cards import served
 from softnce_ray.export.choosing import Chosen, trial_of_study
 from softnce_ray.export.evaluated import find_corpus
 from softnce_ray.model import save_model
@@ -124,8 +128,9 @@ def test_a_server_of_mlflow_answers_a_query_with_the_vector_of_the_training_code
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tmp_path / "served")]
-    options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    (printed,) = [line for line in served(str(tmp_path / "served")).splitlines() if line.startswith("mlflow ")]
+    command = [sys.executable, "-m", *shlex.split(printed.replace("5001", str(port)))]
+    options = ["--host", "127.0.0.1", "--workers", "1"]
     with (tmp_path / "log").open("w") as log:
         # MLflow starts uvicorn by its name: the environment's programs must be on the path, active or not.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -237,13 +242,14 @@ def test_what_best_has_recorded_is_exported_while_its_trials_are_the_current_one
 ) -> None:
     plain = chosen_of(kept.store)
     assert plain.trial.arm == "mean"
-    assert plain.how.endswith("best mean validation MRR; softnce-ray best both --rule … records another choice")
+    other = kept.store.command("best", "both", "--rule", "one-standard-error")
+    assert plain.how.endswith(f"best mean validation MRR; `{other}` records another choice")
     recorded = chosen_of(chosen_bag)
     assert recorded.trial.arm == chosen_of(chosen_bag, rule="recorded").trial.arm == "bag"
     assert "recorded (rule best, metric mrr, at most 0.0" in recorded.how and "--rule best takes" in recorded.how
     assert "Chosen by validation alone (rule best, metric mrr, at most" in recorded.why
     for options, says in (
-        ({"rule": "best"}, "as --rule says; without it the choice that softnce-ray best has recorded"),
+        ({"rule": "best"}, "as --rule says; without it the choice that best has recorded"),
         ({"arm": "mean"}, "the best seed of arm mean by validation MRR, as --arm says"),
     ):
         other = chosen_of(chosen_bag, **options)
@@ -255,13 +261,19 @@ def test_what_best_has_recorded_is_exported_while_its_trials_are_the_current_one
     stale = chosen_of(chosen_bag)
     assert stale.trial.arm == "late"
     assert "recorded choice (bag, rule best, metric mrr, at most" in stale.how
-    assert "was made of other trials than there are now: softnce-ray best both chooses again" in stale.how
+    again = chosen_bag.command("best", "both")
+    assert f"was made of other trials than there are now: `{again}` chooses again" in stale.how
     with pytest.raises(ExportError, match=r"expected a choice .* got one that was made of other trials"):
         chosen_of(chosen_bag, rule="recorded")
+    run_here(*printed(stale.how))
+    assert "recorded (rule best, metric mrr)" in chosen_of(chosen_bag, rule="recorded").how
+    (other,) = printed(plain.how)
+    run_here(other.replace(str(kept.store.root), str(chosen_bag.root)))
+    assert "recorded (rule one-standard-error" in chosen_of(chosen_bag, rule="recorded").how
 
 
 def test_a_recorded_choice_that_is_wanted_must_be_there_and_keep_a_model(kept: Kept, chosen_bag: Store) -> None:
-    with pytest.raises(ExportError, match=r"recorded for python of study both, got none: softnce-ray best both"):
+    with pytest.raises(ExportError, match=r"recorded for python of study both, got none: `softnce-ray best both"):
         chosen_of(kept.store, rule="recorded")
     with pytest.raises(ExportError, match="give no --arm"):
         chosen_of(kept.store, rule="recorded", arm="bag")
@@ -276,10 +288,18 @@ def test_a_recorded_choice_that_is_wanted_must_be_there_and_keep_a_model(kept: K
 
 
 @pytest.mark.slow
+def test_what_best_prints_exports_its_choice(chosen_bag: Store, tmp_path: Path) -> None:
+    said = command("best", "both", "--store", chosen_bag.root).stdout
+    (following,) = re.findall("^Next: (.*)$", said, re.MULTILINE)
+    run_here(following, DIR=tmp_path / "made here")
+    assert (tmp_path / "made here" / "README.md").is_file()
+
+
+@pytest.mark.slow
 def test_the_command_says_which_choice_it_took_and_how_to_get_the_other(chosen_bag: Store, tmp_path: Path) -> None:
     asked = ("--formats", "hf", "--no-ranks", "--store", chosen_bag.root)
     done = command("export", "both", "--to", tmp_path / "best", *asked)
-    assert "bag/python seed 0: as softnce-ray best has recorded (rule best, metric mrr, at most" in done.stderr
+    assert "bag/python seed 0: as best has recorded (rule best, metric mrr, at most" in done.stderr
     assert "--rule best takes the best mean MRR" in done.stderr
     assert "bag/python seed 0, valid MRR" in done.stdout
 

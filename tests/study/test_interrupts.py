@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,14 @@ pytestmark = pytest.mark.slow
 def launched(study: dict[str, Any], store: Store, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A launch in a process group of its own."""
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    with started(["launch", str(folder / "study.yaml"), "--store", str(store.root)]) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-m", "softnce_ray", "launch", str(folder / "study.yaml"), "--store", str(store.root)],
+        [sys.executable, "-m", "softnce_ray", *words],
         env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,3 +82,10 @@ def test_who_waits_for_nodes_is_told_so_and_can_give_up_with_a_signal(plain_stud
     assert error.splitlines()[-1].startswith("interrupted: go on with  softnce-ray resume tiny")
     assert len(error.splitlines()) == 2, error
     assert studies(store) == []
+    if number == signal.SIGINT:
+        more = shlex.split(error.splitlines()[-1].partition("with  softnce-ray ")[2])
+        with started(more) as process:
+            assert process.stderr is not None
+            assert "expected a node with room for a trial of 64 CPUs" in process.stderr.readline()
+            process.send_signal(number)
+            process.communicate()

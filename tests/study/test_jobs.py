@@ -33,6 +33,7 @@ from servers import free_port, kill_tree
 
 import softnce_ray
 from softnce_ray.cli.jobs import _row
+from softnce_ray.commands import command
 from softnce_ray.store import Store
 from softnce_ray.study import again
 from softnce_ray.study.jobs import (
@@ -762,7 +763,8 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
     assert f"as job {right} (RUNNING)" in again.stderr
 
     two_nodes.until_said(right, ": epoch 20/150")
-    two_nodes.run("stop", "right")
+    (stop,) = re.findall("`softnce-ray (stop [^`]*)`", again.stderr)
+    two_nodes.run(*shlex.split(stop), RAY_API_SERVER_ADDRESS="")
     assert two_nodes.states()[right][1] == "STOPPED"
     (printed,) = re.findall("go on with  softnce-ray (submit .*)", two_nodes.run("logs", right).stdout)
     store = Store(tmp_path / "store", f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
@@ -775,7 +777,13 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
     after = re.findall(rf"{cut_off}: epoch (\d+)/150", more.stderr)
     assert not after or int(after[0]) >= int(epoch) - 1  # from its last checkpoint
 
-    two_nodes.run("logs", "left", "--follow")
+    see = re.findall("see  softnce-ray (.*)", started[0].result().stderr)
+    assert [words.partition(" ")[0] for words in see] == ["logs", "status", "stop"]
+    for words in see:  # the first waits for its end
+        two_nodes.run(*shlex.split(words), RAY_API_SERVER_ADDRESS="")
+    gone = command("ray", "job", "delete", "--address", two_nodes.address, left)
+    subprocess.run(["sh", "-c", gone], env=two_nodes.environment, check=True, timeout=120)
+    assert left not in two_nodes.states()
     assert len(_results(store.root, "left")) == 4
     assert _results(store.root, "right") == _results(store.root, "left")
     tags = {name: runs(store, "study", name)[0].data.tags["version.softnce_ray"] for name in paths}

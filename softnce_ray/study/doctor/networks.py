@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from softnce_ray.commands import command
 from softnce_ray.config import (
     ArmConfig,
     BagEncoder,
@@ -112,7 +113,7 @@ def adapters(study: StudyConfig, nodes: Sequence[Node]) -> list[Finding]:
             "versions",
             "error",
             f"{node.name}: encoder.lora of {of_arms(arms)} needs peft, which is not installed there",
-            "pip install 'softnce-ray[lora]' on every node, and restart Ray there",
+            f"`{command('pip', 'install', 'softnce-ray[lora]')}` on every node, and restart Ray there",
         )
         for node in nodes
         if node.facts is not None and "peft" not in node.facts.versions

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from socket import gaierror
 
+from softnce_ray.commands import command
 from softnce_ray.databases import DatabaseError
 from softnce_ray.environment import variables
 from softnce_ray.store import Store
@@ -78,9 +79,8 @@ def _database(store: Store) -> Finding:
             made = sqlalchemy.inspect(connection).has_table("experiments")
         engine.dispose()
     except ImportError as error:
-        return Finding(
-            "mlflow", "error", f"a driver is missing: {error}", "install it, as in pip install psycopg[binary]"
-        )
+        install = command("pip", "install", "psycopg[binary]")
+        return Finding("mlflow", "error", f"a driver is missing: {error}", f"install it, as in `{install}`")
     except Exception as error:  # of SQLAlchemy's and of the driver's own kinds
         return _database_problem(store, error)
     return _client(store) if made else Finding("mlflow", "ok", f"{_shown(store)} answers; its tables would be made")
@@ -139,8 +139,8 @@ def _problem(error: BaseException) -> tuple[str, str]:
     if status == 403:
         return (
             "refuses what was asked (403)",
-            f"ask its owner for rights, or {_LOGIN}; a server that was started without the name in the URI refuses "
-            "too: mlflow server --allowed-hosts NAME:PORT",
+            f"ask its owner for rights, or {_LOGIN}; a server that was started without the name in the URI among "
+            "its --allowed-hosts refuses too",
         )
     if status in (301, 302, 307, 308, 404, 405) or "not in a valid JSON format" in said:
         return "answers, and is no MLflow server", f"{address}, with the path under which MLflow is served"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from softnce_ray.commands import command
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.environment import SECRETS
@@ -99,10 +100,10 @@ def _corpus(corpus: str) -> tuple[str, str]:
     if folder is None:
         return "", ""
     if not (is_uri(corpus) or Path(corpus).is_absolute()):
+        copy = command("softnce-ray", "corpus", "copy", corpus, "s3://BUCKET/FOLDER")
         return (
             f"expected a corpus that all machines of the cluster can read, got {corpus!r}, a path on this machine: "
-            f"`softnce-ray corpus copy {corpus} s3://BUCKET/FOLDER` puts a copy where they can; give that address, or "
-            "an absolute path on a disk that they share"
+            f"`{copy}` puts a copy where they can; give that address, or an absolute path on a disk that they share"
         ), ""
     return "", f"corpus {corpus}: all machines of the cluster must see it under this path"
 

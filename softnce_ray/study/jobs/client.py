@@ -311,7 +311,7 @@ def _extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise JobError(
-            f"jobs need more than Ray's core ({_reason(error)}): pip install 'softnce-ray[cluster]'"
+            f"jobs need more than Ray's core ({_reason(error)}): `{command('pip', 'install', 'softnce-ray[cluster]')}`"
         ) from error
 
 

@@ -126,7 +126,10 @@ def send(jobs: Jobs, made: Submission) -> str:
             name = f"{made.study}-{date}-{number}"
             if name not in taken and jobs.send(name, made.entrypoint, environment, made.metadata):
                 return name
-    raise JobError(f"{jobs.shown}: {_TRIES - 1} jobs of {made.study} on one day: delete some with `ray job delete`")
+    raise JobError(
+        f"{jobs.shown}: {_TRIES - 1} jobs of {made.study} on one day: delete some with "
+        f"`{command('ray', 'job', 'delete', '--address', jobs.shown, f'{made.study}-{date}-1')}`"
+    )
 
 
 def refuse_second(jobs: Jobs, known: list[Job], study: str) -> None:
@@ -134,8 +137,8 @@ def refuse_second(jobs: Jobs, known: list[Job], study: str) -> None:
     for job in known:
         if job.study == study and job.active:
             raise JobError(
-                f"{study} runs at {jobs.shown} as job {job.id} ({job.state}): wait for it, or end it with  "
-                + jobs.command("stop", job.id)
+                f"{study} runs at {jobs.shown} as job {job.id} ({job.state}): wait for it, or end it with "
+                f"`{jobs.command('stop', job.id)}`"
             )
 
 
