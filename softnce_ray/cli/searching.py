@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from softnce_ray.cli.options import TrustOption
 from softnce_ray.errors import UserError
 from softnce_ray.terminal import in_line, to_stderr, to_stdout
 
@@ -172,6 +173,7 @@ def evaluate(
     max_bad_share: Annotated[
         float, typer.Option("--max-bad-share", min=0, max=1, help="Stop when more lines of a --qrels file are broken.")
     ] = 0.01,
+    trust_corpus: TrustOption = False,
     format: Annotated[Format | None, typer.Option("--format", help="Default: terminal, or tsv when piped.")] = None,
 ) -> None:
     """Measure a model on a corpus or on graded judgements, with BM25 and the hybrid of both beside it."""
@@ -191,7 +193,11 @@ def evaluate(
     made: list[Evaluation] = []
     with progress("embedding", "functions") as advance:
         if corpus is not None:
-            made.append(evaluate_corpus(model, corpus, split=split, languages=language, advance=advance))
+            made.append(
+                evaluate_corpus(
+                    model, corpus, split=split, languages=language, trust_corpus=trust_corpus, advance=advance
+                )
+            )
         if qrels is not None:
             unnamed = language[0] if language and len(language) == 1 else None
             made.append(

@@ -138,6 +138,7 @@ def prepare_tokens(
 
     def make(folder: Path) -> None:
         _write_tokens(folder, corpus, settings, inputs, progress)
+        corpus.check_unchanged()  # else its name would say what it is not
 
     return TokenStore(shared_once(Location.at(root), name, make))
 
