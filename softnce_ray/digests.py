@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from softnce_ray import json_text
 from softnce_ray.files import open_file, read_file, state_of
 from softnce_ray.folders import write_text
 from softnce_ray.shared import cache_folder
@@ -47,7 +48,7 @@ def known_digest(path: Path, kind: str, compute: Callable[[], str]) -> str:
     name = hashlib.sha256(json.dumps([platform.node(), os.path.realpath(path), kind]).encode()).hexdigest()[:32]
     entry = cache_folder() / "digests" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(read_file(entry))
+        known = json_text.load(read_file(entry))
         if known["state"] == state and isinstance(known["digest"], str):
             return str(known["digest"])
     began = time.time_ns()

@@ -20,7 +20,7 @@ from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.tokens import only_text, token_texts
 from softnce_ray.encoders import Bag, DualEncoder, build_encoder, tensors_of
 from softnce_ray.errors import UserError
-from softnce_ray.named import EXPORT_SETTINGS
+from softnce_ray.exported import EXPORT_SETTINGS
 
 _CHUNK_TOKENS = 16_384
 _CHUNK_TEXTS = 2_000

@@ -43,7 +43,7 @@ FLOORS: list[set[str]] = [
     {"corpus", "results", "store", "described"},
     {
         *("config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"),
-        *("yaml_text", "digests"),
+        *("yaml_text", "digests", "exported"),
     },
     {"databases"},
     {"errors", "environment", "plain_names", "uris", "commands", "encodings", "json_text", "terminal", "rich_console"}
@@ -68,6 +68,9 @@ BESIDE = {
     ("shared", "folders"),
     ("digests", "folders"),
     ("digests", "shared"),
+    ("exported", "digests"),
+    ("named", "digests"),
+    ("named", "exported"),
 }
 
 DOORS = {

@@ -77,6 +77,7 @@ def index(
             reading=reading,
             embedding=embedding,
         )
+    _note_unchecked(Path(model))
     if done.passed_over:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.passed_over.items()))
         to_stderr(f"passed over: {reasons}")
@@ -133,13 +134,22 @@ def search(
                 to_stdout("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
 
 
+def _note_unchecked(model: Path) -> None:
+    """Note that it is not known whether the files of an export of an earlier version have changed."""
+    from softnce_ray.exported import unchecked
+
+    if note := unchecked(model.resolve()):
+        to_stderr(f"note: {note}")
+
+
 def _answers(
     where: str, queries: list[str], corpus: str | None, model: str | None, top: int, hybrid: bool
 ) -> list[Answered]:
-    from softnce_ray.named import EXPORT_RECORD, EXPORT_SETTINGS
+    from softnce_ray.exported import EXPORT_RECORD, EXPORT_SETTINGS
     from softnce_ray.retrieval import Index, answer_from_corpus, answer_from_index
 
     if corpus is not None:
+        _note_unchecked(Path(where))
         return answer_from_corpus(where, corpus, queries, top=top)
     if any((Path(where) / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", EXPORT_RECORD)):
         raise UserError(
@@ -147,7 +157,9 @@ def _answers(
             f"{where} --out INDEX and search that"
         )
     opened = Index.open(where)
-    return answer_from_index(opened, opened.embedder(model), queries, top=top, hybrid=hybrid)
+    embedder = opened.embedder(model)
+    _note_unchecked(embedder.folder)
+    return answer_from_index(opened, embedder, queries, top=top, hybrid=hybrid)
 
 
 def evaluate(
@@ -203,6 +215,7 @@ def evaluate(
             made.append(
                 evaluate_judgements(model, qrels, language=unnamed, max_bad_share=max_bad_share, advance=advance)
             )
+    _note_unchecked(Path(model))
     for note in (note for each in made for note in each.notes):
         to_stderr(f"note: {note}")
     chosen = format or (Format.terminal if sys.stdout.isatty() else Format.tsv)

@@ -20,7 +20,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from softnce_ray.config import Inputs, TokenSettings, how_to_get
-from softnce_ray.corpus.arrays import GrowingArray
+from softnce_ray.corpus.arrays import GrowingArray, load_array
 from softnce_ray.corpus.dataflow import SYNTAXES, GraphLimits
 from softnce_ray.corpus.duplicates import as_hashes, first_equal, normalise_code, normalise_query, text_hash
 from softnce_ray.corpus.graph_tokens import GRAPHS_VERSION, graph_texts_in_parts
@@ -63,7 +63,7 @@ class TokenStore:
         stem = self.folder / language / f"{split}.{side}"
 
         def array(name: str) -> np.ndarray:
-            return np.load(f"{stem}.{name}.npy", mmap_mode="r")
+            return load_array(f"{stem}.{name}.npy")
 
         graphs = None
         if Path(f"{stem}.spans.npy").exists():
@@ -80,7 +80,7 @@ class TokenStore:
     def groups(self, language: str) -> np.ndarray:
         """(2, n) int32, memory-mapped: training pairs with equal numbers in row 0 have the same normalised query, in
         row 1 the same normalised code."""
-        return np.load(self.folder / language / "train.groups.npy", mmap_mode="r")
+        return load_array(self.folder / language / "train.groups.npy", dimensions=2)
 
 
 def token_key(corpus: Corpus, settings: TokenSettings, inputs: Inputs) -> str:

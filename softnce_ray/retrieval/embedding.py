@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
+from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, load_export
-from softnce_ray.named import EXPORT_SETTINGS, located, model_content, sentence_model_problem
+from softnce_ray.named import located, model_content, sentence_model_problem
 
 CHUNK = 2_000
 """Texts that are encoded between two steps of a progress display."""
