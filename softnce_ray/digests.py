@@ -18,7 +18,9 @@ from typing import Any
 from softnce_ray import json_text
 from softnce_ray.files import open_file, read_file, state_of
 from softnce_ray.folders import write_text
-from softnce_ray.shared import cache_folder
+
+DIGESTS = "sha256.json"
+"""The file of a folder that has the SHA-256 of the others by their names."""
 
 CHECKSUM = "checksum"
 """Key of a JSON file's checksum among its others."""
@@ -29,6 +31,12 @@ time, and clocks of machines that share a disk differ."""
 
 _LARGE = 64_000_000
 """Bytes of a file from which its SHA-256 is remembered: others are read faster than a cache is worth."""
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what it has read from object stores: the environment's `SOFTNCE_CACHE`, or
+    `~/.cache/softnce_ray`. May be deleted when nothing runs."""
+    return Path(os.environ.get("SOFTNCE_CACHE") or Path.home() / ".cache" / "softnce_ray").absolute()
 
 
 def known_digest(path: Path, kind: str, compute: Callable[[], str]) -> str:
@@ -73,6 +81,33 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     return known_digest(path, "sha256", read) if path.stat().st_size >= _LARGE else read()
+
+
+def write_digests(folder: Path) -> None:
+    """Write beside the files of a folder, which are all written, the SHA-256 of each."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    (folder / DIGESTS).write_text(json.dumps(digests, indent=1))
+
+
+def changed_file(folder: Path) -> str:
+    """Return which file of a folder is not as `write_digests` found it, for people.
+
+    It is "" where none is, and in folders of earlier versions, of which nothing is known.
+    """
+    try:
+        digests = json_text.load(read_file(folder / DIGESTS))
+        for name, expected in digests.items():
+            if sha256_of(folder / name) != expected:
+                return f"another {name}"
+    except (FileNotFoundError, NotADirectoryError) as error:
+        name = Path(error.filename).name
+        return "" if name == DIGESTS else f"no {name}"
+    except OSError as error:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    except (ValueError, AttributeError, TypeError):
+        return f"a damaged {DIGESTS}"
+    return ""
 
 
 def with_checksum(content: dict[str, Any]) -> dict[str, Any]:

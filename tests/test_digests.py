@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from softnce_ray import digests
-from softnce_ray.digests import checksum_problem, known_digest, sha256_of, with_checksum
-from softnce_ray.shared import cache_folder
+from softnce_ray.digests import cache_folder, checksum_problem, known_digest, sha256_of, with_checksum
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ BESIDE = {
     ("shared", "storage"),
     ("shared", "folders"),
     ("digests", "folders"),
-    ("digests", "shared"),
+    ("shared", "digests"),
     ("exported", "digests"),
     ("named", "digests"),
     ("named", "exported"),

@@ -456,14 +456,15 @@ def test_files_of_an_index_that_changed_or_do_not_fit_are_named(
     with pytest.raises(RetrievalError, match="a change after it was written"):
         Index.open(folder)
     earlier = {name: value for name, value in about.items() if name not in ("files", "checksum")}
-    for wrong in (
+    wrongs: tuple[dict[str, object], ...] = (
         {"texts": None},
         {"functions": True},
         {"model": 7},
         {"number": "float16"},
         {"texts": about["texts"] + 1},
         {"files": []},
-    ):
+    )
+    for wrong in wrongs:
         (folder / "index.json").write_text(json.dumps({**earlier, **wrong}))
         with pytest.raises(RetrievalError, match="damaged"):
             Index.open(folder)

@@ -17,8 +17,9 @@ from softnce_ray import shared, storage
 from softnce_ray.cli import app
 from softnce_ray.corpus import Corpus, CorpusError, copy_corpus, store
 from softnce_ray.corpus.verifying import Verify
+from softnce_ray.digests import cache_folder
 from softnce_ray.errors import UserError
-from softnce_ray.shared import cache_folder, shared_once
+from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location, StorageError, on_disk
 
 
@@ -186,7 +187,27 @@ def test_what_fails_half_way_leaves_nothing(root) -> None:
     with pytest.raises(KeyboardInterrupt):
         shared_once(root, "kind/key", fail)
     made = shared_once(root, "kind/key", lambda folder: (folder / "whole").touch())
-    assert [path.name for path in made.iterdir()] == ["whole"]
+    assert sorted(path.name for path in made.iterdir()) == ["sha256.json", "whole"]
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "pipe", "record"])
+def test_what_was_prepared_and_has_changed_is_refused(root, damage: str) -> None:
+    made = shared_once(root, "kind/key", lambda folder: (folder / "file").write_bytes(b"whole"))
+    assert shared_once(root, "kind/key", None) == made
+    if damage == "change":
+        (made / "file").write_bytes(b"other")
+    elif damage == "record":
+        (made / "sha256.json").write_text("[]")
+    else:
+        (made / "file").unlink()
+        if damage == "pipe":
+            os.mkfifo(made / "file")
+    with pytest.raises(StorageError, match=rf"what was prepared in {made} as it was written, got .*: it was changed"):
+        shared_once(root, "kind/key", None)
+    (made / "file").unlink(missing_ok=True)
+    (made / "file").write_bytes(b"other")
+    (made / "sha256.json").unlink()
+    assert shared_once(root, "kind/key", None) == made  # of an earlier version
 
 
 def test_a_folder_that_was_cut_off_while_it_was_sent_is_not_there(bucket, tmp_path, monkeypatch) -> None:

@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 from softnce_ray.corpus.manifest import MANIFEST_NAME, LanguageCounts, Manifest, parse_manifest, read_manifest
 from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError
 from softnce_ray.corpus.verifying import LARGE, RowsDigest, Verify, first_changed_row
-from softnce_ray.digests import known_digest
+from softnce_ray.digests import cache_folder, known_digest
 from softnce_ray.files import State, expect_file, state_of
 from softnce_ray.folders import made_once
-from softnce_ray.shared import cache_folder
 from softnce_ray.storage import Location, StorageError, download, has_bucket, is_uri, no_bucket, read, sizes
 
 MEANINGS = "meanings"  # the table beside the splits

@@ -28,6 +28,7 @@ from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.ragged import Graphs, Ragged
 from softnce_ray.corpus.scripts import ALPHABET, Alphabet, scripts_of
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.files import read_file
 from softnce_ray.named import located
 from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location
@@ -56,7 +57,7 @@ class TokenStore:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return only_text(Tokenizer.from_file(str(self.folder / "tokenizer.json")))
+        return only_text(Tokenizer.from_str(read_file(self.folder / "tokenizer.json").decode()))
 
     def texts(self, language: str, split: str, side: str) -> Ragged:
         """Texts of one side of a split, memory-mapped, in the order of the corpus' table."""

@@ -3,18 +3,14 @@ package: mlflow, onnxruntime and tokenizers suffice."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-from softnce_ray.digests import sha256_of
+from softnce_ray.digests import write_digests
 from softnce_ray.export import onnx_graph
 from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.model import Model, settings_json
 from softnce_ray.temporary import temporary_folder
-
-DIGESTS = "sha256.json"
-"""The file with the SHA-256 of each other file of the encoder, which the served code compares when it loads them."""
 
 _RECIPE = """\
 import mlflow
@@ -38,8 +34,7 @@ def write(model: Model, folder: Path) -> None:
         graph.mkdir()
         onnx_graph.write(model, graph)
         (graph / EXPORT_SETTINGS).write_text(settings_json(model.config))
-        digests = {path.name: sha256_of(path) for path in sorted(graph.iterdir())}
-        (graph / DIGESTS).write_text(json.dumps(digests, indent=1))
+        write_digests(graph)  # which the served code compares
         write_served(made, graph, example="parse a date string")
         shutil.copytree(made, folder, dirs_exist_ok=True)
 

@@ -32,6 +32,7 @@ from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
 from softnce_ray.corpus.verifying import Verify
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, count_words, save_sparse, words
+from softnce_ray.files import read_file
 from softnce_ray.hard_negatives import NONE, mine
 from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
@@ -149,7 +150,7 @@ def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> s
 def _metrics(folder: Path) -> dict[str, float]:
     """Return the metrics of an estimator's model; {} where none was trained, or by a version that did not keep them."""
     file = folder / METRICS_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return json.loads(read_file(file)) if file.exists() else {}
 
 
 def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> tuple[str, str]:

@@ -24,8 +24,8 @@ from softnce_ray import storage
 from softnce_ray.config import METHOD_VERSION
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.verifying import Verify
+from softnce_ray.digests import cache_folder
 from softnce_ray.errors import UserError
-from softnce_ray.shared import cache_folder
 from softnce_ray.storage import Location, StorageError
 
 TRAINS_WITH = (
