@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from softnce_ray.errors import MachineError
+from softnce_ray.files import expect_file
 from softnce_ray.storage import Location, StorageError, opened
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -98,7 +99,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     encoder: dict[str, Tensor] = {}
     best: dict[str, Tensor] = {}
     optimisers: list[dict[str, dict[str, Tensor]]] = []
-    with safe_open(folder / CHECKPOINT_FILE, framework="pt") as file:
+    with safe_open(expect_file(folder / CHECKPOINT_FILE), framework="pt") as file:
         try:
             metadata = file.metadata() or {}
             progress = Progress(**json.loads(metadata["progress"]))

@@ -18,7 +18,8 @@ from softnce_ray import json_text
 from softnce_ray.config import ArmConfig
 from softnce_ray.config.encoders import PUBLISHED_MODELS
 from softnce_ray.errors import UserError
-from softnce_ray.named import EXPORT_SETTINGS, located
+from softnce_ray.exported import EXPORT_SETTINGS
+from softnce_ray.named import located
 
 MODULES = "modules.json"
 """The file that says of a folder that it holds a model of sentence-transformers."""

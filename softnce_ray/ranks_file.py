@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from softnce_ray.files import expect_file
+
 RANKS_FILE = "reciprocal_ranks.parquet"
 
 CUT_OFF = ("recall@1", "recall@5", "recall@10", "ndcg@10")
@@ -41,7 +43,7 @@ def write_ranks(path: Path, ids: Mapping[str, Sequence[str]], measures: Mapping[
             measure: pa.array(values[key], pa.float64()) for measure, values in measures.items() if key in values
         }
         tables.append(pa.table(columns))
-    pq.write_table(pa.concat_tables(tables, promote_options="default"), path)
+    pq.write_table(pa.concat_tables(tables, promote_options="default"), path, write_page_checksum=True)
 
 
 def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
@@ -51,7 +53,7 @@ def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     Raises:
       OSError, pyarrow.ArrowException: the file is missing or damaged.
     """
-    table = pq.read_table(path)
+    table = pq.read_table(expect_file(path), page_checksum_verification=True, partitioning=None)
     keys = table.column("split").to_pylist()
     if "language" in table.column_names:
         keys = [place(*each) for each in zip(keys, table.column("language").to_pylist(), strict=True)]

@@ -5,21 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from softnce_ray.digests import cache_folder, changed_file, write_digests
 from softnce_ray.folders import made_once
 from softnce_ray.storage import Location, StorageError, download, files_below, read, upload, write
 
 _LIST = "files.json"
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps what it has read from object stores: the environment's `SOFTNCE_CACHE`, or
-    `~/.cache/softnce_ray`. May be deleted when nothing runs."""
-    return Path(os.environ.get("SOFTNCE_CACHE") or Path.home() / ".cache" / "softnce_ray").absolute()
 
 
 def shared_once(root: Location, name: str, make: Callable[[Path], object] | None) -> Path:
@@ -35,7 +29,7 @@ def shared_once(root: Location, name: str, make: Callable[[Path], object] | None
       make: fills an empty folder; None: it must be there.
 
     Raises:
-      StorageError: the storage cannot be used, or has no such folder and there is no `make`.
+      StorageError: the storage cannot be used, has no such folder and there is no `make`, or the folder has changed.
     """
     here = root.path if root.path is not None else cache_folder() / hashlib.sha256(root.text.encode()).hexdigest()[:16]
 
@@ -48,10 +42,17 @@ def shared_once(root: Location, name: str, make: Callable[[Path], object] | None
                 "makes it"
             )
         make(folder)
+        write_digests(folder)
         if root.path is None:
             _publish(folder, root, name)
 
-    return made_once(here / name, fill)
+    folder = made_once(here / name, fill)
+    if changed := changed_file(folder):
+        raise StorageError(
+            f"expected what was prepared in {folder} as it was written, got {changed}: it was changed or damaged; "
+            "remove that folder, and it is made anew"
+        )
+    return folder
 
 
 def _fetched(root: Location, name: str, folder: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
 from softnce_ray.errors import MachineError
+from softnce_ray.files import expect_file, read_file
 from softnce_ray.folders import nearest, sync
 from softnce_ray.temporary import temporary_folder
 from softnce_ray.uris import file_path
@@ -155,6 +156,11 @@ def read(place: Location) -> bytes | None:
     Raises:
       StorageError: it cannot be read.
     """
+    if (here := place.path) is not None:
+        try:
+            return read_file(here)
+        except FileNotFoundError:
+            return None
     system, path = place.opened()
     with _told(place, "read"):
         try:
@@ -174,7 +180,7 @@ def opened(place: Location) -> Iterator[BinaryIO]:
     """
     system, path = place.opened()
     with _told(place, "read"):
-        file = system.open_input_file(path)
+        file = system.open_input_file(path if place.path is None else str(expect_file(path)))
     with file:
         yield file
 

@@ -21,8 +21,8 @@ from softnce_ray.described import described
 from softnce_ray.encoders import build_encoder
 from softnce_ray.export import hf
 from softnce_ray.export.exporting import write_export
+from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.model import Model, encode, load_export, settings_json
-from softnce_ray.named import EXPORT_SETTINGS
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.study.cluster import LaunchError
 from softnce_ray.study.doctor import settle

@@ -43,10 +43,11 @@ FLOORS: list[set[str]] = [
     {"corpus", "results", "store", "described"},
     {
         *("config", "folders", "temporary", "storage", "shared", "ranks_file", "distributions", "progress", "named"),
-        "yaml_text",
+        *("yaml_text", "digests", "exported"),
     },
     {"databases"},
-    {"errors", "environment", "plain_names", "uris", "commands", "encodings", "json_text", "terminal", "rich_console"},
+    {"errors", "environment", "plain_names", "uris", "commands", "encodings", "json_text", "terminal", "rich_console"}
+    | {"files"},
 ]
 
 # Within the floor that has several rooms, who may know whom.
@@ -65,6 +66,11 @@ BESIDE = {
     ("temporary", "folders"),
     ("shared", "storage"),
     ("shared", "folders"),
+    ("digests", "folders"),
+    ("shared", "digests"),
+    ("exported", "digests"),
+    ("named", "digests"),
+    ("named", "exported"),
 }
 
 DOORS = {

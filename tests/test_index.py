@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -436,6 +438,49 @@ def test_a_damaged_or_missing_index_is_an_error_of_one_line(
     with pytest.raises(RetrievalError, match="damaged") as caught:
         Index.open(tmp_path / "index")
     assert "\n" not in str(caught.value)
+
+
+def test_files_of_an_index_that_changed_or_do_not_fit_are_named(
+    models: tuple[Path, Path], tree: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "index"
+    build_index(tree, models[0], folder)
+    about = json.loads((folder / "index.json").read_text())
+    for name in about["files"]:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(RetrievalError, match=f"{name} has changed since it was written; make it again"):
+            Index.open(folder)
+        (folder / name).write_bytes(whole)
+    (folder / "index.json").write_text(json.dumps({**about, "source": "elsewhere"}))
+    with pytest.raises(RetrievalError, match="a change after it was written"):
+        Index.open(folder)
+    earlier = {name: value for name, value in about.items() if name not in ("files", "checksum")}
+    wrongs: tuple[dict[str, object], ...] = (
+        {"texts": None},
+        {"functions": True},
+        {"model": 7},
+        {"number": "float16"},
+        {"texts": about["texts"] + 1},
+        {"files": []},
+    )
+    for wrong in wrongs:
+        (folder / "index.json").write_text(json.dumps({**earlier, **wrong}))
+        with pytest.raises(RetrievalError, match="damaged"):
+            Index.open(folder)
+    (folder / "index.json").write_text(json.dumps(earlier))
+    words = np.load(folder / "words.columns.npy")
+    np.save(folder / "words.columns.npy", words + 10_000)
+    opened = Index.open(folder)
+    with pytest.raises(RetrievalError, match="damaged"):
+        opened.unknown_words(["date"])
+    np.save(folder / "words.columns.npy", words)
+    table = pq.read_table(folder / "functions.parquet")
+    pq.write_table(
+        table.set_column(6, table.field(6), pa.array([1] * len(table), pa.int32())), folder / "functions.parquet"
+    )
+    with pytest.raises(RetrievalError, match="the functions are not those"):
+        Index.open(folder).search(["date"], open_embedder(models[0]))
 
 
 def test_a_folder_that_is_no_model_is_said(tree: Path, tmp_path: Path) -> None:

@@ -346,6 +346,7 @@ def test_a_damaged_export_is_an_error_of_one_line_before_a_part_of_a_mix_is_trai
 
     monkeypatch.setattr("softnce_ray.preparation.vectors.train_sentence_encoder", fail)
     shutil.copytree(exports["bag"], tmp_path / "best")
+    (tmp_path / "best" / "export.json").unlink()  # else its SHA-256 tells
     (tmp_path / "best" / file).write_bytes((tmp_path / "best" / file).read_bytes()[:50])
     parts = {"trained": {"name": "trained", "model": str(tmp_path / "best")}}
     arm = weighted(name="mix", mix={"simcse": 0.5, "trained": 0.5}, parts=parts)
@@ -387,6 +388,7 @@ def test_vectors_that_lost_their_numbers_are_blamed_by_the_step_and_by_mining(ex
     vectors = np.load(folder / "answering.npy")
     vectors[17] = np.nan
     np.save(folder / "answering.npy", vectors)
+    (folder / "sha256.json").unlink()
     trial = TrialConfig.model_validate({**arm.model_dump(), "language": "python", "seed": 1})
     told = rf"got nan for training pairs 17 \(counted from 0\): .* or remove {folder}, which"
     with pytest.raises(EstimatorError, match=rf"^estimator\.parts\.trained: .*{told}"):

@@ -182,12 +182,12 @@ def test_an_index_that_is_named_or_damaged_is_made_as_is_printed(model, source, 
         Index.open(place).embedder()
     run_here(*printed(str(caught.value)))
     assert Index.open(place).embedder().folder == model
-    with pytest.raises(UserError, match="is a model") as caught:
+    with pytest.raises(UserError, match="is a model") as refused:
         run_here(f"softnce-ray search '{model}' query")
-    run_here(*printed(str(caught.value)), DIR=source, INDEX="second")
-    with pytest.raises(UserError, match="--hybrid") as caught:
+    run_here(*printed(str(refused.value)), DIR=source, INDEX="second")
+    with pytest.raises(UserError, match="--hybrid") as refused:
         run_here(f"softnce-ray search '{model}' query --hybrid --corpus '{source}'")
-    run_here(*printed(str(caught.value)), INDEX="third")
+    run_here(*printed(str(refused.value)), INDEX="third")
     assert len(Index.open("second").vectors) == len(Index.open("third").vectors) == 9
 
 
@@ -241,7 +241,7 @@ def test_what_names_a_store_again_is_understood_by_each_command(given: bool, tmp
     tracker._sender.stop()
     tracker.arm_started("one", {"loss.name": "infonce"})
     tracker.trial_started(TrialKey("one", "python", "confirm", 1, "0" * 16), {})
-    tracker._abandon()
+    tracker.abandon()
     assert unsent_records(store, "study") == 2
     assert ("--store" in store.command("sync", "study")) == given
     run_here(store.command("sync", "study"))
@@ -272,7 +272,8 @@ def test_a_deleted_experiment_is_called_so_by_every_command_and_restored_as_is_p
     with pytest.raises(UserError) as caught:
         Tracker(store, RECORD, versions={})
     (message,) = {*said, str(caught.value)}
-    typed(*printed(message), tmp_path)
+    (restore,) = printed(message)
+    typed(restore, tmp_path)
     assert studies(store) == ["study"]
 
 

@@ -18,8 +18,10 @@ from typer.testing import CliRunner, Result
 from softnce_ray import shared, storage
 from softnce_ray.cli import app
 from softnce_ray.corpus import Corpus, CorpusError, copy_corpus, store
+from softnce_ray.corpus.verifying import Verify
+from softnce_ray.digests import cache_folder
 from softnce_ray.errors import UserError
-from softnce_ray.shared import cache_folder, shared_once
+from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location, StorageError, on_disk
 from softnce_ray.study.jobs.checking import checked_study
 
@@ -188,7 +190,27 @@ def test_what_fails_half_way_leaves_nothing(root) -> None:
     with pytest.raises(KeyboardInterrupt):
         shared_once(root, "kind/key", fail)
     made = shared_once(root, "kind/key", lambda folder: (folder / "whole").touch())
-    assert [path.name for path in made.iterdir()] == ["whole"]
+    assert sorted(path.name for path in made.iterdir()) == ["sha256.json", "whole"]
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "pipe", "record"])
+def test_what_was_prepared_and_has_changed_is_refused(root, damage: str) -> None:
+    made = shared_once(root, "kind/key", lambda folder: (folder / "file").write_bytes(b"whole"))
+    assert shared_once(root, "kind/key", None) == made
+    if damage == "change":
+        (made / "file").write_bytes(b"other")
+    elif damage == "record":
+        (made / "sha256.json").write_text("[]")
+    else:
+        (made / "file").unlink()
+        if damage == "pipe":
+            os.mkfifo(made / "file")
+    with pytest.raises(StorageError, match=rf"what was prepared in {made} as it was written, got .*: it was changed"):
+        shared_once(root, "kind/key", None)
+    (made / "file").unlink(missing_ok=True)
+    (made / "file").write_bytes(b"other")
+    (made / "sha256.json").unlink()
+    assert shared_once(root, "kind/key", None) == made  # of an earlier version
 
 
 def test_a_folder_that_was_cut_off_while_it_was_sent_is_not_there(bucket, tmp_path, monkeypatch) -> None:
@@ -298,7 +320,7 @@ def test_a_corpus_is_copied_and_read_where_it_was_copied_to(root, tiny_corpus, t
     done: list[tuple[int, int]] = []
     copy_corpus(tiny_corpus, str(root), progress=lambda *counts: done.append(counts))
     assert done[-1][0] == done[-1][1] == len(done)
-    here, there = Corpus.open(tiny_corpus), Corpus.open(str(root), verify=True)
+    here, there = Corpus.open(tiny_corpus), Corpus.open(str(root), verify=Verify.ALL)
     assert there.fingerprint == here.fingerprint
     assert there.location == str(root)
     assert there.table("python", "train").equals(here.table("python", "train"))
@@ -316,13 +338,13 @@ def test_a_copy_that_is_there_is_left_and_another_corpus_never_replaced(root, ti
     copy_corpus(tiny_corpus, str(root))
     with pytest.raises(CorpusError, match=r"expected nothing or the same corpus .* got another"):
         copy_corpus(two_languages, str(root))
-    assert Corpus.open(str(root), verify=True).fingerprint == Corpus.open(tiny_corpus).fingerprint
+    assert Corpus.open(str(root), verify=Verify.ALL).fingerprint == Corpus.open(tiny_corpus).fingerprint
 
 
 def test_a_copy_goes_back_to_a_folder(bucket, tiny_corpus, tmp_path) -> None:
     copy_corpus(tiny_corpus, f"{bucket}/corpus")
     copy_corpus(f"{bucket}/corpus", tmp_path / "back")
-    assert Corpus.open(tmp_path / "back", verify=True).fingerprint == Corpus.open(tiny_corpus).fingerprint
+    assert Corpus.open(tmp_path / "back", verify=Verify.ALL).fingerprint == Corpus.open(tiny_corpus).fingerprint
 
 
 def test_a_corpus_in_an_object_store_is_read_from_the_manifest_once(bucket, tiny_corpus, monkeypatch) -> None:
@@ -343,16 +365,16 @@ def test_a_corpus_in_an_object_store_is_read_from_the_manifest_once(bucket, tiny
 
 def test_a_check_finds_what_is_wrong_in_an_object_store_though_a_whole_copy_is_here(bucket, tiny_corpus) -> None:
     copy_corpus(tiny_corpus, bucket)
-    Corpus.open(bucket, verify=True)
+    Corpus.open(bucket, verify=Verify.ALL)
     table = Location.at(bucket) / "python" / "train.parquet"
     content = storage.read(table) or b""
     storage.write(table, content[:-1])
     said = rf"expected {len(content):,} bytes in {bucket}/python/train.parquet, got {len(content) - 1:,}.*copy it again"
     with pytest.raises(CorpusError, match=said):
-        Corpus.open(bucket, verify=True)
+        Corpus.open(bucket, verify=Verify.ALL)
     storage.remove(table)
     with pytest.raises(CorpusError, match=r"train.parquet, got no file"):
-        Corpus.open(bucket, verify=True)
+        Corpus.open(bucket, verify=Verify.ALL)
     Corpus.open(bucket)  # who only reads has what it needs
 
 

@@ -264,8 +264,9 @@ def corpus_check(
         return
     from softnce_ray.corpus import Corpus
     from softnce_ray.corpus.checking import examine_rows, split_by_package
+    from softnce_ray.corpus.verifying import Verify
 
-    corpus = Corpus.open(folder, verify=True)
+    corpus = Corpus.open(folder, verify=Verify.ALL)
     findings = examine_rows(corpus)
     for language, splits in findings.same_query_other_code.items():
         counts = ", ".join(f"{split} {pairs:,}" for split, pairs in splits.items())

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from softnce_ray.cli.options import AddressOption, StorageOption, StoreOption, TrackingOption, on_cluster, store_at
+from softnce_ray.cli.options import (
+    AddressOption,
+    StorageOption,
+    StoreOption,
+    TrackingOption,
+    TrustOption,
+    on_cluster,
+    store_at,
+)
 from softnce_ray.terminal import to_stdout
 
 
@@ -21,6 +29,7 @@ def doctor(
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
+    trust_corpus: TrustOption = False,
 ) -> None:
     """Look for what would stop or hurt a study: versions, storage, MLflow, disk, memory, CPUs and GPUs.
 
@@ -30,7 +39,7 @@ def doctor(
     from softnce_ray.study.doctor import examine
 
     on_cluster(address)
-    found = examine(study, store_at(store, tracking_uri, storage))
+    found = examine(study, store_at(store, tracking_uri, storage), trust_corpus=trust_corpus)
     for each in found:
         if sys.stdout.isatty():
             to_stdout(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from softnce_ray.cli.options import MaxConcurrentOption, UpgradeOption, whole_address
+from softnce_ray.cli.options import MaxConcurrentOption, TrustOption, UpgradeOption, whole_address
 from softnce_ray.terminal import tell, to_stderr, to_stdout
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def submit(
     ] = None,
     max_concurrent: MaxConcurrentOption = None,
     upgrade_store: UpgradeOption = False,
+    trust_corpus: TrustOption = False,
     with_package: Annotated[
         bool, typer.Option("--with-package", help="Send this version of softnce-ray too, for a cluster with another.")
     ] = False,
@@ -82,6 +83,7 @@ def submit(
         where,
         environment_with(store, tracking_uri, storage),
         max_concurrent=max_concurrent,
+        trust_corpus=trust_corpus,
         with_package=with_package,
         upgrade_store=upgrade_store,
     )

@@ -126,6 +126,10 @@ def on_cluster(address: str | None) -> None:
     os.environ["RAY_ADDRESS"] = address
 
 
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-corpus", help="Do not read the rows of the corpus to compare them with its manifest."),
+]
 MaxConcurrentOption = Annotated[
     int | None, typer.Option("--max-concurrent", min=1, help="Trials at once, so that studies share a cluster.")
 ]

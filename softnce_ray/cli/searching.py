@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from softnce_ray.cli.options import TrustOption
 from softnce_ray.commands import command
 from softnce_ray.errors import UserError
 from softnce_ray.terminal import in_line, to_stderr, to_stdout
@@ -77,6 +78,7 @@ def index(
             reading=reading,
             embedding=embedding,
         )
+    _note_unchecked(Path(model))
     if done.passed_over:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(done.passed_over.items()))
         to_stderr(f"passed over: {reasons}")
@@ -134,13 +136,22 @@ def search(
                 to_stdout("\n".join("    " + line for line in hit.code.splitlines()) + "\n")
 
 
+def _note_unchecked(model: Path) -> None:
+    """Note that it is not known whether the files of an export of an earlier version have changed."""
+    from softnce_ray.exported import unchecked
+
+    if note := unchecked(model.resolve()):
+        to_stderr(f"note: {note}")
+
+
 def _answers(
     where: str, queries: list[str], corpus: str | None, model: str | None, top: int, hybrid: bool
 ) -> list[Answered]:
-    from softnce_ray.named import EXPORT_RECORD, EXPORT_SETTINGS
+    from softnce_ray.exported import EXPORT_RECORD, EXPORT_SETTINGS
     from softnce_ray.retrieval import Index, answer_from_corpus, answer_from_index
 
     if corpus is not None:
+        _note_unchecked(Path(where))
         return answer_from_corpus(where, corpus, queries, top=top)
     if any((Path(where) / name).is_file() for name in (EXPORT_SETTINGS, "modules.json", EXPORT_RECORD)):
         raise UserError(
@@ -148,7 +159,9 @@ def _answers(
             f"`{command('softnce-ray', 'index', 'DIR', '--model', where, '--out', 'INDEX')}` and search that"
         )
     opened = Index.open(where)
-    return answer_from_index(opened, opened.embedder(model), queries, top=top, hybrid=hybrid)
+    embedder = opened.embedder(model)
+    _note_unchecked(embedder.folder)
+    return answer_from_index(opened, embedder, queries, top=top, hybrid=hybrid)
 
 
 def evaluate(
@@ -174,6 +187,7 @@ def evaluate(
     max_bad_share: Annotated[
         float, typer.Option("--max-bad-share", min=0, max=1, help="Stop when more lines of a --qrels file are broken.")
     ] = 0.01,
+    trust_corpus: TrustOption = False,
     format: Annotated[Format | None, typer.Option("--format", help="Default: terminal, or tsv when piped.")] = None,
 ) -> None:
     """Measure a model on a corpus or on graded judgements, with BM25 and the hybrid of both beside it."""
@@ -193,12 +207,17 @@ def evaluate(
     made: list[Evaluation] = []
     with progress("embedding", "functions") as advance:
         if corpus is not None:
-            made.append(evaluate_corpus(model, corpus, split=split, languages=language, advance=advance))
+            made.append(
+                evaluate_corpus(
+                    model, corpus, split=split, languages=language, trust_corpus=trust_corpus, advance=advance
+                )
+            )
         if qrels is not None:
             unnamed = language[0] if language and len(language) == 1 else None
             made.append(
                 evaluate_judgements(model, qrels, language=unnamed, max_bad_share=max_bad_share, advance=advance)
             )
+    _note_unchecked(Path(model))
     for note in (note for each in made for note in each.notes):
         to_stderr(f"note: {note}")
     chosen = format or (Format.terminal if sys.stdout.isatty() else Format.tsv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +16,7 @@ from softnce_ray.cli.options import (
     StoreOption,
     StudyName,
     TrackingOption,
+    TrustOption,
     UpgradeOption,
     on_cluster,
     store_at,
@@ -37,21 +38,26 @@ def launch(
     address: AddressOption = None,
     max_concurrent: MaxConcurrentOption = None,
     upgrade_store: UpgradeOption = False,
+    trust_corpus: TrustOption = False,
 ) -> None:
     """Run what is missing of a study. Launching again after an interrupt goes on."""
     from softnce_ray.study.file import load_study
 
     on_cluster(address)
     if not dry_run and (client := os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
-        _launch_through_client(study, client, store, storage, tracking_uri, max_concurrent, upgrade_store)
+        options = {"max_concurrent": max_concurrent, "upgrade_store": upgrade_store, "trust_corpus": trust_corpus}
+        _launch_through_client(study, client, store, storage, tracking_uri, options)
     config = load_study(study)
     if max_concurrent is not None:
         resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
         config = config.model_copy(update={"resources": resources})
     if dry_run:
+        from softnce_ray.corpus.store import Corpus
+        from softnce_ray.corpus.verifying import Verify
         from softnce_ray.study.doctor import check_settings, check_texts, settle
         from softnce_ray.study.planner import planned_trials
 
+        Corpus.open(config.corpus, verify=Verify.unless(trust_corpus))
         for arm, language, phase, what in planned_trials(config):
             to_stdout(f"{arm}\t{language}\t{phase}\t{what}")
         config, notes = settle(config)
@@ -59,7 +65,7 @@ def launch(
         notes += check_texts(config)
         tell(f"note: {note}" for note in notes)
         return
-    _run(config, store_at(store, tracking_uri, storage), address, upgrade_store)
+    _run(config, store_at(store, tracking_uri, storage), address, upgrade_store, trust_corpus)
 
 
 def resume(
@@ -69,6 +75,7 @@ def resume(
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
     upgrade_store: UpgradeOption = False,
+    trust_corpus: TrustOption = False,
 ) -> None:
     """Go on with a study, as it was last launched, by its name."""
     from softnce_ray.study.saved import saved_study
@@ -77,7 +84,7 @@ def resume(
     place = store_at(store, tracking_uri, storage)
     saved = saved_study(place, study)
     _from(saved.directory)
-    _run(saved.study, place, address, upgrade_store)
+    _run(saved.study, place, address, upgrade_store, trust_corpus)
 
 
 def extend(
@@ -94,6 +101,7 @@ def extend(
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
     upgrade_store: UpgradeOption = False,
+    trust_corpus: TrustOption = False,
 ) -> None:
     """Add seeds, languages or search trials to a study and run only what is missing. More arms: add them to its file
     and launch it again."""
@@ -107,7 +115,7 @@ def extend(
     saved = saved_study(place, study)
     _from(saved.directory)
     more = extended(saved.study, seeds=seed or (), languages=language or (), trials=trials)
-    _run(more, place, address, upgrade_store)
+    _run(more, place, address, upgrade_store, trust_corpus)
 
 
 def sync(
@@ -136,7 +144,7 @@ def schema() -> None:
     to_stdout(json.dumps(StudyFile.model_json_schema(), indent=1))
 
 
-def _run(config: StudyConfig, place: Store, address: str | None, upgrade: bool) -> None:
+def _run(config: StudyConfig, place: Store, address: str | None, upgrade: bool, trust_corpus: bool) -> None:
     """Run a study, say what came of it and what can be done next."""
     from softnce_ray.study import again
     from softnce_ray.study.cluster import check_token
@@ -149,8 +157,9 @@ def _run(config: StudyConfig, place: Store, address: str | None, upgrade: bool) 
     if upgrade:
         upgrade_store(place)
     name = config.study
-    with again.by(place, name, *(() if address is None else ("--address", address))):
-        done = run(config, store=place)
+    options = [*(() if address is None else ("--address", address)), *["--trust-corpus"] * trust_corpus]
+    with again.by(place, name, *options):
+        done = run(config, store=place, trust_corpus=trust_corpus)
         more = again.command()
     tell(f"note: {text}" for text in done.notes)
     tell((*done.problems, *(f"not written to MLflow: {text}" for text in done.unsent)))
@@ -190,8 +199,7 @@ def _launch_through_client(
     store: Path | None,
     storage: str | None,
     tracking_uri: str | None,
-    max_concurrent: int | None,
-    upgrade_store: bool,
+    options: dict[str, Any],
 ) -> NoReturn:
     """Launch through Ray Client: the driver is the cluster's."""
     from softnce_ray.study.cluster import connected
@@ -200,7 +208,7 @@ def _launch_through_client(
     from softnce_ray.study.through_client import launch_through_client
 
     environment = environment_with(None if store is None else str(store), tracking_uri, storage)
-    made = submission(study, address, environment, max_concurrent=max_concurrent, upgrade_store=upgrade_store)
+    made = submission(study, address, environment, **options)
     tell(made.notes)
     with connected():
         status = launch_through_client(made, to_stderr)

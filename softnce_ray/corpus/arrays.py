@@ -1,4 +1,4 @@
-"""Arrays that are written before their length is known."""
+"""Arrays in files: written before their length is known, and read whatever the files hold."""
 
 from __future__ import annotations
 
@@ -7,6 +7,34 @@ from types import TracebackType
 
 import numpy as np
 from numpy.lib import format as npy
+
+from softnce_ray.files import expect_file
+
+
+def load_array(path: str | Path, *, dimensions: int | None = None, mapped: bool = True) -> np.ndarray:
+    """Return the array of numbers in a `.npy` file; nothing is ever unpickled.
+
+    Args:
+      path: the file.
+      dimensions: that the array must have; None: any number.
+      mapped: map the file instead of reading it.
+
+    Raises:
+      OSError: there is no such file, or something else is in its place.
+      ValueError: the file holds no array of numbers, or not all of it.
+    """
+    try:
+        with np.errstate(over="ignore"):  # of sizes in a damaged header
+            array = np.load(expect_file(path), mmap_mode="r" if mapped else None, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # of a damaged header: of the parser's kinds, and of those of sizes beyond all memory
+        raise ValueError(f"expected an array in {path}, got {' '.join(str(error).split()) or error!r}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise ValueError(f"expected an array of numbers in {path}, got {getattr(array, 'dtype', 'an archive')}")
+    if dimensions is not None and array.ndim != dimensions:
+        raise ValueError(f"expected {dimensions} dimensions in {path}, got shape {array.shape}")
+    return array
 
 
 class GrowingArray:

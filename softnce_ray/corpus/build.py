@@ -19,15 +19,15 @@ from softnce_ray.corpus.manifest import (
     MANIFEST_NAME,
     UNKNOWN_LICENCE,
     DroppedExample,
-    LanguageCounts,
     Manifest,
+    manifest_text,
     read_manifest,
 )
 from softnce_ray.corpus.mining import Example
 from softnce_ray.corpus.pairs import CorpusError, Pair
 from softnce_ray.corpus.qrels import write_qrels
 from softnce_ray.corpus.spool import Part, Spool, take_rows
-from softnce_ray.corpus.store import MEANINGS, QRELS, Corpus, fingerprint, tables
+from softnce_ray.corpus.store import Corpus, digests_of, fingerprint, tables
 from softnce_ray.corpus.writing import write_language, write_meanings
 from softnce_ray.folders import appearing, others
 from softnce_ray.storage import local
@@ -178,7 +178,7 @@ def build_corpus(
             languages[language] = languages[language].model_copy(update={"meanings": digest})
         manifest = Manifest(
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            fingerprint=fingerprint({language: _digests(each) for language, each in languages.items()}),
+            fingerprint=fingerprint({language: digests_of(each) for language, each in languages.items()}),
             languages=languages,
             dropped=counts,
             examples=tuple(DroppedExample(reason=e.reason, path=e.path, line=e.line) for e in examples),
@@ -188,7 +188,7 @@ def build_corpus(
             licence=licence,
             findings=examine(_contents(choice.splits, pairs.packages), by_package=by_package),
         )
-        (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (folder / MANIFEST_NAME).write_text(manifest_text(manifest), encoding="utf-8")
     return manifest
 
 
@@ -237,8 +237,3 @@ def _check_meanings(meanings: Mapping[str, Mapping[str, int]], given: Mapping[st
         wrong = sorted(value for value in groups.values() if not 0 <= value < 2**31)
         if wrong:
             raise CorpusError(f"{language}: expected meanings of 0 to {2**31 - 1}, got {wrong[0]}: number them from 0")
-
-
-def _digests(counts: LanguageCounts) -> dict[str, str]:
-    beside = {MEANINGS: counts.meanings, QRELS: counts.qrels}
-    return {**counts.digests, **{name: digest for name, digest in beside.items() if digest is not None}}

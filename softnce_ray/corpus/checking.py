@@ -19,6 +19,7 @@ from softnce_ray.corpus.duplicates import (
 )
 from softnce_ray.corpus.manifest import Findings, Manifest
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.verifying import Verify
 
 FINDINGS_VERSION = 1
 _EVALUATION = ("valid", "test")
@@ -51,15 +52,15 @@ def check_corpus(folder: str | Path, *, read_rows: bool = False) -> list[str]:
     """
     found = None if read_rows else Corpus.listed(folder).manifest.findings
     if found is None or found.version != FINDINGS_VERSION:
-        found = examine_corpus(folder, verify=read_rows)
+        found = examine_corpus(folder, verify=Verify.ALL if read_rows else Verify.LARGE_ONCE)
     return list(found.problems)
 
 
-def examine_corpus(folder: str | Path, *, verify: bool = True) -> Findings:
-    """What a check of all rows finds; `verify` also compares them with the manifest's.
+def examine_corpus(folder: str | Path, *, verify: Verify = Verify.ALL) -> Findings:
+    """What a check of all rows finds; `verify` says which of them are compared with the manifest.
 
     Raises:
-        CorpusError: the corpus is missing, damaged or, with `verify`, changed.
+        CorpusError: the corpus is missing, damaged or changed.
     """
     return examine_rows(Corpus.open(folder, verify=verify))
 

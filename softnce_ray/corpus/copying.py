@@ -9,6 +9,7 @@ from pathlib import Path
 from softnce_ray.corpus.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus, tables
+from softnce_ray.corpus.verifying import Verify
 from softnce_ray.folders import appearing
 from softnce_ray.storage import Location, local, read, upload
 
@@ -33,7 +34,7 @@ def copy_corpus(source: str | Path, target: str | Path, *, progress: Copied = la
     place = Location.at(target)
     if place.path is not None:
         local(place.path, "TARGET", "")  # what lies below a file is said in time
-    corpus = Corpus.open(source, verify=True)
+    corpus = Corpus.open(source, verify=Verify.ALL)
     _check_target(corpus, place)
     if read(place / MANIFEST_NAME) is not None:
         return corpus.manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from softnce_ray import json_text
 from softnce_ray.commands import command
 from softnce_ray.corpus.pairs import LANGUAGE_NAME, SPLITS, CorpusError
+from softnce_ray.digests import checksum_problem, with_checksum
+from softnce_ray.files import read_file
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -94,6 +97,12 @@ class Manifest(BaseModel):
         return languages
 
 
+def manifest_text(manifest: Manifest) -> str:
+    """Return the text of a manifest's file."""
+    content = with_checksum(manifest.model_dump(mode="json"))
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the corpus in `folder`.
 
@@ -107,7 +116,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"expected a corpus folder at {folder}, got nothing: correct the path, or make it with `{mine}`"
         )
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         raise CorpusError(
             f"expected {MANIFEST_NAME} in {folder}, got a folder without it: it is no corpus; "
@@ -134,6 +143,8 @@ def parse_manifest(text: bytes, path: str) -> Manifest:
             f"expected format version {FORMAT_VERSION} in {path}, got {version!r}: "
             "make the corpus again with this version of softnce-ray, or use the version that made it"
         )
+    if changed := checksum_problem(content):
+        raise CorpusError(f"expected the manifest that was written at {path}, got {changed}: make the corpus again")
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:

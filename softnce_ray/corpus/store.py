@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softnce_ray.commands import command
-from softnce_ray.corpus.manifest import MANIFEST_NAME, Manifest, parse_manifest, read_manifest
+from softnce_ray.corpus.manifest import MANIFEST_NAME, LanguageCounts, Manifest, parse_manifest, read_manifest
 from softnce_ray.corpus.pairs import PAIR_SCHEMA, SPLITS, CorpusError
+from softnce_ray.corpus.verifying import LARGE, RowsDigest, Verify, first_changed_row
+from softnce_ray.digests import cache_folder, known_digest
+from softnce_ray.files import State, expect_file, state_of
 from softnce_ray.folders import made_once
-from softnce_ray.shared import cache_folder
 from softnce_ray.storage import Location, StorageError, download, has_bucket, is_uri, no_bucket, read, sizes
 
 MEANINGS = "meanings"  # the table beside the splits
@@ -31,26 +33,9 @@ QREL_SCHEMA = pa.schema(
         pa.field("relevance", pa.int32(), nullable=False),  # 1: right
     ]
 )
+_BESIDE = {MEANINGS: "meanings of pairs", QRELS: "right codes of queries"}
 CODEBASE = ("valid", "test", "codebase")
 """Splits whose codes every query is ranked among, in this order."""
-
-
-class RowsDigest:
-    """64 hexadecimal digits of rows' contents in their order; file bytes and versions do not matter, nor how many
-    rows come at a time."""
-
-    def __init__(self) -> None:
-        self._columns = {name: hashlib.sha256() for name in PAIR_SCHEMA.names}
-
-    def update(self, rows: pa.Table | pa.RecordBatch) -> None:
-        """Rows that come next, with all columns of `PAIR_SCHEMA`."""
-        for name, column in self._columns.items():
-            for value in rows.column(name).to_pylist():
-                data = str(value).encode()
-                column.update(len(data).to_bytes(8, "little") + data)
-
-    def hexdigest(self) -> str:
-        return hashlib.sha256(b"".join(column.digest() for column in self._columns.values())).hexdigest()
 
 
 def meanings_to_table(meanings: Mapping[str, int]) -> pa.Table:
@@ -72,6 +57,12 @@ def qrels_digest(qrels: pa.Table) -> str:
     return hashlib.sha256("\n".join(map(repr, zip(*columns, strict=True))).encode()).hexdigest()
 
 
+def digests_of(counts: LanguageCounts) -> dict[str, str]:
+    """Return the digests of a language's tables by their names."""
+    beside = {MEANINGS: counts.meanings, QRELS: counts.qrels}
+    return {**counts.digests, **{name: digest for name, digest in beside.items() if digest is not None}}
+
+
 def fingerprint(digests: Mapping[str, Mapping[str, str]]) -> str:
     """One hash for the tables' digests, given as language -> split -> digest."""
     lines = [f"{name}/{split} {digest}" for name, each in digests.items() for split, digest in each.items()]
@@ -89,15 +80,17 @@ class Corpus:
         self.folder = folder
         self.manifest = manifest
         self.location = location
+        self.is_trusted = False
+        self._states: dict[tuple[str, str], State] = {}
 
     @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = False) -> Corpus:
+    def open(cls, folder: str | Path, *, verify: Verify = Verify.LARGE_ONCE) -> Corpus:
         """Open a corpus whose tables are there with the columns and row counts of the manifest, and whose
         meanings, where it has them, can be read. One in an object store (`s3://…`) is fetched once by each machine,
         which keeps it by its content.
 
-        `verify` also reads every row and compares the contents with the manifest's (about a second for
-        100,000 pairs); of one in an object store the rows of this machine's copy, and the sizes of the files there.
+        `verify` says which rows are read and compared with the manifest (about a second for 100,000 pairs); of a corpus
+        in an object store those of this machine's copy, and with `ALL` the sizes of the files there.
 
         Raises:
             CorpusError: the folder, its manifest or a table is missing, broken, changed, or of another
@@ -113,10 +106,10 @@ class Corpus:
         Raises:
             CorpusError: as `open`.
         """
-        return cls._opened(folder, tables=False, verify=False)
+        return cls._opened(folder, tables=False, verify=Verify.NONE)
 
     @classmethod
-    def _opened(cls, place: str | Path, *, tables: bool, verify: bool) -> Corpus:
+    def _opened(cls, place: str | Path, *, tables: bool, verify: Verify) -> Corpus:
         try:
             location = Location.at(place)
             if location.path is not None:
@@ -128,26 +121,69 @@ class Corpus:
                 if not tables:
                     return corpus
                 _fetch(corpus, location, content)
-            corpus._check(verify=verify)
-            if verify and location.path is None:
+            corpus._check(verify)
+            if verify is Verify.ALL and location.path is None:
                 _compare_sizes(corpus, location)
         except StorageError as error:
             raise CorpusError(str(error)) from error
         return corpus
 
-    def _check(self, *, verify: bool) -> None:
+    def _check(self, verify: Verify) -> None:
+        self.is_trusted = verify is Verify.NONE
+        if verify is Verify.LARGE_ONCE:
+            pairs = sum(sum(counts.pairs.values()) for counts in self.manifest.languages.values())
+            verify = Verify.ONCE if pairs > LARGE else Verify.ALL
+        digests = {language: digests_of(counts) for language, counts in self.manifest.languages.items()}
+        if verify is not Verify.NONE and fingerprint(digests) != self.fingerprint:
+            raise CorpusError(
+                f"expected its tables' fingerprint in {self.folder / MANIFEST_NAME}, got another: {self._remedy()}"
+            )
         for language, counts in self.manifest.languages.items():
             for split, rows in counts.pairs.items():
                 self._check_table(language, split, rows)
-                if verify and self._digest(language, split) != counts.digests.get(split):
-                    raise self._changed(language, split, "the rows of the manifest", "other rows")
-            if counts.meanings is not None:
-                found = self.meanings(language)
-                if verify and meanings_digest(found or {}) != counts.meanings:
-                    raise self._changed(language, MEANINGS, "the rows of the manifest", "other rows")
-            qrels = self.qrels(language)
-            if verify and qrels is not None and qrels_digest(qrels) != counts.qrels:
-                raise self._changed(language, QRELS, "the rows of the manifest", "other rows")
+                self._compare(verify, language, split, counts.digests.get(split), self._digest)
+            self._compare(verify, language, MEANINGS, counts.meanings, self._meanings_digest)
+            self._compare(verify, language, QRELS, counts.qrels, self._qrels_digest)
+
+    def _compare(
+        self, verify: Verify, language: str, name: str, expected: str | None, compute: Callable[[str, str], str]
+    ) -> None:
+        """Compare the rows of a table with the manifest, unless they are trusted or, with `ONCE`, known."""
+        if name in _BESIDE and expected is None:
+            return
+        if verify is Verify.NONE:
+            if name in _BESIDE:
+                compute(language, name)  # it can be read
+            return
+        path = self._file(language, name, _BESIDE.get(name, "a parquet table"))
+        try:
+            self._states[language, name] = state_of(path)
+            found = (
+                known_digest(path, "rows", lambda: compute(language, name))
+                if verify is Verify.ONCE
+                else compute(language, name)
+            )
+        except OSError as error:
+            raise self._changed(language, name, "a parquet table", error.strerror or str(error)) from error
+        if found != expected:
+            row = "" if name in _BESIDE else first_changed_row(self.batches(language, name))
+            raise self._changed(language, name, "the rows of the manifest", f"other rows{row and f' ({row})'}")
+
+    def check_unchanged(self) -> None:
+        """See that the tables are those whose rows were verified when the corpus was opened.
+
+        What was made of a corpus is right only if this holds afterwards. Of a trusted corpus nothing is checked.
+
+        Raises:
+            CorpusError: a table has changed since.
+        """
+        for (language, name), before in self._states.items():
+            try:
+                now = state_of(self._path(language, name))
+            except OSError:
+                now = None
+            if now != before:
+                raise self._changed(language, name, "the table that was opened", "another: it changed meanwhile")
 
     @property
     def fingerprint(self) -> str:
@@ -174,9 +210,8 @@ class Corpus:
         if split not in self.manifest.languages[language].pairs:
             empty = PAIR_SCHEMA.empty_table()
             return empty if columns is None else empty.select(list(columns))
-        path = self._path(language, split)
         try:
-            with pq.ParquetFile(path, memory_map=True) as file:
+            with pq.ParquetFile(expect_file(self._path(language, split)), memory_map=True) as file:
                 return file.read(columns=None if columns is None else list(columns))
         except (OSError, pa.ArrowException) as error:
             raise self._changed(language, split, "a parquet table", str(error)) from error
@@ -197,7 +232,7 @@ class Corpus:
             return
         try:
             # Pages are read as they are needed: mapped, or read ahead, a whole file would be in memory.
-            with pq.ParquetFile(self._path(language, split), buffer_size=2**20) as file:
+            with pq.ParquetFile(expect_file(self._path(language, split)), buffer_size=2**20) as file:
                 yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
         except (OSError, pa.ArrowException) as error:
             raise self._changed(language, split, "a parquet table", str(error)) from error
@@ -214,7 +249,7 @@ class Corpus:
         self._expect("language", language, self.languages)
         if self.manifest.languages[language].meanings is None:
             return None
-        table = self._beside(language, MEANINGS, "meanings of pairs", MEANING_SCHEMA)
+        table = self._beside(language, MEANINGS, MEANING_SCHEMA)
         return dict(zip(table["id"].to_pylist(), table["meaning"].to_pylist(), strict=True))
 
     def qrels(self, language: str) -> pa.Table | None:
@@ -229,7 +264,7 @@ class Corpus:
         self._expect("language", language, self.languages)
         if self.manifest.languages[language].qrels is None:
             return None
-        table = self._beside(language, QRELS, "right codes of queries", QREL_SCHEMA)
+        table = self._beside(language, QRELS, QREL_SCHEMA)
         pairs = self.manifest.languages[language].pairs
         asked = {(split, row) for split in ("valid", "test") for row in range(pairs.get(split, 0))}
         if set(zip(table["split"].to_pylist(), table["query"].to_pylist(), strict=True)) != asked:
@@ -239,11 +274,9 @@ class Corpus:
             raise self._changed(language, QRELS, "rows of the corpus", "others")
         return table
 
-    def _beside(self, language: str, name: str, what: str, schema: pa.Schema) -> pa.Table:
+    def _beside(self, language: str, name: str, schema: pa.Schema) -> pa.Table:
         """A table that lies beside the splits."""
-        path = self._path(language, name)
-        if not path.is_file():
-            raise self._changed(language, name, what, "no file")
+        path = self._file(language, name, _BESIDE[name])
         try:
             table = pq.read_table(path, partitioning=None)
         except (OSError, pa.ArrowException) as error:
@@ -254,9 +287,26 @@ class Corpus:
 
     def _digest(self, language: str, split: str) -> str:
         digest = RowsDigest()
-        for rows in self.batches(language, split):
-            digest.update(rows)
+        try:
+            for rows in self.batches(language, split):
+                digest.update(rows)
+        except UnicodeDecodeError as error:
+            raise self._changed(language, split, "texts in UTF-8", str(error)) from error
         return digest.hexdigest()
+
+    def _meanings_digest(self, language: str, name: str) -> str:
+        return meanings_digest(self.meanings(language) or {})
+
+    def _qrels_digest(self, language: str, name: str) -> str:
+        table = self.qrels(language)
+        return "" if table is None else qrels_digest(table)
+
+    def _file(self, language: str, name: str, expected: str) -> Path:
+        try:
+            return expect_file(self._path(language, name))
+        except OSError as error:
+            got = "no file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            raise self._changed(language, name, expected, got) from error
 
     def _path(self, language: str, split: str) -> Path:
         return self.folder / language / f"{split}.parquet"
@@ -267,9 +317,7 @@ class Corpus:
             raise CorpusError(f"expected a {what} of {', '.join(possible)} in {where}, got {got!r}")
 
     def _check_table(self, language: str, split: str, rows: int) -> None:
-        path = self._path(language, split)
-        if not path.is_file():
-            raise self._changed(language, split, f"{rows} rows", "no file")
+        path = self._file(language, split, f"{rows} rows")
         try:
             with pq.ParquetFile(path) as file:
                 schema, found = file.schema_arrow, file.metadata.num_rows
@@ -281,10 +329,12 @@ class Corpus:
             raise self._changed(language, split, f"{rows} rows", f"{found} rows")
 
     def _changed(self, language: str, split: str, expected: str, got: str) -> CorpusError:
-        mend = "the corpus was changed or copied in part after it was made; make it or copy it again"
+        return CorpusError(f"expected {expected} in {self._path(language, split)}, got {got}: {self._remedy()}")
+
+    def _remedy(self) -> str:
         if is_uri(self.location):
-            mend = f"this machine's copy of {self.location} is damaged; delete {self.folder}, and it is fetched again"
-        return CorpusError(f"expected {expected} in {self._path(language, split)}, got {got}: {mend}")
+            return f"this machine's copy of {self.location} is damaged; delete {self.folder}, and it is fetched again"
+        return "the corpus was changed or copied in part after it was made; make it or copy it again"
 
 
 def tables(manifest: Manifest) -> list[str]:
@@ -310,7 +360,7 @@ def _fetch(corpus: Corpus, place: Location, content: bytes) -> None:
         download(place, folder, tables(corpus.manifest))
         (folder / MANIFEST_NAME).write_bytes(content)
         try:
-            Corpus(folder, corpus.manifest, str(folder))._check(verify=True)
+            Corpus(folder, corpus.manifest, str(folder))._check(Verify.ALL)
         except CorpusError as error:
             raise CorpusError(f"{place}: {error}") from error
 

@@ -20,7 +20,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from softnce_ray.config import Inputs, TokenSettings, how_to_get
-from softnce_ray.corpus.arrays import GrowingArray
+from softnce_ray.corpus.arrays import GrowingArray, load_array
 from softnce_ray.corpus.dataflow import SYNTAXES, GraphLimits
 from softnce_ray.corpus.duplicates import as_hashes, first_equal, normalise_code, normalise_query, text_hash
 from softnce_ray.corpus.graph_tokens import GRAPHS_VERSION, graph_texts_in_parts
@@ -28,6 +28,7 @@ from softnce_ray.corpus.pairs import SPLITS, CorpusError
 from softnce_ray.corpus.ragged import Graphs, Ragged
 from softnce_ray.corpus.scripts import ALPHABET, Alphabet, scripts_of
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.files import read_file
 from softnce_ray.named import located
 from softnce_ray.shared import shared_once
 from softnce_ray.storage import Location
@@ -56,14 +57,14 @@ class TokenStore:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return only_text(Tokenizer.from_file(str(self.folder / "tokenizer.json")))
+        return only_text(Tokenizer.from_str(read_file(self.folder / "tokenizer.json").decode()))
 
     def texts(self, language: str, split: str, side: str) -> Ragged:
         """Texts of one side of a split, memory-mapped, in the order of the corpus' table."""
         stem = self.folder / language / f"{split}.{side}"
 
         def array(name: str) -> np.ndarray:
-            return np.load(f"{stem}.{name}.npy", mmap_mode="r")
+            return load_array(f"{stem}.{name}.npy")
 
         graphs = None
         if Path(f"{stem}.spans.npy").exists():
@@ -80,7 +81,7 @@ class TokenStore:
     def groups(self, language: str) -> np.ndarray:
         """(2, n) int32, memory-mapped: training pairs with equal numbers in row 0 have the same normalised query, in
         row 1 the same normalised code."""
-        return np.load(self.folder / language / "train.groups.npy", mmap_mode="r")
+        return load_array(self.folder / language / "train.groups.npy", dimensions=2)
 
 
 def token_key(corpus: Corpus, settings: TokenSettings, inputs: Inputs) -> str:
@@ -138,6 +139,7 @@ def prepare_tokens(
 
     def make(folder: Path) -> None:
         _write_tokens(folder, corpus, settings, inputs, progress)
+        corpus.check_unchanged()  # else its name would say what it is not
 
     return TokenStore(shared_once(Location.at(root), name, make))
 

@@ -11,7 +11,8 @@ from softnce_ray import json_text
 from softnce_ray.corpus.comparing import compare, shared_packages
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.named import EXPORT_RECORD
+from softnce_ray.exported import EXPORT_RECORD
+from softnce_ray.files import read_file
 
 _NAMED = 3
 
@@ -29,7 +30,7 @@ def read_trained_on(folder: Path) -> TrainedOn | None:
     """Return what the model of an export, or of a format's folder in one, was trained on; None if not recorded."""
     for place in (folder, folder.parent):
         try:
-            record = json_text.load((place / EXPORT_RECORD).read_bytes())
+            record = json_text.load(read_file(place / EXPORT_RECORD))
             is_of = place == folder or folder.name in record["formats"]
             said = record["trained_on"]
             packages = said["packages"]

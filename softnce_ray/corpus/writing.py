@@ -14,7 +14,8 @@ from softnce_ray.corpus.duplicates import first_equal, occur_in
 from softnce_ray.corpus.manifest import LanguageCounts
 from softnce_ray.corpus.pairs import PAIR_SCHEMA
 from softnce_ray.corpus.spool import take_rows
-from softnce_ray.corpus.store import MEANINGS, RowsDigest, meanings_digest, meanings_to_table
+from softnce_ray.corpus.store import MEANINGS, meanings_digest, meanings_to_table
+from softnce_ray.corpus.verifying import RowsDigest
 
 _GROUP_ROWS = 16_384
 

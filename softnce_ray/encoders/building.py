@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from softnce_ray.encoders.adapting import EncoderError, MissingError, adapt
 from softnce_ray.encoders.bag import Bag
 from softnce_ray.encoders.dual import DualEncoder
 from softnce_ray.encoders.transformer import PAD_ID, GraphTransformer, Transformer
+from softnce_ray.exported import changed_export
 from softnce_ray.named import located
 
 
@@ -105,6 +107,8 @@ def _stored_network(network: dict[str, Any]) -> nn.Module:
 def _named_model(config: ArmConfig, name: str, vocabulary: int) -> nn.Module:
     from transformers import AutoModel
 
+    if problem := changed_export(Path(located(name))):
+        raise EncoderError(f"encoder.model: {problem}")
     model, reason = None, ""
     try:
         model = AutoModel.from_pretrained(located(name), dtype=torch.float32)

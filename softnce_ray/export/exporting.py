@@ -18,7 +18,7 @@ from softnce_ray.export.fresh import in_this_process
 from softnce_ray.export.record import INT8, check_replaceable
 from softnce_ray.export.writing import places, possible, write_formats
 from softnce_ray.folders import recover
-from softnce_ray.model import ExportError, Model, load_model
+from softnce_ray.model import ExportError, Model, load_kept_model
 from softnce_ray.plain_names import plain
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.storage import local
@@ -130,7 +130,7 @@ def export(
         find_corpus(corpus, corpus_of_study(place, study), place.root, results.corpus_fingerprint) if ranks else None
     )
     with temporary_folder() as work:
-        model = load_model(download_model(place, trial.run_id, work))
+        model = load_kept_model(download_model(place, trial.run_id, work), trial.run_id)
     possible(names, model)
     origin = cards.Origin(results, trial, known, _table(results), chosen.why)
     expected = expect(model, stored_ranks(known, results, trial) if known else ())

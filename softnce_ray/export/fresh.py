@@ -56,4 +56,4 @@ def in_a_fresh_process(recipe: str, folder: Path, jobs: Sequence[Job]) -> list[n
                 f"expected the written {folder.name} to be read by a fresh process, got: {said[-1]}: nothing was "
                 "written; please report this with the study file"
             )
-        return [np.load(place) for place in places]
+        return [np.load(place, allow_pickle=False) for place in places]

@@ -6,9 +6,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from softnce_ray.digests import write_digests
 from softnce_ray.export import onnx_graph
+from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.model import Model, settings_json
-from softnce_ray.named import EXPORT_SETTINGS
 from softnce_ray.temporary import temporary_folder
 
 _RECIPE = """\
@@ -33,6 +34,7 @@ def write(model: Model, folder: Path) -> None:
         graph.mkdir()
         onnx_graph.write(model, graph)
         (graph / EXPORT_SETTINGS).write_text(settings_json(model.config))
+        write_digests(graph)  # which the served code compares
         write_served(made, graph, example="parse a date string")
         shutil.copytree(made, folder, dirs_exist_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from softnce_ray import json_text
 from softnce_ray.corpus.trained_on import TrainedOn
+from softnce_ray.digests import sha256_of, with_checksum
 from softnce_ray.export.formats import FORMATS
+from softnce_ray.exported import EXPORT_RECORD, EXPORT_SETTINGS
+from softnce_ray.files import read_file
 from softnce_ray.folders import contents, others
 from softnce_ray.model import ExportError
-from softnce_ray.named import EXPORT_RECORD, EXPORT_SETTINGS
 
 if TYPE_CHECKING:
     from softnce_ray.export.checking import Checked
@@ -34,7 +35,7 @@ _WITHOUT_LIST = {
     "onnx": _GRAPH,
     "mlflow": (
         r"MLmodel|conda\.yaml|python_env\.yaml|requirements\.txt|(serving_)?input_example\.json|served_model\.py"
-        rf"|artifacts/encoder/({_GRAPH}|{re.escape(EXPORT_SETTINGS)})"
+        rf"|artifacts/encoder/({_GRAPH}|{re.escape(EXPORT_SETTINGS)}|sha256\.json)"
     ),
 }
 """What the formats are made of, for exports from before there was a list."""
@@ -49,7 +50,7 @@ def write_record(
     record: dict[str, Any] = {"formats": formats, "files": files}
     if trained_on is not None:
         record["trained_on"] = asdict(trained_on)
-    (folder / EXPORT_RECORD).write_text(json.dumps(record, indent=1))
+    (folder / EXPORT_RECORD).write_text(json.dumps(with_checksum(record), indent=1))
 
 
 def check_replaceable(folder: Path) -> None:
@@ -76,9 +77,9 @@ def _ours(folder: Path) -> Callable[[str], bool]:
             raise _not_ours(folder)
         return _pattern(list(FORMATS), in_folders=False)
     try:
-        record: Any = json_text.load((folder / EXPORT_RECORD).read_bytes())
+        record: Any = json_text.load(read_file(folder / EXPORT_RECORD))
         formats, files = set(record["formats"]) - {INT8}, record.get("files")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _not_ours(folder) from None
     if not formats or not formats <= FORMATS.keys() or not isinstance(files, dict | None):
         raise _not_ours(folder)
@@ -96,10 +97,7 @@ def _pattern(formats: list[str], *, in_folders: bool) -> Callable[[str], bool]:
 
 def _digest(path: Path) -> str:
     """SHA-256 of a file; of a folder that is empty nothing."""
-    if path.is_dir():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if path.is_dir() else sha256_of(path)
 
 
 def _not_ours(folder: Path) -> ExportError:

@@ -14,9 +14,9 @@ from softnce_ray.export.checking import LANGUAGE, TOLERANCE, Checked, Expected, 
 from softnce_ray.export.formats import FORMATS
 from softnce_ray.export.fresh import Reader, in_a_fresh_process
 from softnce_ray.export.record import INT8, check_replaceable, write_record
+from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.folders import appearing
 from softnce_ray.model import ExportError, Model, load_export, settings_json
-from softnce_ray.named import EXPORT_SETTINGS
 
 
 def write_formats(

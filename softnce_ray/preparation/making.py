@@ -29,8 +29,10 @@ from softnce_ray.corpus.graph_tokens import check_languages
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
+from softnce_ray.corpus.verifying import Verify
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, count_words, save_sparse, words
+from softnce_ray.files import read_file
 from softnce_ray.hard_negatives import NONE, mine
 from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
@@ -57,6 +59,7 @@ def prepare(
     device: str = "cpu",
     *,
     progress: Progress | None = None,
+    verify: Verify = Verify.ONCE,
     resources: Resources = _PLAIN,
     say: Callable[[str], object] = lambda text: None,
 ) -> Prepared:
@@ -74,6 +77,7 @@ def prepare(
       root: where all that is prepared lies.
       device: the torch device of encoders of estimators.
       progress: of tokenising.
+      verify: which rows of the corpus are compared with its manifest.
       resources: how much at a time models are trained with. They change no result, and so no name of a folder.
       say: told, a line each, how far the training of models has come.
 
@@ -85,7 +89,8 @@ def prepare(
       StorageError: `root` is a URI and cannot be used.
       OSError: `root` cannot be written.
     """
-    corpus, languages, place = Corpus.open(corpus_folder), TrainingSet.of(language), Location.at(root)
+    corpus, languages = Corpus.open(corpus_folder, verify=verify), TrainingSet.of(language)
+    place = Location.at(root)
     for key, part in config.all_estimators.items():
         if (model := _named_model(part)) and (problem := sentence_model_problem(model)):
             raise UserError(f"{key}.model: {problem}")
@@ -135,6 +140,7 @@ def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> s
 
     def make(folder: Path) -> None:
         np.save(folder / "groups.npy", text_groups(corpus, languages.train))
+        corpus.check_unchanged()
 
     name = f"groups/{digest[:16]}"
     shared_once(root, name, make)
@@ -144,7 +150,7 @@ def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> s
 def _metrics(folder: Path) -> dict[str, float]:
     """Return the metrics of an estimator's model; {} where none was trained, or by a version that did not keep them."""
     file = folder / METRICS_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return json.loads(read_file(file)) if file.exists() else {}
 
 
 def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> tuple[str, str]:
@@ -206,6 +212,7 @@ def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
 
     def make(folder: Path) -> None:
         _make_estimator(key, settings, sources, kept, folder)
+        corpus.check_unchanged()  # else its name would say what it is not
 
     shared_once(root, name, make)
     if isinstance(settings, SimCSEEstimator | TrainedEstimator):

@@ -17,6 +17,7 @@ from softnce_ray.config import (
     TrainingSet,
     UniformEstimator,
 )
+from softnce_ray.corpus.arrays import load_array
 from softnce_ray.corpus.qrels import codebase_of
 from softnce_ray.corpus.ragged import Ragged, concatenate
 from softnce_ray.corpus.store import Corpus
@@ -89,7 +90,7 @@ def training_tokens(tokens: TokenStore, languages: TrainingSet, side: str) -> Ra
 def _hard_negatives(prepared: Prepared) -> np.ndarray | None:
     if prepared.hard_negatives is None:
         return None
-    return np.load(prepared.folder(prepared.hard_negatives) / MINED_FILE, mmap_mode="r")
+    return load_array(prepared.folder(prepared.hard_negatives) / MINED_FILE, dimensions=2)
 
 
 def training_groups(prepared: Prepared, languages: TrainingSet) -> np.ndarray:
@@ -98,7 +99,7 @@ def training_groups(prepared: Prepared, languages: TrainingSet) -> np.ndarray:
         return TokenStore(prepared.folder(prepared.tokens)).groups(languages.train[0])
     if prepared.groups is None:
         raise ValueError(f"expected what was prepared for {', '.join(languages.train)} together, got one language's")
-    return np.load(prepared.folder(prepared.groups) / "groups.npy", mmap_mode="r")
+    return load_array(prepared.folder(prepared.groups) / "groups.npy", dimensions=2)
 
 
 def with_answers(data: TrainingData, corpus: Corpus) -> TrainingData:
@@ -174,7 +175,7 @@ def _stored(settings: Estimator, folder: Path) -> Estimates:
         case UniformEstimator():
             return Uniform()
         case BM25Estimator(statistics="batch"):
-            average = float(np.load(folder / "average.npy"))
+            average = float(load_array(folder / "average.npy", dimensions=0, mapped=False))
             return BatchBM25(load_sparse(folder / "counts"), average, settings.resolved_k1, settings.b)
         case BM25Estimator() | BM25CodeEstimator():
             return BM25.load(folder)

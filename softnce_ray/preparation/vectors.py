@@ -33,8 +33,9 @@ from softnce_ray.corpus.tokens import TokenStore
 from softnce_ray.encoders import DualEncoder
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import DivergedError
+from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.model import encode, load_export
-from softnce_ray.named import EXPORT_SETTINGS, located, model_content
+from softnce_ray.named import located, model_content
 from softnce_ray.preparation.checkpoints import ModelCheckpoint
 from softnce_ray.preparation.opening import METRICS_FILE, Prepared, called, open_data, training_tokens, with_answers
 from softnce_ray.simcse import train_sentence_encoder

@@ -11,9 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from softnce_ray.commands import command
+from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.folders import recover
 from softnce_ray.model import ExportError, load_export
-from softnce_ray.named import EXPORT_SETTINGS, located, model_content, sentence_model_problem
+from softnce_ray.named import located, model_content, sentence_model_problem
 
 CHUNK = 2_000
 """Texts that are encoded between two steps of a progress display."""

@@ -16,6 +16,7 @@ from softnce_ray.corpus.formats import Judgements, read_judgements
 from softnce_ray.corpus.mining import MAX_EXAMPLES
 from softnce_ray.corpus.qrels import codebase_of
 from softnce_ray.corpus.store import CODEBASE, Corpus
+from softnce_ray.corpus.verifying import Verify
 from softnce_ray.evaluation import places, query_metrics
 from softnce_ray.judgements import judged_ndcg, ndcg_of_scores
 from softnce_ray.retrieval.embedding import Embedder, open_embedder
@@ -65,6 +66,7 @@ def evaluate_corpus(
     *,
     split: Literal["valid", "test"] = "test",
     languages: Sequence[str] | None = None,
+    trust_corpus: bool = False,
     advance: Advance = lambda done, total, note: None,
 ) -> Evaluation:
     """MRR, recall and nDCG of a split's queries, each ranked among its language's whole codebase: the codes of valid
@@ -77,6 +79,7 @@ def evaluate_corpus(
       corpus: a corpus: its folder or URI.
       split: whose queries; test numbers are for reporting, not for choosing.
       languages: default all of the corpus.
+      trust_corpus: do not read the rows of the corpus to compare them with its manifest.
       advance: called with progress in texts.
 
     Raises:
@@ -84,7 +87,7 @@ def evaluate_corpus(
       RetrievalError: the split has no pairs.
       DivergedError: a vector is not finite.
     """
-    opened, embedder = Corpus.open(corpus), open_embedder(model)
+    opened, embedder = Corpus.open(corpus, verify=Verify.unless(trust_corpus)), open_embedder(model)
     by_language: dict[str, dict[str, np.ndarray]] = {}
     sizes: dict[str, int] = {}
     asked: list[list[str]] = []

@@ -21,6 +21,7 @@ from softnce_ray.corpus.mining import Batch, Example, process_pool, read_source
 from softnce_ray.corpus.pairs import SPLITS, CorpusError, Pair
 from softnce_ray.corpus.sources import Source, path_exclusion
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.files import read_file
 from softnce_ray.storage import Location
 from softnce_ray.temporary import temporary_folder
 
@@ -98,7 +99,7 @@ def is_corpus(place: str | Path) -> bool:
     if folder is None:
         return True
     try:
-        content = json_text.load((folder / MANIFEST_NAME).read_bytes())
+        content = json_text.load(read_file(folder / MANIFEST_NAME))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and {"fingerprint", "languages"} <= content.keys()

@@ -3,6 +3,7 @@ training data. `indexing` makes it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,11 @@ import pyarrow.parquet as pq
 
 from softnce_ray import json_text
 from softnce_ray.commands import command
+from softnce_ray.corpus.arrays import load_array
+from softnce_ray.digests import checksum_problem, sha256_of, with_checksum
 from softnce_ray.errors import UserError
 from softnce_ray.evaluation import ROUNDING
+from softnce_ray.files import expect_file, read_file
 from softnce_ray.folders import recover
 from softnce_ray.retrieval.embedding import Embedder, open_embedder
 from softnce_ray.retrieval.lexical import WordIndex
@@ -27,7 +31,23 @@ INDEX_FILE = "index.json"
 FORMAT = 1
 FUNCTIONS = "functions.parquet"
 VECTORS = "vectors.npy"
-_ABOUT = ("source", "model", "number", "model_folder", "functions", "texts")
+_ABOUT = {"source": str, "model": str, "number": str, "model_folder": str, "functions": int, "texts": int}
+_FILES = "files"
+"""Key of the SHA-256 of the other files, which indexes of earlier versions lack."""
+
+FUNCTION_SCHEMA = pa.schema(
+    [
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("package", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("line", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("documentation", pa.string(), nullable=False),
+        pa.field("vector", pa.int32(), nullable=False),
+        pa.field("digest", pa.binary(16), nullable=False),
+        pa.field("code", pa.string(), nullable=False),
+    ]
+)
 GROUP_ROWS = 1_000
 _BLOCK = 65_536
 """Vectors that a query is compared with at a time: in float32 some 64 MB of width 256."""
@@ -80,13 +100,15 @@ class Index:
         if not root.exists():
             recover(root)  # a process may have died while it replaced it
         try:
-            about = json_text.load((root / INDEX_FILE).read_bytes())
+            about = json_text.load(read_file(root / INDEX_FILE))
         except (FileNotFoundError, NotADirectoryError):
             got = "a folder without it" if root.is_dir() else "a file" if root.exists() else "nothing there"
             raise RetrievalError(
                 f"expected an index ({INDEX_FILE}) in {root}, got {got}: make one with "
                 f"`{command('softnce-ray', 'index', 'DIR', '--model', 'MODEL', '--out', root)}`"
             ) from None
+        except OSError as error:
+            raise _damaged(root, f"{INDEX_FILE}: {error.strerror}") from error
         except ValueError as error:
             raise _damaged(root, f"{INDEX_FILE} is no JSON ({error})") from error
         if not isinstance(about, dict) or about.get("format") != FORMAT:
@@ -94,15 +116,29 @@ class Index:
             raise RetrievalError(
                 f"expected an index of format {FORMAT} in {root}, got {other!r}: make it again with `{_anew(root)}`"
             )
-        try:
-            vectors = np.load(root / VECTORS, mmap_mode="r")
-            rows = pq.read_metadata(root / FUNCTIONS).num_rows
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise _damaged(root, str(error)) from error
         if lacking := [name for name in _ABOUT if name not in about]:
             raise _damaged(root, f"{INDEX_FILE} lacks {', '.join(lacking)}")
-        if vectors.ndim != 2 or len(vectors) != about["texts"] or rows != about["functions"]:
-            raise _damaged(root, f"vectors of shape {vectors.shape} and {rows} functions do not fit {INDEX_FILE}")
+        if wrong := [name for name, kind in _ABOUT.items() if type(about[name]) is not kind]:
+            raise _damaged(root, f"{INDEX_FILE} has {', '.join(f'{name}: {about[name]!r}' for name in wrong)}")
+        if problem := checksum_problem(about) or _changed_file(root, about.get(_FILES, {})):
+            raise _damaged(root, problem)
+        try:
+            vectors = load_array(root / VECTORS, dimensions=2)
+            functions = pq.read_metadata(expect_file(root / FUNCTIONS))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _damaged(root, str(error)) from error
+        if (len(vectors), str(vectors.dtype), functions.num_rows) != (
+            about["texts"],
+            about["number"],
+            about["functions"],
+        ):
+            raise _damaged(
+                root,
+                f"{vectors.dtype} vectors of shape {vectors.shape} and {functions.num_rows} functions do not fit "
+                f"{INDEX_FILE}",
+            )
+        if not functions.schema.to_arrow_schema().equals(FUNCTION_SCHEMA, check_metadata=False):
+            raise _damaged(root, f"{FUNCTIONS} has columns {functions.schema.names}")
         return Index(root, about, vectors)
 
     @property
@@ -154,9 +190,12 @@ class Index:
 
     def _words(self) -> WordIndex:
         try:
-            return WordIndex.load(self.folder)
+            known = WordIndex.load(self.folder)
         except (OSError, ValueError) as error:
             raise _damaged(self.folder, str(error)) from error
+        if known.weights.shape[1] != len(self.vectors):
+            raise _damaged(self.folder, f"words of {known.weights.shape[1]:,} functions, not {len(self.vectors):,}")
+        return known
 
     def _fused(self, vector: np.ndarray, lexical: np.ndarray, top: int) -> list[tuple[int, float]]:
         dense = np.concatenate([part @ vector for _, part in _blocks(self.vectors)])
@@ -172,12 +211,14 @@ class Index:
 
     def _hits(self, ranked: Sequence[Sequence[tuple[int, float]]]) -> list[list[Hit]]:
         try:
-            with pq.ParquetFile(self.folder / FUNCTIONS, memory_map=True) as file:
+            with pq.ParquetFile(expect_file(self.folder / FUNCTIONS), memory_map=True) as file:
                 numbers = file.read(columns=["vector"]).column("vector").to_numpy()
+                if not np.array_equal(np.unique(numbers), np.arange(len(self.vectors))):
+                    raise _damaged(self.folder, f"the functions are not those of the {len(self.vectors):,} vectors")
                 _, first, count = np.unique(numbers, return_index=True, return_counts=True)
                 wanted = sorted({int(first[row]) for each in ranked for row, _ in each})
                 rows = _rows_at(file, wanted)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise _damaged(self.folder, str(error)) from error
         return [[_hit(rows[int(first[row])], score, int(count[row]) - 1) for row, score in each] for each in ranked]
 
@@ -220,6 +261,26 @@ def _nearest(queries: np.ndarray, vectors: np.ndarray, top: int) -> list[list[tu
         [(int(row), float(score)) for row, score in zip(*each, strict=True)]
         for each in zip(best_rows, best_scores, strict=True)
     ]
+
+
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write the file that says what an index is, when all others are written."""
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    content = with_checksum({**about, _FILES: files})
+    (folder / INDEX_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _changed_file(folder: Path, files: object) -> str:
+    """Why the files of an index are not those that were written with it; "" where they are, or nothing is known."""
+    if not isinstance(files, dict):
+        return f"{INDEX_FILE} has {_FILES}: {files!r}"
+    for name, expected in files.items():
+        try:
+            if sha256_of(folder / name) != expected:
+                return f"{name} has changed since it was written"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+    return ""
 
 
 def _damaged(folder: Path, why: str) -> RetrievalError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +19,13 @@ import pyarrow.parquet as pq
 
 from softnce_ray.corpus.arrays import GrowingArray
 from softnce_ray.corpus.pairs import Pair
+from softnce_ray.files import expect_file
 from softnce_ray.folders import appearing, lock_file, others, recover
 from softnce_ray.retrieval.embedding import CHUNK, Embedder, open_embedder
 from softnce_ray.retrieval.functions import find_functions
 from softnce_ray.retrieval.index import (
     FORMAT,
+    FUNCTION_SCHEMA,
     FUNCTIONS,
     GROUP_ROWS,
     INDEX_FILE,
@@ -32,24 +33,12 @@ from softnce_ray.retrieval.index import (
     Advance,
     Index,
     RetrievalError,
+    write_about,
 )
 from softnce_ray.retrieval.lexical import WORD_FILES, WordIndex, document
 from softnce_ray.storage import Location, local
 
 Number = Literal["float32", "float16"]
-_SCHEMA = pa.schema(
-    [
-        pa.field("language", pa.string(), nullable=False),
-        pa.field("package", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("line", pa.int32(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("documentation", pa.string(), nullable=False),
-        pa.field("vector", pa.int32(), nullable=False),
-        pa.field("digest", pa.binary(16), nullable=False),
-        pa.field("code", pa.string(), nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -159,7 +148,7 @@ def _build(
             "files": found.files,
             "passed_over": dict(sorted(found.passed_over.items())),
         }
-        (folder / INDEX_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_about(folder, about)
         size = sum(path.stat().st_size for path in folder.iterdir())
     return Indexed(
         folder=out,
@@ -260,14 +249,14 @@ def _write_vectors(
 
 
 def _old_rows(old: Index) -> dict[bytes, int]:
-    table = pq.read_table(old.folder / FUNCTIONS, columns=["digest", "vector"])
+    table = pq.read_table(expect_file(old.folder / FUNCTIONS), columns=["digest", "vector"])
     return dict(zip(table.column("digest").to_pylist(), table.column("vector").to_pylist(), strict=True))
 
 
 def _write_functions(
     path: Path, functions: Sequence[Pair], digests: Sequence[bytes], vectors_of: Mapping[bytes, int]
 ) -> None:
-    with pq.ParquetWriter(path, _SCHEMA) as writer:
+    with pq.ParquetWriter(path, FUNCTION_SCHEMA) as writer:
         for start in range(0, len(functions), GROUP_ROWS):
             rows = [
                 {
@@ -285,7 +274,7 @@ def _write_functions(
                     functions[start : start + GROUP_ROWS], digests[start : start + GROUP_ROWS], strict=True
                 )
             ]
-            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), row_group_size=GROUP_ROWS)
+            writer.write_table(pa.Table.from_pylist(rows, schema=FUNCTION_SCHEMA), row_group_size=GROUP_ROWS)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from scipy import sparse
 from softnce_ray.bm25_formulas import Formula, Statistics, document_frequencies
 from softnce_ray.corpus.scripts import UNSPACED_RUN
 from softnce_ray.estimators import count_words, load_sparse, save_sparse, words
+from softnce_ray.files import read_file
 
 K1 = 1.2
 B = 0.75
@@ -91,7 +92,7 @@ class WordIndex:
         Raises:
           OSError, ValueError: a file is missing or damaged.
         """
-        text = (folder / _VOCABULARY).read_text(encoding="utf-8")
+        text = read_file(folder / _VOCABULARY).decode()
         names = text.split("\n") if text else []
         if not text.isascii() and UNSPACED_RUN.search(text):
             for name in names:

@@ -106,13 +106,13 @@ def _stopwatch(store: Store) -> Callable[[TrialResult], Cost]:
 
 
 def _measured(store: Store, trial: TrialResult) -> Cost:
-    from softnce_ray.model import load_model
+    from softnce_ray.model import load_kept_model
     from softnce_ray.tracking import download_model
 
     with temporary_folder() as work:
         folder = download_model(store, trial.run_id, work)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        model = load_model(folder)
+        model = load_kept_model(folder, trial.run_id)
     parameters = sum(each.numel() for each in model.encoder.parameters())
     return Cost(size, parameters, query_milliseconds(model))
 

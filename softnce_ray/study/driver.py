@@ -111,6 +111,7 @@ class StudyRun:
             resume=None if resume is None else str(resume),
             corpus=self._corpus.location,
             fingerprint=self._corpus.fingerprint,
+            trust_corpus=self._corpus.is_trusted,
             prepared=asdict(prepared),
             threads=resources.resolved_threads,
             device=device_for(resources.device, resources.gpus),

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.verifying import Verify
 from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import Prepared, content_of, learns, prepare
@@ -80,6 +82,7 @@ def launch(
     *,
     store: Store | str | Path | None = None,
     display: Display | None = None,
+    trust_corpus: bool = False,
 ) -> Launch:
     """Run what is missing of a study, and return what the store then holds of it.
 
@@ -91,6 +94,7 @@ def launch(
       study: a study, or the path of its file.
       store: where everything is kept; default `Store.at()`.
       display: how progress is shown; default a live table on a terminal, plain lines elsewhere, on stderr.
+      trust_corpus: do not read the rows of the corpus to compare them with its manifest, here and in workers.
 
     Raises:
       StudyError: the study is wrong; all its problems at once.
@@ -103,7 +107,7 @@ def launch(
     config, notes = settle(config)
     place = Store.at(store)
     show = display or display_for(PlainConsole(stderr=True))
-    corpus = Corpus.open(config.corpus)
+    corpus = Corpus.open(config.corpus, verify=Verify.unless(trust_corpus))
     with only_launch(place, config.study), interruptible() as interrupts, again.by(place, config.study):
         save_study(place, config)
         try:
@@ -117,14 +121,20 @@ def launch(
             raise LaunchError(f"{failure.reason}; what was done is kept") from error
 
 
-def resume(name: str, *, store: Store | str | Path | None = None, display: Display | None = None) -> Launch:
+def resume(
+    name: str,
+    *,
+    store: Store | str | Path | None = None,
+    display: Display | None = None,
+    trust_corpus: bool = False,
+) -> Launch:
     """Go on with a study as it was last launched with this store; see `launch`.
 
     Raises:
       StoreError: no such study.
     """
     place = Store.at(store)
-    return launch(saved_study(place, name).study, store=place, display=display)
+    return launch(saved_study(place, name).study, store=place, display=display, trust_corpus=trust_corpus)
 
 
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
@@ -254,10 +264,11 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display
     """Tokens and estimators of all cells, as many at once as trials run. Of cells with the same tokens one goes first,
     so that no corpus is tokenised twice at the same time. What must be trained takes what a trial takes."""
     place, root, resources = corpus.location, store.prepared, study.resources
+    verify = Verify.unless(corpus.is_trusted, Verify.ONCE)
     learning = any(map(learns, study.arms.values()))
     notes = Notes() if learning else None
     calls = {
-        cell: (str(Path.cwd()), cell, study.arms[cell.arm], place, study.training_set(cell.language), root, resources)
+        cell: (str(Path.cwd()), cell, study.arms[cell.arm], place, verify, study.training_set(cell.language), root)
         for cell in cells(study)
     }
 
@@ -287,7 +298,7 @@ def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display
     for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
         outcome = run_all(
             _prepare,
-            {cell: (*calls[cell], notes) for cell in batch},
+            {cell: (*calls[cell], resources, notes) for cell in batch},
             finished,
             at_once=slots,
             options=options,
@@ -303,6 +314,7 @@ def _prepare(
     cell: Cell,
     arm: ArmConfig,
     corpus: str,
+    verify: Verify,
     languages: TrainingSet,
     root: Location,
     resources: Resources,
@@ -317,7 +329,8 @@ def _prepare(
     torch.set_num_threads(resources.resolved_threads if learns(arm) else 1)
     device = device_for(resources.device, resources.gpus)
     with working_in(directory), deterministic_algorithms(resources.deterministic):
-        return Patience(say)(lambda: prepare(arm, corpus, languages, root, device, resources=resources, say=say))
+        work = partial(prepare, arm, corpus, languages, root, device, verify=verify, resources=resources, say=say)
+        return Patience(say)(work)
 
 
 def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker, trying: Trying = at_once) -> Planner:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +13,15 @@ import yaml
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.config.settings import NAME
+from softnce_ray.files import read_file
 from softnce_ray.folders import write_text
 from softnce_ray.store import Store, StoreError
 from softnce_ray.study.file import parse_study
 from softnce_ray.study.problems import Problem, StudyError
 
 _DIRECTORY = "# launched from: "
+_CHECKSUM = "# sha256 of the other lines: "
+"""The second line; files of earlier versions lack it."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +46,49 @@ def save_study(store: Store, study: StudyConfig) -> None:
     whole = study.model_copy(update={"corpus": str(Path(study.corpus).absolute())})
     path = saved_path(store, study.study)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, f"{_DIRECTORY}{Path.cwd()}\n{study_text(whole)}")
+    directory, text = f"{_DIRECTORY}{Path.cwd()}\n", study_text(whole)
+    write_text(path, f"{directory}{_CHECKSUM}{_checksum(directory + text)}\n{text}")
 
 
 def saved_study(store: Store, name: str) -> SavedStudy:
     """The study of a name as it was last launched with this store.
 
     Raises:
-      StoreError: there is none.
+      StoreError: there is none, or it was changed.
       StudyError: it can no longer run: its corpus is gone, for example.
     """
     path = saved_path(store, name) if re.fullmatch(NAME, name) else None
-    if path is None or not path.exists():
+    if path is None or not os.path.lexists(path):
         known = ", ".join(sorted(file.stem for file in (store.root / "studies").glob("*.yaml"))) or "none yet"
         raise StoreError(
             f"expected a study that was launched with the store {store.root} (--store), got {name!r}; there: {known}"
         )
-    text = path.read_text(encoding="utf-8")
+    text = _read(path)
     directory = text.partition("\n")[0].removeprefix(_DIRECTORY)
     return SavedStudy(parse_study(text, source=str(path)), Path(directory))
+
+
+def _read(path: Path) -> str:
+    try:
+        text = read_file(path).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"expected the study as it was launched in {path}, got {got}: {_REMEDY}") from error
+    lines = text.splitlines(keepends=True)
+    checksum = lines[1].removeprefix(_CHECKSUM).strip() if len(lines) > 1 and lines[1].startswith(_CHECKSUM) else ""
+    if checksum and checksum != _checksum("".join([lines[0], *lines[2:]])):
+        raise StoreError(
+            f"expected the study as it was launched in {path}, got one that was changed or damaged: {_REMEDY}; if the "
+            "change is meant, remove the file's second line"
+        )
+    return text
+
+
+_REMEDY = "launch its study file again, which writes it anew"
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def extended(

@@ -18,6 +18,7 @@ from softnce_ray.checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint,
 from softnce_ray.config import TrialConfig
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.verifying import Verify
 from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, write_distributions
 from softnce_ray.model import save_model
@@ -57,6 +58,7 @@ class TrialSpec:
     directory: str = ""
     gradient_checkpointing: bool = False
     deterministic: bool = False
+    trust_corpus: bool = False
 
 
 def run_trial(spec: dict[str, Any]) -> None:
@@ -169,7 +171,7 @@ def _opened(trial: TrialSpec) -> tuple[TrialConfig, Corpus, TrainingData, Checkp
 
 
 def _corpus(trial: TrialSpec) -> Corpus:
-    corpus = Corpus.open(trial.corpus)
+    corpus = Corpus.open(trial.corpus, verify=Verify.unless(trial.trust_corpus, Verify.ONCE))
     if corpus.fingerprint != trial.fingerprint:
         raise CorpusError(
             f"expected corpus {trial.fingerprint[:12]} at {trial.corpus}, got {corpus.fingerprint[:12]}: it was "
@@ -188,6 +190,7 @@ def _save_result(
         for language in languages
     }
     ids = {key: corpus.table(*places[key], columns=["id"]).column("id").to_pylist() for key in result.reciprocal_ranks}
+    corpus.check_unchanged()  # also what was read of it when the trial began
     measures: dict[str, Mapping[str, np.ndarray]] = {
         "reciprocal_rank": result.reciprocal_ranks,
         "graded_ndcg": result.graded_ndcg,

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from softnce_ray.errors import UserError
+from softnce_ray.files import open_file, read_file
 from softnce_ray.folders import lock_file, sync, sync_tree
 from softnce_ray.store import Store
 from softnce_ray.tracking.records import Record
@@ -276,7 +277,7 @@ def _read(folder: Path) -> _Read:
 def _head(folder: Path) -> tuple[str, int] | None:
     """A journal's name and where its first line ends; None where none was begun."""
     try:
-        with (folder / _JOURNAL).open("rb") as file:
+        with open_file(folder / _JOURNAL) as file:
             line = file.readline()
     except FileNotFoundError:
         return None
@@ -305,7 +306,7 @@ def _lines(folder: Path) -> Iterator[tuple[Record | None, int]]:
     if head is None:
         return
     end = head[1]
-    with (folder / _JOURNAL).open("rb") as file:
+    with open_file(folder / _JOURNAL) as file:
         file.seek(end)
         for line in file:
             if not line.endswith(b"\n"):
@@ -321,7 +322,7 @@ def _position(folder: Path, name: str) -> int:
     """Up to which byte the journal of this name was sent. What cannot be read counts as nothing sent, as does a place
     where no line ends: the journal's last lines were lost, or the place is damaged."""
     try:
-        noted = json.loads((folder / _SENT).read_text())
+        noted = json.loads(read_file(folder / _SENT))
         return int(noted["bytes"]) if noted["journal"] == name else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -24,6 +25,7 @@ class Encoder(PythonModel):
 
         folder = Path(context.artifacts["encoder"])
         self.lock = threading.Lock()  # the tokenizer's truncation is its state, and a server has threads
+        expect_unchanged(folder)
         settings = json.loads((folder / "softnce_ray.json").read_text())
         self.tokens, self.encoder = settings["tokens"], settings["encoder"]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -42,6 +44,18 @@ class Encoder(PythonModel):
         ids = np.array([text.ids for text in batch], np.int64)
         mask = np.array([text.attention_mask for text in batch], np.int64)
         return self.session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})[0]
+
+
+def expect_unchanged(folder: Path) -> None:
+    """See that the files of the encoder are those that were exported, where the export says what they were."""
+    record = folder / "sha256.json"
+    for name, expected in (json.loads(record.read_text()) if record.is_file() else {}).items():
+        path = folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise ValueError(
+                f"expected {name} in {folder} as it was exported, got another or none: it was changed or damaged; "
+                "export the model again"
+            )
 
 
 def texts_of(given: Any) -> list[str]:

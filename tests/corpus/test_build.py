@@ -241,7 +241,7 @@ def test_an_existing_folder_is_refused_and_overwritten_on_request(tmp_path):
         build_corpus({"train": [pair(2)]}, out)
     assert Corpus.open(out).fingerprint == first.fingerprint
     second = build_corpus({"train": [pair(2)]}, out, overwrite=True)
-    assert Corpus.open(out, verify=True).fingerprint == second.fingerprint != first.fingerprint
+    assert Corpus.open(out).fingerprint == second.fingerprint != first.fingerprint
     assert [each.name for each in tmp_path.iterdir()] == ["c"]
 
 
@@ -265,7 +265,7 @@ def test_what_somebody_has_put_beside_a_corpus_is_never_overwritten(tmp_path):
     with pytest.raises(CorpusError, match=r"got what is no part of it: notes.txt, python/mine.parquet: move that"):
         build_corpus({"train": [pair(2)]}, out, overwrite=True)
     assert (out / "notes.txt").read_text() == "what I found"
-    assert Corpus.open(out, verify=True).fingerprint == first.fingerprint
+    assert Corpus.open(out).fingerprint == first.fingerprint
     assert [each.name for each in tmp_path.iterdir()] == ["c"]
 
 
@@ -300,7 +300,7 @@ def test_a_failure_leaves_the_old_corpus_and_no_rubbish(tmp_path, monkeypatch):
     monkeypatch.setattr(building, "write_language", fail)
     with pytest.raises(KeyboardInterrupt):
         build_corpus({"train": [pair(2)]}, out, overwrite=True)
-    assert Corpus.open(out, verify=True).fingerprint == first.fingerprint
+    assert Corpus.open(out).fingerprint == first.fingerprint
     assert [each.name for each in tmp_path.iterdir()] == ["c"]
 
 

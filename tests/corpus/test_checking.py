@@ -12,7 +12,9 @@ from softnce_ray.cli import app
 from softnce_ray.corpus import Corpus, CorpusError, Pair, build_corpus, check_corpus, examine_corpus
 from softnce_ray.corpus.manifest import MANIFEST_NAME
 from softnce_ray.corpus.pairs import pairs_to_table
-from softnce_ray.corpus.store import RowsDigest
+from softnce_ray.corpus.store import fingerprint
+from softnce_ray.corpus.verifying import RowsDigest
+from softnce_ray.digests import with_checksum
 
 
 def pair(number: int, package: str = "p", **changes: Any) -> Pair:
@@ -36,9 +38,10 @@ def change(folder: Path, split: str, changed: Callable[[dict], dict], *, forget:
     digest.update(table)
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
     manifest["languages"]["python"]["digests"][split] = digest.hexdigest()
+    manifest["fingerprint"] = fingerprint({"python": manifest["languages"]["python"]["digests"]})
     if forget:
         del manifest["findings"]
-    (folder / MANIFEST_NAME).write_text(json.dumps(manifest))
+    (folder / MANIFEST_NAME).write_text(json.dumps(with_checksum(manifest)))
 
 
 def test_a_built_corpus_has_no_problems_and_its_manifest_says_so(tmp_path):
@@ -80,7 +83,7 @@ def test_a_split_by_file_may_share_packages_in_old_manifests_too(tmp_path):
     assert manifest.rules["split_by_file"] == ["python"]
     assert check_corpus(folder, read_rows=True) == []
     old = json.loads((folder / MANIFEST_NAME).read_text())
-    del old["rules"]["split_by_file"], old["findings"]
+    del old["rules"]["split_by_file"], old["findings"], old["checksum"]
     (folder / MANIFEST_NAME).write_text(json.dumps(old))
     assert check_corpus(folder) == []
 

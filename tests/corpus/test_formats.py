@@ -245,7 +245,7 @@ def test_arbitrary_bytes_give_rows_or_a_corpus_error(tmp_path_factory, lines, na
     except CorpusError:
         return
     assert isinstance(reading, Reading)
-    Corpus.open(path.parent / "corpus", verify=True)
+    Corpus.open(path.parent / "corpus")
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample of CodeSearchNet is not there")
@@ -256,7 +256,7 @@ def test_real_records_become_a_corpus(tmp_path, language):
     assert counts["codebase"] >= 495
     assert counts["valid"] >= 30
     assert "lines" not in manifest.dropped or not manifest.dropped["lines"]
-    corpus = Corpus.open(tmp_path / "c", verify=True)
+    corpus = Corpus.open(tmp_path / "c")
     assert "" not in corpus.table(language, "valid")["query"].to_pylist()
     answers = set(corpus.table(language, "test")["code"].to_pylist())
     assert not answers & set(corpus.table(language, "codebase")["code"].to_pylist())

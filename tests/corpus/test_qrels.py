@@ -15,6 +15,7 @@ import pytest
 from softnce_ray.corpus import Corpus, CorpusError, Pair, build_corpus, copy_corpus, import_corpus
 from softnce_ray.corpus.planting import plant
 from softnce_ray.corpus.qrels import codebase_of
+from softnce_ray.corpus.verifying import Verify
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the sample data are not there")
@@ -39,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_code_of_several_queries_stands_once_and_a_query_may_have_several(folder: Path) -> None:
-    corpus = Corpus.open(folder, verify=True)
+    corpus = Corpus.open(folder)
     assert corpus.manifest.languages["python"].pairs == {"train": 1, "valid": 2, "test": 3, "codebase": 2}
     codebase = codebase_of(corpus, "python")
     assert codebase.rows is not None
@@ -70,7 +71,7 @@ def test_codes_of_their_own_make_no_table_and_the_fingerprint_that_they_always_m
 def test_what_is_right_is_part_of_the_fingerprint_and_of_a_copy(folder: Path, tmp_path: Path) -> None:
     shared = build_corpus(SPLITS, tmp_path / "shared").fingerprint
     copied = copy_corpus(folder, tmp_path / "copied")
-    assert copied.fingerprint == Corpus.open(tmp_path / "copied", verify=True).fingerprint != shared
+    assert copied.fingerprint == Corpus.open(tmp_path / "copied").fingerprint != shared
     np.testing.assert_array_equal(
         codebase_of(Corpus.open(tmp_path / "copied"), "python").right["valid"],
         codebase_of(Corpus.open(folder), "python").right["valid"],
@@ -104,9 +105,9 @@ def test_a_damaged_table_is_said(folder: Path) -> None:
         with pytest.raises(CorpusError, match=f"expected {says}.* in .*qrels.parquet, got .*: the corpus was changed"):
             Corpus.open(folder)
     pq.write_table(pa.concat_tables([whole.slice(0, 1), whole.slice(2, 1), whole.slice(1, 1), whole.slice(3)]), path)
-    Corpus.open(folder)
+    Corpus.open(folder, verify=Verify.NONE)
     with pytest.raises(CorpusError, match=r"expected the rows of the manifest in .*qrels"):
-        Corpus.open(folder, verify=True)
+        Corpus.open(folder)
     path.unlink()
     with pytest.raises(CorpusError, match=r"expected right codes of queries in .*, got no file"):
         Corpus.open(folder)
@@ -125,7 +126,7 @@ def test_cosqa_is_imported_whole(tmp_path: Path) -> None:
     manifest = import_corpus(DATA / "cosqa", tmp_path / "cosqa")
     assert manifest.languages["python"].pairs["valid"] == 500
     assert not {each for reasons in manifest.dropped.values() for each in reasons} - {"distractor_is_an_answer"}
-    codebase = codebase_of(Corpus.open(tmp_path / "cosqa", verify=True), "python")
+    codebase = codebase_of(Corpus.open(tmp_path / "cosqa"), "python")
     assert codebase.rows is not None
     assert len(codebase.rows) == 6_267  # all codes of the map, once
     records = json.loads((DATA / "cosqa" / "cosqa-retrieval-dev-500.json").read_text())

@@ -7,6 +7,8 @@ import pytest
 from softnce_ray.corpus.build import build_corpus
 from softnce_ray.corpus.pairs import PAIR_SCHEMA, CorpusError, Pair
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.verifying import Verify
+from softnce_ray.digests import with_checksum
 
 
 def pairs(count):
@@ -24,7 +26,7 @@ def folder(tmp_path):
 
 def change_manifest(folder, **changes):
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps(with_checksum({**json.loads(path.read_text()), **changes})))
 
 
 def test_tables_have_the_pairs_in_their_order(folder):
@@ -76,7 +78,7 @@ def test_the_fingerprint_is_of_the_rows_alone(folder, tmp_path):
     old_bytes = path.read_bytes()
     pq.write_table(pq.read_table(path), path, compression="none", row_group_size=2)
     assert path.read_bytes() != old_bytes
-    assert Corpus.open(moved, verify=True).fingerprint == before
+    assert Corpus.open(moved).fingerprint == before
     assert build_corpus({"train": pairs(4), "test": pairs(5)[4:]}, tmp_path / "b").fingerprint == before
 
 
@@ -95,9 +97,9 @@ def test_changed_rows_are_found_by_verify(folder):
     path = folder / "python" / "train.parquet"
     table = pq.read_table(path)
     pq.write_table(table.take([0, 1, 3, 2]), path)
-    Corpus.open(folder)
-    with pytest.raises(CorpusError, match=r"train\.parquet, got other rows"):
-        Corpus.open(folder, verify=True)
+    assert Corpus.open(folder, verify=Verify.NONE).is_trusted
+    with pytest.raises(CorpusError, match=r"train\.parquet, got other rows: "):
+        Corpus.open(folder)
 
 
 def test_a_missing_folder_is_an_error(tmp_path):

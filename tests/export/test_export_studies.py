@@ -242,8 +242,8 @@ def test_what_best_has_recorded_is_exported_while_its_trials_are_the_current_one
 ) -> None:
     plain = chosen_of(kept.store)
     assert plain.trial.arm == "mean"
-    other = kept.store.command("best", "both", "--rule", "one-standard-error")
-    assert plain.how.endswith(f"best mean validation MRR; `{other}` records another choice")
+    recording = kept.store.command("best", "both", "--rule", "one-standard-error")
+    assert plain.how.endswith(f"best mean validation MRR; `{recording}` records another choice")
     recorded = chosen_of(chosen_bag)
     assert recorded.trial.arm == chosen_of(chosen_bag, rule="recorded").trial.arm == "bag"
     assert "recorded (rule best, metric mrr, at most 0.0" in recorded.how and "--rule best takes" in recorded.how
@@ -262,13 +262,13 @@ def test_what_best_has_recorded_is_exported_while_its_trials_are_the_current_one
     assert stale.trial.arm == "late"
     assert "recorded choice (bag, rule best, metric mrr, at most" in stale.how
     again = chosen_bag.command("best", "both")
-    assert f"was made of other trials than there are now: `{again}` chooses again" in stale.how
-    with pytest.raises(ExportError, match=r"expected a choice .* got one that was made of other trials"):
+    assert f"was made of recording trials than there are now: `{again}` chooses again" in stale.how
+    with pytest.raises(ExportError, match=r"expected a choice .* got one that was made of recording trials"):
         chosen_of(chosen_bag, rule="recorded")
     run_here(*printed(stale.how))
     assert "recorded (rule best, metric mrr)" in chosen_of(chosen_bag, rule="recorded").how
-    (other,) = printed(plain.how)
-    run_here(other.replace(str(kept.store.root), str(chosen_bag.root)))
+    (recording,) = printed(plain.how)
+    run_here(recording.replace(str(kept.store.root), str(chosen_bag.root)))
     assert "recorded (rule one-standard-error" in chosen_of(chosen_bag, rule="recorded").how
 
 

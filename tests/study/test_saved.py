@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,23 @@ def test_what_cannot_be_added_is_told(tiny_study) -> None:
         extended(searched, seeds=[9])
     with pytest.raises(StudyError, match="cobol"):
         extended(searched, languages=["cobol"])
+
+
+def test_a_saved_study_that_changed_is_refused_and_one_of_an_earlier_version_is_read(tiny_study, tmp_path) -> None:
+    store = Store.at(tmp_path / "store")
+    save_study(store, tiny_study())
+    path = store.root / "studies" / "tiny.yaml"
+    written = path.read_text()
+    for wrong in (written.replace("epochs: 2", "epochs: 3"), written[: len(written) // 2], written + "# more\n"):
+        path.write_text(wrong)
+        with pytest.raises(StoreError, match=r"expected the study as it was launched in .*tiny.yaml, got one that was"):
+            saved_study(store, "tiny")
+    lines = written.splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines[2:]]))
+    earlier = saved_study(store, "tiny")
+    path.write_text(written)
+    assert saved_study(store, "tiny") == earlier
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match=r"got a named pipe is in the place of a file: launch its study file again"):
+        saved_study(store, "tiny")

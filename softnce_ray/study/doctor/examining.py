@@ -8,6 +8,7 @@ import ray
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.verifying import Verify
 from softnce_ray.errors import UserError
 from softnce_ray.store import Store
 from softnce_ray.study.cluster import LaunchError, connected
@@ -34,6 +35,7 @@ def examine(
     store: Store | str | Path | None = None,
     *,
     patience: float = PATIENCE,
+    trust_corpus: bool = False,
 ) -> list[Finding]:
     """Look at the environment and the store, and at what a study needs of them.
 
@@ -44,6 +46,7 @@ def examine(
       study: a study, or the path of its file; mistakes in it are findings.
       store: where a launch would keep everything; default `Store.at()`.
       patience: seconds that the nodes of a cluster have to answer.
+      trust_corpus: do not read the rows of the corpus to compare them with its manifest.
     """
     place = Store.at(store)
     found: list[Finding] = []
@@ -54,7 +57,7 @@ def examine(
         study, said = settled(study)
         found += [*said, *_of_settings(study, place)]
         try:
-            corpus = Corpus.open(study.corpus)
+            corpus = Corpus.open(study.corpus, verify=Verify.unless(trust_corpus))
             study = study.with_all(corpus.languages)
             found.append(Finding("study", "ok", f"{study.study} can be read"))
             found += unknown_tokens(study, corpus)
@@ -188,6 +191,7 @@ def _questions(study: StudyConfig | None, store: Store, corpus: Corpus | None) -
         corpus.location,
         _model_folders(study),
         study.resources.gpus > 0,
+        corpus.is_trusted,
     )
 
 

@@ -23,8 +23,9 @@ import softnce_ray
 from softnce_ray import storage
 from softnce_ray.config import METHOD_VERSION
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.verifying import Verify
+from softnce_ray.digests import cache_folder
 from softnce_ray.errors import UserError
-from softnce_ray.shared import cache_folder
 from softnce_ray.storage import Location, StorageError
 
 TRAINS_WITH = (
@@ -61,6 +62,7 @@ class Questions:
       corpus: a corpus folder.
       folders: others that must be there.
       cuda: count the GPUs that torch sees, on nodes that Ray says have some; it takes seconds.
+      trust_corpus: do not read the rows of the corpus.
     """
 
     folder: Path | Location
@@ -68,6 +70,7 @@ class Questions:
     corpus: str | None = None
     folders: tuple[str, ...] = ()
     cuda: bool = False
+    trust_corpus: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def facts_here(questions: Questions, answer: str = "") -> NodeFacts:
     """The facts of this process' machine. `answer` names a file that is left beside the asking process' own, for it to
     see and to delete; where its file is not, or is gone, nothing is left."""
     storage, same = _storage(questions, answer)
-    fingerprint, problem = _corpus(questions.corpus)
+    fingerprint, problem = _corpus(questions)
     free, total = _memory()
     return NodeFacts(
         python=platform.python_version(),
@@ -214,11 +217,12 @@ def _code() -> str:
     return digest.hexdigest()[:12]
 
 
-def _corpus(folder: str | None) -> tuple[str | None, str]:
-    if folder is None:
+def _corpus(questions: Questions) -> tuple[str | None, str]:
+    if questions.corpus is None:
         return None, ""
     try:
-        return Corpus.open(folder).fingerprint, ""
+        verify = Verify.unless(questions.trust_corpus, Verify.ONCE)
+        return Corpus.open(questions.corpus, verify=verify).fingerprint, ""
     except (UserError, OSError) as error:
         return None, " ".join(str(error).split())
 

@@ -23,6 +23,7 @@ from softnce_ray.config import (
     how_to_get,
 )
 from softnce_ray.errors import UserError
+from softnce_ray.exported import changed_export
 from softnce_ray.named import located, sentence_model_problem
 from softnce_ray.store import Store
 from softnce_ray.study.doctor.finding import Finding, Level, of_arms
@@ -186,12 +187,12 @@ def _meant(named: Named) -> str:
 
 
 def _network_problem(folder: Path) -> str | None:
-    """Why a folder is no model of transformers, as far as names of files tell, or None."""
+    """Why a folder is no model of transformers, or an export that has changed, as far as the disk tells, or None."""
     if not (folder / "config.json").is_file():
         return f"expected a model, got {str(folder)!r}, a folder that has no config.json; {how_to_get('.')}"
     if not _has_weights(folder):
         return f"expected a model, got {str(folder)!r}, a folder that has no weights; {how_to_get('.')}"
-    return None
+    return changed_export(folder)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from softnce_ray.commands import command
+from softnce_ray.corpus.manifest import MANIFEST_NAME
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
+from softnce_ray.corpus.verifying import Verify
 from softnce_ray.environment import SECRETS
 from softnce_ray.storage import Location, StorageError, is_uri
 from softnce_ray.study.file import load_study
@@ -50,7 +52,7 @@ class StudyText:
     notes: tuple[str, ...] = ()
 
 
-def checked_study(path: Path) -> StudyText:
+def checked_study(path: Path, *, trust_corpus: bool = False) -> StudyText:
     """Read a study file and check it, and that it names nothing that only this machine has.
 
     A corpus that this machine cannot see, at an absolute path or in an object store, is left for the job to check, and
@@ -77,6 +79,7 @@ def checked_study(path: Path) -> StudyText:
     corpus = raw.get("corpus")
     if isinstance(corpus, str) and corpus:
         away, note = _corpus(corpus)
+        away = away or _changed(corpus, trust_corpus=trust_corpus)
         if away:
             problems = [*problems, place(("corpus",), away, lines)]
         elif not _is_here(corpus):
@@ -106,6 +109,19 @@ def _corpus(corpus: str) -> tuple[str, str]:
             f"`{copy}` puts a copy where they can; give that address, or an absolute path on a disk that they share"
         ), ""
     return "", f"corpus {corpus}: all machines of the cluster must see it under this path"
+
+
+def _changed(corpus: str, *, trust_corpus: bool) -> str:
+    """Why the rows of a corpus folder that this machine sees are not its own; those of an object store are the job's
+    to read."""
+    folder = Location.at(corpus).path
+    if folder is None or not (folder / MANIFEST_NAME).exists():
+        return ""
+    try:
+        Corpus.open(folder, verify=Verify.unless(trust_corpus))
+    except CorpusError as error:
+        return str(error)
+    return ""
 
 
 def _is_here(corpus: str) -> bool:

@@ -57,6 +57,7 @@ def submission(
     environment: Mapping[str, str],
     *,
     max_concurrent: int | None = None,
+    trust_corpus: bool = False,
     with_package: bool = False,
     upgrade_store: bool = False,
 ) -> Submission:
@@ -66,6 +67,7 @@ def submission(
       address: of the cluster's Jobs server.
       environment: variables of this machine; see `checking`.
       max_concurrent: trials at once, in the place of the study's `resources.max_concurrent`.
+      trust_corpus: read the rows of the corpus neither here nor in the job.
       with_package: send this package too.
       upgrade_store: migrate the store's databases first, as `launch` does with this option.
 
@@ -77,7 +79,7 @@ def submission(
     wrong: list[str] = []
     found = checked_environment(environment, address)
     try:
-        study = checked_study(file)
+        study = checked_study(file, trust_corpus=trust_corpus)
     except StudyError as error:
         if not found.problems:
             raise
@@ -85,7 +87,9 @@ def submission(
     if wrong or found.problems:
         raise JobError("\n".join([*wrong, *found.problems]))
     program = "python -m softnce_ray" if with_package else "softnce-ray"
-    option = " --upgrade-store" if upgrade_store else ""
+    trusting = ["--trust-corpus"] * trust_corpus
+    option = "".join(f" {each}" for each in ["--upgrade-store"] * upgrade_store + trusting)
+    options = trusting + ["--with-package"] * with_package
     # The shell ends with the reason where a variable is missing. A job's directory may be made anew under its feet, by
     # another node on the same host. `exec`: signals and status are the launch's own.
     guards = [f': "${{{name}:?{reason}}}" &&' for name, reason in found.needed.items()]
@@ -96,7 +100,7 @@ def submission(
         entrypoint=" ".join([*guards, f'cd / && exec {program} launch "$OLDPWD"/{shlex.quote(file.name)}{option}']),
         environment={
             **found.sent,
-            again.VARIABLE: _again(file, address, environment, max_concurrent, with_package),
+            again.VARIABLE: _again(file, address, environment, max_concurrent, options),
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING),
         },
         metadata={
@@ -143,7 +147,7 @@ def refuse_second(jobs: Jobs, known: list[Job], study: str) -> None:
 
 
 def _again(
-    file: Path, address: str, environment: Mapping[str, str], max_concurrent: int | None, with_package: bool
+    file: Path, address: str, environment: Mapping[str, str], max_concurrent: int | None, flags: list[str]
 ) -> str:
     """Return what the sender types to go on. All who reach the dashboard can read it."""
     given = {
@@ -157,7 +161,7 @@ def _again(
     }
     options = [word for option, value in given.items() if value is not None for word in (option, value)]
     verb = "launch" if address.startswith("ray://") else "submit"
-    options = [without_password(word) for word in options] + ["--with-package"] * with_package
+    options = [without_password(word) for word in options] + flags
     return command("softnce-ray", verb, file, *options)
 
 
