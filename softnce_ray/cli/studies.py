@@ -199,7 +199,6 @@ def _launch_through_client(
     store: Path | None,
     storage: str | None,
     tracking_uri: str | None,
-    max_concurrent: int | None,
     options: dict[str, Any],
 ) -> NoReturn:
     """Launch through Ray Client: the driver is the cluster's."""
