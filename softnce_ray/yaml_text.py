@@ -12,6 +12,7 @@ from yaml.composer import Composer
 from yaml.resolver import Resolver
 
 from softnce_ray.encodings import is_utf16
+from softnce_ray.files import open_file
 
 _MOST_CHARACTERS = 4_000_000
 _MOST_BYTES = 4 * _MOST_CHARACTERS
@@ -44,7 +45,8 @@ def text_at(path: Path) -> str:
       YamlError: it is too long, or not written in UTF-8.
       OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    piped = str(path).startswith(("/dev/fd/", "/dev/stdin"))  # by a shell
+    with path.open("rb") if piped else open_file(path) as file:
         data = file.read(4 * _MOST_CHARACTERS + 1)
     if len(data) > 4 * _MOST_CHARACTERS:
         raise YamlError(
