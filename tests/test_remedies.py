@@ -265,7 +265,7 @@ def test_a_deleted_experiment_is_called_so_by_every_command_and_restored_as_is_p
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
     said = set()
-    for command in ("report study", "best study", "sync study", "export study --to out"):
+    for command in ("report study", "best study", "power study", "sync study", "export study --to out"):
         with pytest.raises(UserError, match="experiment 'study' was deleted") as caught:
             run_here(f"softnce-ray {command} --store '{store.root}'")
         said.add(str(caught.value))

@@ -28,6 +28,7 @@ from softnce_ray.tracking.moved import at_home
 READING = (
     ("report", "study"),
     ("best", "study"),
+    ("power", "study"),
     ("export", "study", "--to", "out"),
     ("sync", "study"),
     ("ui",),
