@@ -5,7 +5,7 @@ The only importer of mlflow.
 
 from softnce_ray.tracking.connection import TrackingError
 from softnce_ray.tracking.journal import JournalError, final_status, unsent_records
-from softnce_ray.tracking.reading import download_model, load_results, studies
+from softnce_ray.tracking.reading import download_model, load_results, recorded_models, studies
 from softnce_ray.tracking.sending import Unsent
 from softnce_ray.tracking.serving import serve
 from softnce_ray.tracking.writing import Tracker
@@ -18,6 +18,7 @@ __all__ = [
     "download_model",
     "final_status",
     "load_results",
+    "recorded_models",
     "serve",
     "studies",
     "unsent_records",
