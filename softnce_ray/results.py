@@ -55,7 +55,8 @@ class StudyRecord:
     """What the parent run says of a study; all but the name may change with a later launch. `text` is the whole
     study as YAML; `definitions` says by a hash what each arm means now: trials of another meaning no longer count.
     `languages` are names, of languages and of training sets; `training_sets` says what the latter are, and
-    `definitions` has for each of them, as `arm/name`, a meaning of its own."""
+    `definitions` has for each of them, as `arm/name`, a meaning of its own. `models` has hashes of folders of models by
+    their names, as they were when the study was first launched."""
 
     study: str
     question: str
@@ -68,6 +69,7 @@ class StudyRecord:
     text: str
     definitions: Mapping[str, str] = field(default_factory=dict)
     training_sets: Mapping[str, TrainingSet] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 def definition_of(definitions: Mapping[str, str], arm: str, language: str) -> str | None:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from softnce_ray.config import BagEncoder, StudyConfig, TrialConfig, arm_settings, trial_languages
+from softnce_ray.corpus import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import open_data, prepare
 from softnce_ray.store import Store
@@ -279,7 +280,7 @@ def checked(file: Path, store: Store) -> StudyConfig | None:
         assert all("\n" not in cell for row in shown for cell in row)
         study, notes = settle(study)
         notes += check_settings(study, store)
-        notes += check_texts(study)
+        notes += check_texts(study, Corpus.open(study.corpus))
         assert all(note and "\n" not in note for note in notes)
         return study
     except UserError as error:

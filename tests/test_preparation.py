@@ -96,7 +96,7 @@ def test_many_unknown_tokens_are_told(tiny_corpus, tmp_path):
         ("warning", "arm infonce: python: 100.0% of the tokens of training queries are "),
         ("warning", f"arm infonce: {of_codes}"[:66]),
     ]
-    assert check_texts(study) == [f"tokens: {each.text}: {each.remedy}" for each in found]
+    assert check_texts(study, Corpus.open(study.corpus)) == [f"tokens: {each.text}: {each.remedy}" for each in found]
 
 
 def test_an_arm_without_estimator_has_none(tiny_corpus, tmp_path):

@@ -57,12 +57,12 @@ def launch(
         from softnce_ray.study.doctor import check_settings, check_texts, settle
         from softnce_ray.study.planner import planned_trials
 
-        Corpus.open(config.corpus, verify=Verify.unless(trust_corpus))
+        corpus = Corpus.open(config.corpus, verify=Verify.unless(trust_corpus))
         for arm, language, phase, what in planned_trials(config):
             to_stdout(f"{arm}\t{language}\t{phase}\t{what}")
         config, notes = settle(config)
         notes += check_settings(config, store_at(store, tracking_uri, storage))
-        notes += check_texts(config)
+        notes += check_texts(config, corpus)
         tell(f"note: {note}" for note in notes)
         return
     _run(config, store_at(store, tracking_uri, storage), address, upgrade_store, trust_corpus)

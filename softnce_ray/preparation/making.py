@@ -224,17 +224,27 @@ def _decides_learned(settings: Estimator, sources: Sources) -> object:
     """Return the settings of the arm that are part of a learned estimator's cache key.
 
     For `trained` all but loss and estimator; for `simcse` the encoder, the tokens and, since its metrics lie beside its
-    vectors, the languages of a training set that it is evaluated on; None for a named model.
+    vectors, the languages of a training set that it is evaluated on; for both the content of a folder that the encoder
+    begins with; None for a named model.
     """
     arm = sources.arm
+    begins_with = _encoder_content(arm)
     if isinstance(settings, TrainedEstimator) and settings.model is None:
         trial = vectors.infonce_trial(settings, arm, sources.languages)
-        return identity(trial, content_of(sources.corpus, trial, sources.languages))
+        learned = identity(trial, content_of(sources.corpus, trial, sources.languages))
+        return [learned, *begins_with] if begins_with else learned
     if isinstance(settings, SimCSEEstimator) and settings.model is None:
         tokens = sources.shared.tokens.rpartition("/")[2]
         tested = [] if sources.languages.is_language else [sources.languages.test]
-        return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens, *tested]
+        return [arm.encoder.model_dump(mode="json"), arm.training.precision, tokens, *tested, *begins_with]
     return None
+
+
+def _encoder_content(arm: ArmConfig) -> list[dict[str, str]]:
+    """What a folder that an arm's encoder begins with holds: its path alone may come to mean another model."""
+    named = getattr(arm.encoder, "model", None)
+    place = located(named) if named else ""
+    return [{"model": model_content(place)}] if Path(place).is_dir() and named else []
 
 
 def _make_estimator(key: str, settings: Estimator, sources: Sources, kept: ModelCheckpoint, folder: Path) -> None:

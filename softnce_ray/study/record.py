@@ -12,8 +12,12 @@ from softnce_ray.config import StudyConfig, TrainingSet
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.preparation import content_of
 from softnce_ray.results import StudyRecord, StudyResults
+from softnce_ray.study.model_contents import ModelContents
 from softnce_ray.study.planner import Cell, cells, definition
 from softnce_ray.study.saved import study_text
+
+UNCHANGED = ModelContents()
+"""Of studies whose models are as they were."""
 
 
 def nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
@@ -32,7 +36,7 @@ def nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
     )
 
 
-def record_of(study: StudyConfig, corpus: Corpus) -> StudyRecord:
+def record_of(study: StudyConfig, corpus: Corpus, models: ModelContents = UNCHANGED) -> StudyRecord:
     """Return what the study's own run says of it."""
     return StudyRecord(
         study.study,
@@ -44,22 +48,24 @@ def record_of(study: StudyConfig, corpus: Corpus) -> StudyRecord:
         study.corpus,
         corpus.fingerprint,
         study_text(study),
-        definitions(study, corpus),
+        definitions(study, corpus, models),
         training_sets(study),
+        models.recorded,
     )
 
 
-def cell_content(study: StudyConfig, corpus: Corpus, cell: Cell) -> str:
+def cell_content(study: StudyConfig, corpus: Corpus, cell: Cell, models: ModelContents = UNCHANGED) -> str:
     """Return the identity of what the trials of a cell learn from."""
-    return content_of(corpus, study.arms[cell.arm], study.training_set(cell.language))
+    arm = study.arms[cell.arm]
+    return content_of(corpus, arm, study.training_set(cell.language)) + models.suffix(arm)
 
 
-def definitions(study: StudyConfig, corpus: Corpus) -> dict[str, str]:
+def definitions(study: StudyConfig, corpus: Corpus, models: ModelContents = UNCHANGED) -> dict[str, str]:
     """What each arm means now; see `StudyRecord`."""
     sets = training_sets(study)
     found = {}
     for cell in cells(study):
-        content = cell_content(study, corpus, cell)
+        content = cell_content(study, corpus, cell, models)
         is_own = cell.language in sets or content != corpus.fingerprint
         name = f"{cell.arm}/{cell.language}" if is_own else cell.arm
         found[name] = definition(study, cell.arm, content, cell.language)

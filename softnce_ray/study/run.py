@@ -31,10 +31,11 @@ from softnce_ray.study.doctor import check_before_launch, check_settings, settle
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
+from softnce_ray.study.model_contents import ModelContents, model_contents
 from softnce_ray.study.notes import Notes
 from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
 from softnce_ray.study.planner import Cell, Planner, cells, search_name
-from softnce_ray.study.record import cell_content, nothing_read, record_of, versions
+from softnce_ray.study.record import UNCHANGED, cell_content, nothing_read, record_of, versions
 from softnce_ray.study.saved import save_study, saved_study
 from softnce_ray.study.search import CellSearch
 from softnce_ray.study.signals import Interrupts, interruptible
@@ -122,11 +123,7 @@ def launch(
 
 
 def resume(
-    name: str,
-    *,
-    store: Store | str | Path | None = None,
-    display: Display | None = None,
-    trust_corpus: bool = False,
+    name: str, *, store: Store | str | Path | None = None, display: Display | None = None, trust_corpus: bool = False
 ) -> Launch:
     """Go on with a study as it was last launched with this store; see `launch`.
 
@@ -139,7 +136,8 @@ def resume(
 
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
     """Nothing is made in MLflow before a trial can start: a study that is refused leaves nothing there."""
-    tracker = Tracker(store, record_of(study, corpus), versions=versions(), later=True)
+    models = model_contents(study, store)
+    tracker = Tracker(store, record_of(study, corpus, models), versions=versions(), later=True)
     details = Details(store.ray(study.study) / "object-store.log")
     trying = Patience(
         lambda text, in_full: show.say(f"note: {text}{details.keep(in_full)}"), hurried=lambda: interrupts.number > 0
@@ -152,7 +150,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
     try:
         for arm, settings in study.arms.items():
             tracker.arm_started(arm, flatten(arm_settings(settings)))
-        planner = _planner(study, corpus, store, tracker, trying)
+        planner = _planner(study, corpus, store, tracker, trying, models)
         if (first := planner.next()) is not None:
             planner.again(first)
             for warning in check_settings(study, store):
@@ -333,7 +331,14 @@ def _prepare(
         return Patience(say)(work)
 
 
-def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker, trying: Trying = at_once) -> Planner:
+def _planner(
+    study: StudyConfig,
+    corpus: Corpus,
+    store: Store,
+    tracker: Tracker,
+    trying: Trying = at_once,
+    models: ModelContents = UNCHANGED,
+) -> Planner:
     """The plan of what is missing, with the searches as far as they have come."""
 
     def history(trial: KnownTrial) -> Iterable[tuple[int, float]]:
@@ -345,7 +350,7 @@ def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker,
         searches = {
             cell: CellSearch(
                 storage,
-                search_name(study, cell, cell_content(study, corpus, cell)),
+                search_name(study, cell, cell_content(study, corpus, cell, models)),
                 study.arms[cell.arm],
                 study.space(cell.arm),
                 study.search,
@@ -355,7 +360,7 @@ def _planner(study: StudyConfig, corpus: Corpus, store: Store, tracker: Tracker,
         }
     return Planner(
         study,
-        lambda config: content_of(corpus, config, config.training_set),
+        lambda config: content_of(corpus, config, config.training_set) + models.suffix(config),
         tracker.known(),
         searches,
         on_confirm=lambda cell, trials: tracker.supersede(

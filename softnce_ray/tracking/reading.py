@@ -82,6 +82,19 @@ def expect_study(store: Store, study: str) -> None:
 
 
 @readable
+def recorded_models(store: Store, study: str) -> dict[str, str]:
+    """Return what the folders of models that a study names held when it was first launched, by name.
+
+    It is empty where there is no such study, or nothing was recorded.
+    """
+    try:
+        tags = parent_of(connect(store, must_exist=True), store, study).data.tags
+    except TrackingError:
+        return {}
+    return dict(json.loads(from_pieces("models", tags, "{}")))
+
+
+@readable
 def studies(store: Store) -> list[str]:
     """Names of the studies in the store, the latest first."""
     return studies_of(connect(store, must_exist=True))

@@ -403,6 +403,7 @@ def _has_files(run: Run, store: Store) -> bool:
 
 
 def _record_tags(record: StudyRecord) -> dict[str, str]:
+    sets = {name: each.model_dump(mode="json") for name, each in record.training_sets.items()}
     return {
         "study": record.study,
         "role": "study",
@@ -414,10 +415,8 @@ def _record_tags(record: StudyRecord) -> dict[str, str]:
         "corpus": record.corpus,
         "corpus_fingerprint": record.corpus_fingerprint,
         **in_pieces("definitions", json.dumps(dict(record.definitions))),
-        **in_pieces(
-            "training_sets",
-            json.dumps({name: each.model_dump(mode="json") for name, each in record.training_sets.items()}),
-        ),
+        **in_pieces("training_sets", json.dumps(sets)),
+        **(in_pieces("models", json.dumps(dict(record.models))) if record.models else {}),
     }
 
 

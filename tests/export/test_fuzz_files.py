@@ -19,7 +19,7 @@ from typing import Any
 import damaging
 import pytest
 import yaml
-from damaging import DAMAGES, Ran, Unchanged
+from damaging import DAMAGES, LIMIT, Ran, Unchanged
 
 from softnce_ray.export.checking import expect
 from softnce_ray.export.fresh import in_this_process
@@ -53,7 +53,7 @@ class World:
     def said_before(self, command: Command) -> Ran:
         if command not in self.whole:
             damaging.restore(self.pristine, self.place)
-            ran = damaging.run(command, self.place, self.out)
+            ran = damaging.run(command, self.place, self.out, 10 * LIMIT)
             assert not ran.fault, (command, ran)
             assert ran.status == 0, (command, ran)
             self.whole[command] = ran
@@ -68,7 +68,7 @@ class World:
                 DAMAGES[kind](self.place / file, random.Random(f"{file} {kind}"))
             except Unchanged:
                 return
-            ran = damaging.run(command, self.place, self.out)
+            ran = damaging.run(command, self.place, self.out, LIMIT + before.seconds)
             self.counts["cases"] += 1
             if ran.fault:
                 verdict = ran.fault
@@ -102,7 +102,7 @@ def commands_for(file: Path, study: str) -> list[Command]:
                 in_corpus,
                 ("search", "best/hf", "--corpus", "corpus", QUERY),
                 ("index", "corpus", "--model", "best/hf", "--out", "index2"),
-                ("export", study, "--to", "best2", "--corpus", "corpus"),
+                ("export", study, "--to", "best2", "--formats", "hf", "--corpus", "corpus"),
                 *([("launch", "tiny.yaml", "--dry-run")] if study == "tiny" else []),
             ]
         case ("best", "export.json" | "hf" | "sentence-transformers" as name, *_):
@@ -126,7 +126,7 @@ def commands_for(file: Path, study: str) -> list[Command]:
             return [
                 ("report", study, "--format", "json"),
                 ("best", study),
-                ("export", study, "--to", "best2", "--corpus", "corpus"),
+                ("export", study, "--to", "best2", "--formats", "hf", "--corpus", "corpus"),
                 *([("resume", study), ("launch", "tiny.yaml", "--dry-run")] if study == "tiny" else []),
             ]
     return []

@@ -91,10 +91,9 @@ def check_settings(study: StudyConfig, store: Store) -> list[str]:
     return _warnings(_of_settings(study, store))
 
 
-def check_texts(study: StudyConfig) -> list[str]:
+def check_texts(study: StudyConfig, corpus: Corpus) -> list[str]:
     """What its models cannot read of the corpus' texts, in some of them; a launch sees it when it prepares them all.
     Returns warnings."""
-    corpus = Corpus.open(study.corpus)
     return _warnings([*unknown_tokens(study.with_all(corpus.languages), corpus)])
 
 

@@ -99,7 +99,7 @@ def named_models(study: StudyConfig) -> dict[Named, list[str]]:
     found: dict[Named, list[str]] = {}
     for name, arm in study.arms.items():
         space = {path: each for path, each in study.space(name).items() if path.rpartition(".")[2] == "model"}
-        fixed = [named for named in _named(arm) if named.key not in space or space[named.key].when]
+        fixed = [named for named in models_of_arm(arm) if named.key not in space or space[named.key].when]
         searched = [
             Named(path, value, _estimator_at(arm, path))
             for path, each in space.items()
@@ -112,7 +112,8 @@ def named_models(study: StudyConfig) -> dict[Named, list[str]]:
     return found
 
 
-def _named(arm: ArmConfig) -> Iterator[Named]:
+def models_of_arm(arm: ArmConfig) -> Iterator[Named]:
+    """Yield the models that an arm names, without those that it searches."""
     if isinstance(arm.encoder, MiniLMEncoder):
         yield Named("encoder.kind", arm.encoder.model)
     elif not isinstance(arm.encoder, BagEncoder) and arm.encoder.model is not None:
