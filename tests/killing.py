@@ -146,7 +146,8 @@ class _Game:
     def _strike(self, kill: Kill, run: Command) -> bool:
         """Do it; False while no worker trains, if it is to hit one."""
         place, chance = self._place, random.Random(str(kill))
-        if kill.kind == "worker" and not run.family.training():
+        workers = run.family.training() if kill.kind == "worker" else []
+        if kill.kind == "worker" and not workers:
             return False
         if kill.kind == "all":
             self._passing.append(kill_all(run.family, place.server, kill.pause))
@@ -154,7 +155,7 @@ class _Game:
             run.process.kill()
         match kill.kind:
             case "worker":
-                chance.choice(run.family.training()).kill()
+                chance.choice(workers).kill()
             case "server":
                 self._passing.append(outage(place.server, kill.pause))
             case "pause":

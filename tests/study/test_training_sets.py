@@ -104,8 +104,7 @@ def test_every_problem_of_the_languages_is_told_at_its_place(two_languages) -> N
         "languages.3.test: missing: give a value",
         "languages.4.train: expected each once, got more than one python, got ['python', 'python']",
         "languages.4.test: expected at least 1 of a list, got []",
-        "languages.5: input should be a valid string, got 3",
-        f"languages.5: {corpus} 3; possible: python, ruby, all",
+        "languages.5: expected text, got 3, which YAML reads as a number: quote it, as in '3'",
     }
 
 
