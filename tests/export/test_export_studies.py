@@ -262,8 +262,8 @@ def test_what_best_has_recorded_is_exported_while_its_trials_are_the_current_one
     assert stale.trial.arm == "late"
     assert "recorded choice (bag, rule best, metric mrr, at most" in stale.how
     again = chosen_bag.command("best", "both")
-    assert f"was made of recording trials than there are now: `{again}` chooses again" in stale.how
-    with pytest.raises(ExportError, match=r"expected a choice .* got one that was made of recording trials"):
+    assert f"was made of other trials than there are now: `{again}` chooses again" in stale.how
+    with pytest.raises(ExportError, match=r"expected a choice .* got one that was made of other trials"):
         chosen_of(chosen_bag, rule="recorded")
     run_here(*printed(stale.how))
     assert "recorded (rule best, metric mrr)" in chosen_of(chosen_bag, rule="recorded").how
