@@ -29,6 +29,7 @@ from softnce_ray.report import (
     to_terminal,
 )
 from softnce_ray.report.columns import Column
+from softnce_ray.report.finding import arm_metrics
 from softnce_ray.report.sensitivity import sensitivities
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import (
@@ -484,6 +485,19 @@ def test_what_a_study_could_see_is_told_by_every_rendering():
     assert f"This study could see (80 % power) differences of {seen} (soft, python)" in terminal(report)
     assert json.loads(to_json(report))["sensitivity"][0]["detectable"] == soft.detectable
     assert sensitivities(build(study(*complete()), inference="these-models")) == ()
+
+
+def test_numbers_of_arms_have_the_bounds_that_go_with_p_and_none_that_are_infinite():
+    report = build(study(*complete()))
+    row, found = row_of(report, "soft"), arm_metrics(report, "soft")
+    assert row.together
+    name = "python_test_mrr_difference"
+    assert (found[f"{name}_low"], found[f"{name}_high"]) == (row.together.low, row.together.high)
+    assert found["python_test_mrr_p"] == row.p_holm
+    one = [replace(each, reciprocal_ranks={"test": each.reciprocal_ranks["test"][:1]}) for each in complete()]
+    lone = arm_metrics(build(study(*one)), "soft")
+    assert "python_test_mrr_difference" in lone and "python_test_mrr_low" not in lone
+    assert all(map(np.isfinite, lone.values()))
 
 
 @pytest.mark.parametrize("width", [80, 120])

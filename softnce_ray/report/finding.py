@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from softnce_ray.report.values import OVERALL, Report, Row
 from softnce_ray.report.wording import bounds, p_heading, p_text, signed
 
@@ -31,7 +33,8 @@ def arm_metrics(report: Report, arm: str) -> dict[str, float]:
         if row.p_holm is not None:
             found[f"{name}_p"] = row.p_holm
         found[f"{name}_seeds"] = row.seeds_done
-    return found
+    # Of one query the bounds are infinite, which MLflow would show as the largest number.
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _sentence(report: Report, row: Row) -> str:

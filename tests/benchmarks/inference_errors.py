@@ -11,6 +11,7 @@ queries) of an arm each, seeds and queries of these are drawn instead, and the t
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,14 +80,11 @@ def resampled(differences: np.ndarray, seeds: int, queries: int) -> Draw:
     return draw
 
 
-def settings(ranks: Path | None, baseline: str) -> Iterator[tuple[str, Draw]]:
+def settings(ranks: Path | None, baseline: str, counts: list[int], languages: list[int]) -> Iterator[tuple[str, Draw]]:
     if ranks is None:
-        for languages in LANGUAGES:
-            for seeds in SEEDS:
-                for queries in QUERIES:
-                    for name, seed_sd in SEED_SDS.items():
-                        label = f"{languages} | {seeds} | {queries:,} | {name}"
-                        yield label, simulated(seeds, queries, languages, seed_sd)
+        for several, seeds, queries in itertools.product(languages, SEEDS, counts):
+            for name, seed_sd in SEED_SDS.items():
+                yield f"{several} | {seeds} | {queries:,} | {name}", simulated(seeds, queries, several, seed_sd)
         return
     arms = {name: np.asarray(values, float) for name, values in np.load(ranks).items()}
     for arm in sorted(arms.keys() - {baseline}):
@@ -99,6 +97,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=400)
     parser.add_argument("--ranks", type=Path, default=None)
     parser.add_argument("--baseline", default="infonce", help="the arm of FILE that others are compared with")
+    parser.add_argument("--queries", type=int, nargs="+", default=QUERIES)
+    parser.add_argument("--languages", type=int, nargs="+", default=LANGUAGES)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     error = (0.05 * 0.95 / options.repetitions) ** 0.5
@@ -107,7 +107,9 @@ def main() -> None:
     columns += [f"{when}: {what}" for when in ("before", "now") for what in ("p < .05", "covers", "width")]
     print(f"| {' | '.join(columns)} |")
     print("| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for number, (label, draw) in enumerate(settings(options.ranks, options.baseline)):
+    for number, (label, draw) in enumerate(
+        settings(options.ranks, options.baseline, options.queries, options.languages)
+    ):
         rng = np.random.default_rng([options.seed, number])
         print(f"| {label} | {measured(draw, options.repetitions, rng)}", flush=True)
 
