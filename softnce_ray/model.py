@@ -134,8 +134,8 @@ def load_model(folder: Path) -> Model:
     """The model that `save_model` wrote.
 
     Raises:
-      OSError: a file is missing.
-      ValueError: a file is not what it should be.
+      OSError: a file is missing, of a model of an earlier version.
+      ValueError: a file is not what it should be, or not there.
     """
     if changed := changed_file(folder):
         raise ValueError(f"expected the model that was written in {folder}, got {changed}")

@@ -142,9 +142,12 @@ def test_encoding_is_without_dropout_and_leaves_the_encoder_as_it_was(texts):
 
 
 @pytest.mark.parametrize("name", ["settings.json", "tokenizer.json", "model.safetensors"])
-def test_a_missing_file_is_an_os_error(name, texts, tmp_path):
+def test_a_missing_file_is_an_error(name, texts, tmp_path):
     save_model(a_model("bag", texts), tmp_path)
     (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=f"got no {name}"):
+        load_model(tmp_path)
+    (tmp_path / "sha256.json").unlink()  # as models of earlier versions
     with pytest.raises(OSError, match=name):
         load_model(tmp_path)
 
@@ -153,6 +156,9 @@ def test_a_missing_file_is_an_os_error(name, texts, tmp_path):
 def test_a_damaged_file_is_a_value_error(name, texts, tmp_path):
     save_model(a_model("mean", texts), tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:50])
+    with pytest.raises(ValueError, match=f"got another {name}"):
+        load_model(tmp_path)
+    (tmp_path / "sha256.json").unlink()  # as models of earlier versions
     with pytest.raises(ValueError):
         load_model(tmp_path)
 

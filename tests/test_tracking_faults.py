@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 
 import pytest
 import requests
@@ -52,6 +53,8 @@ REFUSED = {
     "ours": Refused("its ranks are gone"),
     "a fault of ours": KeyError("epoch"),
     "artifacts 400": http_error(400),
+    "a folder in a file's place": IsADirectoryError(errno.EISDIR, "Is a directory"),
+    "a pipe in a file's place": shutil.SpecialFileError("`a` is a named pipe"),
 }
 UNCLEAR = {
     "500": MlflowException(f"{_NO_ANSWER}too many 500 error responses"),

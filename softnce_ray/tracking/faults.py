@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from shutil import SpecialFileError
 from typing import Literal
 
 import requests
@@ -50,6 +51,8 @@ def fault_of(error: BaseException) -> Fault:
         return "refused" if status in (400, 413, 422) else "unclear"
     if isinstance(error, requests.RequestException | ConnectionError | TimeoutError):
         return "transient"
+    if isinstance(error, IsADirectoryError | NotADirectoryError | SpecialFileError):  # in a file's or a folder's place
+        return "refused"
     return "refused" if isinstance(error, ArithmeticError | LookupError | TypeError | ValueError) else "unclear"
 
 

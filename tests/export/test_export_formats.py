@@ -240,6 +240,7 @@ def test_an_export_of_a_model_that_was_stored_with_special_tokens_to_look_for_is
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     old = [{"id": number, "content": text, **flags} for number, text in enumerate(SPECIAL)]
     file.write_text(json.dumps({**json.loads(file.read_text()), "added_tokens": old}))
+    (tmp_path / "stored" / "sha256.json").unlink()  # models of then have none
     assert write_export(load_model(tmp_path / "stored"), tmp_path / "best", "card") <= 1e-5
 
 

@@ -83,6 +83,7 @@ class World:
             self.counts[verdict] += 1
             if verdict not in ("refused", "same", "named"):
                 self.faults.append(f"{file}, {kind}, {' '.join(command)}: {verdict}: {ran.err[-2000:]}")
+                print(self.faults[-1], flush=True)
 
 
 def world_at(place: Path, pristine: Path, out: Path) -> World:
@@ -215,6 +216,7 @@ def launched(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("room", ["corpus", "best", "index", "softnce_runs"])
 def test_no_damaged_file_gives_another_answer(launched: World, room: str) -> None:
     launched.counts.clear()
