@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from softnce_ray import json_text
+from softnce_ray.digests import checksum_problem, with_checksum
 from softnce_ray.errors import UserError
 from softnce_ray.files import read_file
 
@@ -97,13 +98,14 @@ def together(several: Iterable[Distributions]) -> Distributions:
 
 def write_distributions(path: Path, found: Distributions) -> None:
     """Write them as JSON: `version`, `batch_size`, `batches`, and beside `negatives`, `positives` and, where there is
-    an estimator, `relative` their `edges` and `counts`. Equal distributions give equal bytes."""
+    an estimator, `relative` their `edges` and `counts`; `checksum` is of all that. Equal distributions give equal
+    bytes."""
     value: dict[str, Any] = {"version": VERSION, "batch_size": found.batch_size, "batches": found.batches}
     for name in ("negatives", "positives", "relative"):
         histogram: Histogram | None = getattr(found, name)
         if histogram is not None:
             value[name] = {"edges": histogram.edges, "counts": histogram.counts}
-    path.write_text(json.dumps(value) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(with_checksum(value)) + "\n", encoding="utf-8")
 
 
 def read_distributions(path: Path) -> Distributions:
@@ -117,6 +119,8 @@ def read_distributions(path: Path) -> Distributions:
         value = json_text.load(read_file(path))
         version = value["version"]
         if version == VERSION:
+            if problem := checksum_problem(value):
+                raise ValueError(problem)
             relative = _histogram(value["relative"], RELATIVE_EDGES) if "relative" in value else None
             return Distributions(
                 int(value["batch_size"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,6 +22,10 @@ CUT_OFF = ("recall@1", "recall@5", "recall@10", "ndcg@10")
 Measure = Literal["reciprocal_rank", "graded_ndcg"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 """What is kept of every query; graded nDCG only where the corpus knows which codes share a meaning."""
+
+_DIGEST = b"softnce_ray.sha256"
+"""Key of the file's metadata with the digest of its table: the checksums of Parquet's pages do not cover the names of
+columns, what their values are, and which of them there are."""
 
 
 def place(name: str, language: str | None) -> str:
@@ -43,7 +49,24 @@ def write_ranks(path: Path, ids: Mapping[str, Sequence[str]], measures: Mapping[
             measure: pa.array(values[key], pa.float64()) for measure, values in measures.items() if key in values
         }
         tables.append(pa.table(columns))
-    pq.write_table(pa.concat_tables(tables, promote_options="default"), path, write_page_checksum=True)
+    table = pa.concat_tables(tables, promote_options="default")
+    pq.write_table(table.replace_schema_metadata({_DIGEST: _digest(table)}), path, write_page_checksum=True)
+
+
+def ranks_table(path: str | Path) -> pa.Table:
+    """Read all rows and columns that `write_ranks` wrote.
+
+    Raises:
+      OSError, pyarrow.ArrowException: the file is missing or damaged.
+      ValueError: its table is not the one that was written. Of an earlier version's file nobody knows.
+    """
+    table = pq.read_table(expect_file(path), page_checksum_verification=True, partitioning=None)
+    expected = (table.schema.metadata or {}).get(_DIGEST)
+    if expected is not None and expected != _digest(table):
+        raise ValueError("a change after it was written, by its digest")
+    if missing := {"id", "split", "reciprocal_rank"} - set(table.column_names):
+        raise ValueError(f"no column {', '.join(sorted(missing))}")
+    return table
 
 
 def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
@@ -51,9 +74,9 @@ def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     as `place` names them.
 
     Raises:
-      OSError, pyarrow.ArrowException: the file is missing or damaged.
+      OSError, pyarrow.ArrowException, ValueError: the file is missing or damaged.
     """
-    table = pq.read_table(expect_file(path), page_checksum_verification=True, partitioning=None)
+    table = ranks_table(path)
     keys = table.column("split").to_pylist()
     if "language" in table.column_names:
         keys = [place(*each) for each in zip(keys, table.column("language").to_pylist(), strict=True)]
@@ -64,3 +87,17 @@ def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
             known = ~column.is_null().to_numpy()  # a measure that only some languages have
             found[measure] = {key: column.to_numpy()[rows == key] for key in map(str, np.unique(rows[known]))}
     return found
+
+
+def _digest(table: pa.Table) -> bytes:
+    """The SHA-256 of a table's names, types and values, however the file lays them out."""
+    digest = hashlib.sha256()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        digest.update(json.dumps([name, str(column.type), len(column)]).encode())
+        if pa.types.is_floating(column.type):
+            digest.update(
+                np.packbits(column.is_null().to_numpy()).tobytes() + column.to_numpy().astype("<f8").tobytes()
+            )
+        else:
+            digest.update(json.dumps(column.to_pylist()).encode())
+    return digest.hexdigest().encode()

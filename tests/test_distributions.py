@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from softnce_ray.digests import with_checksum
 from softnce_ray.distributions import (
     RELATIVE_EDGES,
     SCORE_EDGES,
@@ -86,9 +87,24 @@ def test_counts_of_seeds_are_added():
 def test_a_damaged_file_and_one_of_another_version_are_refused(tmp_path, change, told):
     path = tmp_path / "distributions.json"
     write_distributions(path, some(1))
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    changed = json.loads(path.read_text()) | change
+    del changed["checksum"]
+    path.write_text(json.dumps(with_checksum(changed)))
     with pytest.raises(DistributionsError, match=told):
         read_distributions(path)
+
+
+def test_one_count_that_was_changed_is_found_by_the_checksum(tmp_path):
+    path = tmp_path / "distributions.json"
+    write_distributions(path, some(1))
+    content = json.loads(path.read_text())
+    content["positives"]["counts"][3] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(DistributionsError, match="checksum"):
+        read_distributions(path)
+    del content["checksum"]  # as earlier versions wrote it
+    path.write_text(json.dumps(content))
+    assert read_distributions(path).positives.counts[3] == some(1).positives.counts[3] + 1
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '"x"', '{"version": 1}'])

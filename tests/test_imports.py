@@ -68,6 +68,7 @@ BESIDE = {
     ("shared", "folders"),
     ("digests", "folders"),
     ("shared", "digests"),
+    ("distributions", "digests"),
     ("exported", "digests"),
     ("named", "digests"),
     ("named", "exported"),

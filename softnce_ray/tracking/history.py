@@ -7,13 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, Distributions, DistributionsError, read_distributions
-from softnce_ray.ranks_file import RANKS_FILE, place
+from softnce_ray.ranks_file import RANKS_FILE, place, ranks_table
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, readable, search_runs, without_password
 from softnce_ray.tracking.files import fetched, undamaged
@@ -133,7 +132,7 @@ def load_query_ids(store: Store, run_id: str) -> dict[str, tuple[str, ...]]:
     """
     client = connect(store, must_exist=True)
     with undamaged(store, client.get_run(run_id), RANKS_FILE) as file:
-        table = pq.read_table(file)
+        table = ranks_table(file)
         columns = {name: table.column(name).to_pylist() for name in ("id", "split")}
         several = "language" in table.column_names
         languages = table.column("language").to_pylist() if several else [None] * len(table)

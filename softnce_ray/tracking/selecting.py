@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from softnce_ray.ranks_file import CUT_OFF, MEASURES, RANKS_FILE, place
+from softnce_ray.ranks_file import CUT_OFF, MEASURES, RANKS_FILE, place, ranks_table
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
 from softnce_ray.store import Store
 from softnce_ray.tracking.choices import choice_tag
@@ -53,7 +53,8 @@ def _of_validation(client: MlflowClient, store: Store, trial: TrialResult) -> Tr
 
 
 def _validation_ranks(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    table = pq.read_table(path, filters=[("split", "=", "valid")])
+    whole = ranks_table(path)
+    table = whole.filter(pc.equal(whole.column("split"), "valid"))
     several = "language" in table.column_names
     languages = np.array(table.column("language").to_pylist() if several else [None] * len(table), dtype=object)
     found: dict[str, dict[str, np.ndarray]] = {}
