@@ -210,7 +210,7 @@ def test_other_signs_units_and_orders_change_what_they_should(pair: Any, factor:
     ab, ba = difference(a, b), difference(b, a)
     assert (ab.mean, ab.low, ab.high, ab.p) == pytest.approx((-ba.mean, -ba.high, -ba.low, ba.p), abs=1e-12)
     scaled = difference(factor * a, factor * b)
-    assert (scaled.low, scaled.high) == pytest.approx((factor * ab.low, factor * ab.high), abs=1e-9)
+    assert (scaled.low, scaled.high) == pytest.approx((factor * ab.low, factor * ab.high), rel=1e-6, abs=1e-9)
     order = np.random.default_rng(0).permutation(a.shape[1])
     mixed = difference(a[::-1][:, order], b[::-1][:, order])
     assert (mixed.low, mixed.high) == pytest.approx((ab.low, ab.high), abs=1e-12)
@@ -222,6 +222,14 @@ def test_arms_that_are_equal_or_apart_by_a_constant_have_no_width() -> None:
     assert (same.low, same.high, same.p) == (0, 0, 1)
     assert (shifted.low, shifted.high) == pytest.approx((0.125, 0.125))
     assert shifted.p < 1e-6
+
+
+def test_degrees_of_freedom_never_fall_below_those_of_every_part() -> None:
+    """Two seeds by two queries know one degree of freedom each; Satterthwaite's ratio alone would be 0.07 here."""
+    found = difference(1 / np.array([[16, 2], [4, 5]]), 1 / np.array([[19, 5], [12, 8]]))
+    assert found.df == 1
+    half = math.tan(0.475 * math.pi) * found.standard_error  # Student's quantile with one degree: Cauchy's
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
 
 
 def test_one_query_says_nothing_of_others() -> None:

@@ -4,8 +4,8 @@ Of one language the values are ``x[s, q] = mean + seed[s] + query[q] + interacti
 which seed trained the model, which query was asked, and how the two go together. With the mean squares of seeds,
 queries and interaction (`MS_s`, `MS_q`, `MS_e`) the variance of the mean is ``(MS_s + MS_q - MS_e) / (S Q)``. It is
 never taken below ``MS_s / (S Q)`` or ``MS_q / (S Q)``, which matters where one of the two happens to be smaller than
-the interaction. The degrees of freedom are Satterthwaite's over the three, so p and interval are Student's: p lies
-under ``1 - level`` exactly where the interval leaves out 0.
+the interaction. The degrees of freedom are Satterthwaite's over the three, never fewer than the least of them has, so p
+and interval are Student's: p lies under ``1 - level`` exactly where the interval leaves out 0.
 
 Over languages the variances add. Queries that several languages ask are one draw, and so are seeds where one model
 answers all languages.
@@ -227,8 +227,10 @@ def _error(
         return math.inf, 1.0
     of_seeds, of_queries, of_rest = (sum(part for part, _ in parts) for parts in (seeds, queries, rest))
     variance = max(of_seeds + of_queries - of_rest, of_seeds, of_queries)
-    spread = sum(part**2 / df for part, df in (*seeds, *queries, *rest))
-    return math.sqrt(variance), variance**2 / spread if spread > 0 else math.inf
+    parts = (*seeds, *queries, *rest)
+    spread = sum(part**2 / df for part, df in parts)
+    # The interaction is subtracted: where little is left, Satterthwaite's ratio can fall below those of every part.
+    return math.sqrt(variance), max(variance**2 / spread, min(df for _, df in parts)) if spread > 0 else math.inf
 
 
 def _of_seeds(sides: Sequence[Sequence[FloatArray]], same_models: bool) -> _Parts:
