@@ -15,7 +15,8 @@ from softnce_ray.environment import unset, variables
 _IMPORT = """
 import importlib, logging, os, pkgutil, signal, warnings
 
-libraries = "torch sklearn ray.tune ray.autoscaler.sdk mlflow.pyfunc optuna sqlalchemy sentence_transformers"
+libraries = "torch sklearn ray.tune ray.autoscaler.sdk mlflow.pyfunc optuna alembic.script sqlalchemy"
+libraries += " sentence_transformers"
 for name in libraries.split():
     importlib.import_module(name)
 import ray.tune.tune

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 from ray import tune
 
 from softnce_ray.config import Resources
@@ -130,11 +131,13 @@ def test_why_another_worker_failed_is_told_though_the_first_hangs_and_has_to_end
     failed: list[Failure] = []
 
     def full(spec: dict[str, Any], workers: Workers) -> None:
+        dist.barrier()  # one that leaves while the first still joins ends that one's joining, not its waiting
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
     def hanging(config: dict[str, str]) -> None:
         gang._GRACE = 0.1  # type: ignore[attr-defined]  # in the process of the trial
         with gang.gang(2, "cpu", full, {}, trainable._fail):
+            dist.barrier()
             time.sleep(600)
 
     class Driver:
