@@ -87,7 +87,8 @@ class Location:
 
     @property
     def name(self) -> str:
-        return self.text.partition("?")[0].rpartition("/")[2]
+        address = self.text.partition("?")[0] if is_uri(self.text) else self.text
+        return address.rpartition("/")[2]
 
     def __truediv__(self, name: str) -> Location:
         if not is_uri(self.text):

@@ -96,6 +96,11 @@ def test_what_lies_below_keeps_the_query() -> None:
     assert below.name == "c"
 
 
+def test_a_question_mark_of_a_path_is_part_of_a_name(tmp_path) -> None:
+    below = Location.at(tmp_path / "job%20a?b#c") / "checkpoint_000001"
+    assert (below.name, Location.at(tmp_path / "job%20a?b#c").name) == ("checkpoint_000001", "job%20a?b#c")
+
+
 def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
     with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID") as caught:
         Location.at("s3://AKIA:hunter2@bucket/a")
