@@ -244,8 +244,8 @@ class Resources(Settings):
 
 
 FailureKind = Literal["worker", "memory", "disk", "files", "error", "diverged", "settings"]
-"""Why a trial failed: its worker was killed or its node lost; no memory; no disk space; a file, model or package that
-is gone; anything unforeseen; a loss that is no number; settings that cannot work."""
+"""Kinds of failures of a trial: its worker was killed or its node lost; no memory; no disk space; a file, model or
+package that is gone; anything unforeseen; a loss that is no number; settings that cannot work."""
 
 
 OF_THE_SETTINGS: tuple[FailureKind, ...] = ("diverged", "settings")

@@ -57,7 +57,7 @@ def check_corpus(folder: str | Path, *, read_rows: bool = False) -> list[str]:
 
 
 def examine_corpus(folder: str | Path, *, verify: Verify = Verify.ALL) -> Findings:
-    """What a check of all rows finds; `verify` says which of them are compared with the manifest.
+    """Keep what a check of all rows finds; `verify` says which of them are compared with the manifest.
 
     Raises:
         CorpusError: the corpus is missing, damaged or changed.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from softnce_ray.corpus.archives import is_whole
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.recipe import Package, load_recipe
 from softnce_ray.corpus.sources import SourceSet, source_sets
+from softnce_ray.digests import sha256_of
 from softnce_ray.folders import lock_file
 
 Progress = Callable[[int, int, str], None]
@@ -180,7 +180,7 @@ class _Record:
         if row is None:
             return None
         path = self.root / str(row["file"])
-        if not path.is_file() or path.stat().st_size != row.get("bytes") or _sha256(path) != row.get("sha256"):
+        if not path.is_file() or path.stat().st_size != row.get("bytes") or sha256_of(path) != row.get("sha256"):
             return None
         return path
 
@@ -195,18 +195,13 @@ class _Record:
             "file": str(path.relative_to(self.root)),
             "version": version,
             "bytes": path.stat().st_size,
-            "sha256": _sha256(path),
+            "sha256": sha256_of(path),
         }
 
     def save(self) -> None:
         new = self.path.with_name(f".{self.path.name}")
         new.write_text(json.dumps(self.rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(new, self.path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class _Fetcher:

@@ -50,7 +50,7 @@ class LanguageCounts(BaseModel):
 
 
 class Findings(BaseModel):
-    """What a check of a corpus' rows found.
+    """Keep what a check of a corpus' rows found.
 
     `problems` are what makes its figures worthless, each a line for the user. `same_query_other_code` counts, per
     language and split, the pairs whose normalised query another pair of the split has with another code.

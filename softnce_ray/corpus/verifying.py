@@ -1,4 +1,4 @@
-"""How rows of a corpus are compared with its manifest when it is opened."""
+"""Compare the rows of a corpus with its manifest when it is opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGE = 100_000
 
 
 class Verify(enum.Enum):
-    """Which rows are read when a corpus is opened."""
+    """Say which rows are read when a corpus is opened."""
 
     ALL = "all"
     LARGE_ONCE = "large once"

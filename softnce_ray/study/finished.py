@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from softnce_ray import storage
+from softnce_ray import json_text, storage
+from softnce_ray.digests import CHECKSUM, checksum_problem, sha256_of, with_checksum
 from softnce_ray.storage import Location
 
 RESULT_FILE = "result.json"
@@ -37,9 +37,9 @@ def write_finished(
         "metrics": metrics,
         "epochs": epochs,
         "sizes": {name: (folder / name).stat().st_size for name in files},
-        "digests": {name: _digest((folder / name).read_bytes()) for name in files if "/" not in name},
+        "digests": {name: sha256_of(folder / name) for name in files if "/" not in name},
     }
-    (folder / RESULT_FILE).write_text(json.dumps({"content": content, "digest": _digest(_text(content))}))
+    (folder / RESULT_FILE).write_text(json.dumps(with_checksum(content)))
 
 
 def read_finished(place: Location, identity: str) -> Finished | None:
@@ -49,10 +49,10 @@ def read_finished(place: Location, identity: str) -> Finished | None:
       StorageError: the storage cannot be read.
     """
     try:
-        read = json.loads(storage.read(place / RESULT_FILE) or b"null")
-        content = read["content"]
+        content = json_text.load(storage.read(place / RESULT_FILE) or b"null")
         whole = (
-            read["digest"] == _digest(_text(content))
+            CHECKSUM in content
+            and not checksum_problem(content)
             and content["identity"] == identity
             and storage.sizes(place, list(content["sizes"])) == content["sizes"]
             and all(_digest(storage.read(place / name) or b"") == each for name, each in content["digests"].items())
@@ -60,10 +60,6 @@ def read_finished(place: Location, identity: str) -> Finished | None:
         return Finished(content["metrics"], content["epochs"]) if whole else None
     except (ValueError, KeyError, TypeError, AttributeError):  # torn, damaged, or of another version
         return None
-
-
-def _text(content: Any) -> bytes:
-    return json.dumps(content, sort_keys=True).encode()
 
 
 def _digest(content: bytes) -> str:

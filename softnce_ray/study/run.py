@@ -388,7 +388,9 @@ def _close(
             tracker.abandon()
         else:
             tracker.study_ended(status)
-            if tracker.wait(PATIENCE) and vanished is None:
+            if vanished is not None:
+                unsaid.append("the summary is not made yet: files of the store have gone")
+            elif tracker.wait(PATIENCE):
                 results = sum_up(tracker, store, study, trying)
             else:
                 unsaid.append("the summary is not made yet: MLflow gave no answer in time")

@@ -23,7 +23,7 @@ _ADVICE = {
     ARRAY: "expected one JSON object a line, got an array: name the file .json, or write it as lines "
     "(jq -c '.[]' FILE.json > FILE.jsonl)",
 }
-"""What to do about lines that are bad for some reasons."""
+"""Remedies for lines that are bad, by the reason."""
 
 
 class BadLine(Exception):
