@@ -19,7 +19,8 @@ from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries, with_remedies
 from softnce_ray.study.finished import Finished
 from softnce_ray.study.planner import Cell, Planner, Trial
-from softnce_ray.study.trainable import TrialSpec, device_for
+from softnce_ray.study.surroundings import device_for
+from softnce_ray.study.trainable import TrialSpec
 from softnce_ray.study.watch import Watch
 from softnce_ray.tracking import Tracker
 

@@ -6,25 +6,19 @@ import dataclasses
 import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, arm_settings, flatten
+from softnce_ray.config import StudyConfig, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.verifying import Verify
-from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.errors import UserError
-from softnce_ray.preparation import Prepared, content_of, learns, prepare
+from softnce_ray.preparation import Prepared, content_of
 from softnce_ray.results import KnownTrial, StudyResults
 from softnce_ray.rich_console import PlainConsole
-from softnce_ray.storage import Location
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
-from softnce_ray.study.cluster import LaunchError, Outcome, run_all, session
+from softnce_ray.study.cluster import LaunchError, session
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, display_for
 from softnce_ray.study.doctor import check_before_launch, check_settings, settle
@@ -32,16 +26,15 @@ from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
 from softnce_ray.study.model_contents import ModelContents, model_contents
-from softnce_ray.study.notes import Notes
 from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
 from softnce_ray.study.planner import Cell, Planner, cells, search_name
+from softnce_ray.study.preparing import prepare_all
 from softnce_ray.study.record import UNCHANGED, cell_content, nothing_read, record_of, versions
 from softnce_ray.study.saved import save_study, saved_study
 from softnce_ray.study.search import CellSearch
 from softnce_ray.study.signals import Interrupts, interruptible
 from softnce_ray.study.storage import open_storage
 from softnce_ray.study.summary import PATIENCE, sum_up
-from softnce_ray.study.trainable import device_for, working_in
 from softnce_ray.study.tuning import run_tune
 from softnce_ray.study.watch import VanishedError, Watch
 from softnce_ray.tracking import Tracker, Unsent, load_results, studies
@@ -217,7 +210,7 @@ def _start(
 ) -> StudyRun:
     """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
     show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
-    outcome = _prepare_all(study, corpus, store, show, slots)
+    outcome = prepare_all(study, corpus, store, show, slots)
     for note in dict.fromkeys(note for prepared in outcome.done.values() for note in prepared.notes):
         show.say(f"note: {note}")
     failures = {
@@ -256,79 +249,6 @@ def _scores(prepared: Mapping[Cell, Prepared]) -> dict[str, dict[str, float]]:
         for name, metrics in each.metrics.items():
             found.setdefault(cell.arm, {})[f"{cell.language}_{name}_valid_mrr"] = metrics["valid_mrr"]
     return found
-
-
-def _prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display, slots: int) -> Outcome:
-    """Tokens and estimators of all cells, as many at once as trials run. Of cells with the same tokens one goes first,
-    so that no corpus is tokenised twice at the same time. What must be trained takes what a trial takes."""
-    place, root, resources = corpus.location, store.prepared, study.resources
-    verify = Verify.unless(corpus.is_trusted, Verify.ONCE)
-    learning = any(map(learns, study.arms.values()))
-    notes = Notes() if learning else None
-    calls = {
-        cell: (str(Path.cwd()), cell, study.arms[cell.arm], place, verify, study.training_set(cell.language), root)
-        for cell in cells(study)
-    }
-
-    def options(cell: Cell) -> dict[str, Any]:
-        if not learns(study.arms[cell.arm]):
-            return {}
-        asked = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "memory": resources.asked["memory"]}
-        return {name: count for name, count in asked.items() if count}
-
-    first: dict[Any, Cell] = {}
-    for cell in calls:
-        arm = study.arms[cell.arm]
-        first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
-    done: list[Cell] = []
-
-    def pass_on() -> None:
-        for line in notes.heard() if notes else ():
-            show.say(line)
-
-    def finished(cell: Cell, prepared: Prepared | None) -> None:
-        done.append(cell)
-        scored = prepared.metrics if prepared else {}
-        scores = "".join(f", {name}: valid MRR {metrics['valid_mrr']:.4f}" for name, metrics in scored.items())
-        show.say(f"{'prepared' if prepared else 'could not prepare'} {cell}{scores} [{len(done)}/{len(calls)}]")
-
-    whole = Outcome({}, {})
-    for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
-        outcome = run_all(
-            _prepare,
-            {cell: (*calls[cell], resources, notes) for cell in batch},
-            finished,
-            at_once=slots,
-            options=options,
-            meanwhile=pass_on if notes else None,
-            fresh=learning and resources.gpus > 0,
-        )
-        whole = Outcome(whole.done | outcome.done, whole.failed | outcome.failed)
-    return whole
-
-
-def _prepare(
-    directory: str,
-    cell: Cell,
-    arm: ArmConfig,
-    corpus: str,
-    verify: Verify,
-    languages: TrainingSet,
-    root: Location,
-    resources: Resources,
-    notes: Notes | None,
-) -> Prepared:
-    """In a task: as a trial does its work."""
-
-    def say(text: str, in_full: str = "") -> None:
-        if notes is not None:
-            notes.say(f"preparing {cell}: {text}")
-
-    torch.set_num_threads(resources.resolved_threads if learns(arm) else 1)
-    device = device_for(resources.device, resources.gpus)
-    with working_in(directory), deterministic_algorithms(resources.deterministic):
-        work = partial(prepare, arm, corpus, languages, root, device, verify=verify, resources=resources, say=say)
-        return Patience(say)(work)
 
 
 def _planner(

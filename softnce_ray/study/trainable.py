@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import traceback
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from softnce_ray.study.failures import Failure, failure_of
 from softnce_ray.study.finished import write_finished
 from softnce_ray.study.gang import WorkerError, gang
 from softnce_ray.study.patience import Patience, Trying
+from softnce_ray.study.surroundings import working_in
 from softnce_ray.temporary import temporary_folder
 from softnce_ray.training import Report, TrainResult, train
 from softnce_ray.training_data import TrainingData
@@ -61,9 +62,10 @@ class TrialSpec:
     trust_corpus: bool = False
 
 
-def run_trial(spec: dict[str, Any]) -> None:
-    """Train, reporting each epoch with a checkpoint, and in the end the result with model and ranks.
+def run_trial(config: dict[str, str]) -> None:
+    """Train what Tune was given: in `config["spec"]` a `TrialSpec` as JSON.
 
+    Each epoch is reported with a checkpoint, and in the end the result with model and ranks.
     Reports are `{"epochs": [metrics, ...]}`, of an attempt that goes on first one of all that its
     checkpoint holds, for nobody may have heard of them. The last has either `metrics` or a `failure`: whether
     another attempt is made decides the driver. Between them may be a `note`, for people, with
@@ -71,6 +73,7 @@ def run_trial(spec: dict[str, Any]) -> None:
 
     An object store that is away for a while is waited for.
     """
+    spec = json.loads(config["spec"])
     trial = TrialSpec(**spec)
     torch.set_num_threads(trial.threads)
     try:
@@ -201,14 +204,3 @@ def _save_result(
         write_distributions(folder / DISTRIBUTIONS_FILE, result.distributions)
         (folder / MODEL_FOLDER).mkdir()
         save_model(result.model, folder / MODEL_FOLDER)
-
-
-def working_in(directory: str) -> AbstractContextManager[None]:
-    """Where a study's relative paths mean what they mean where it was launched: Ray's workers start elsewhere, and Tune
-    gives each trial a folder of its own. A machine without that directory stays where it is."""
-    return contextlib.chdir(directory) if directory and Path(directory).is_dir() else contextlib.nullcontext()
-
-
-def device_for(device: str, gpus: float) -> str:
-    """The torch device of a trial."""
-    return ("cuda" if gpus > 0 else "cpu") if device == "auto" else device

@@ -186,7 +186,7 @@ def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: R
     """
     worker = {name: count for name, count in resources.asked.items() if count}
     trainable = tune.with_resources(
-        _run_spec, tune.PlacementGroupFactory([worker] * resources.workers, strategy="PACK")
+        run_trial, tune.PlacementGroupFactory([worker] * resources.workers, strategy="PACK")
     )
     system, path = checkpoints.opened()
     tuner = tune.Tuner(
@@ -220,10 +220,6 @@ def run_tune(driver: Driver, *, checkpoints: Location, launch: str, resources: R
         if is_away(error):
             raise AwayError(f"the object store gives no answer ({reason(error)})") from error
         raise
-
-
-def _run_spec(config: dict[str, str]) -> None:
-    run_trial(json.loads(config["spec"]))
 
 
 def _key(trial: TuneTrial) -> TrialKey:

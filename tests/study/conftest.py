@@ -57,7 +57,7 @@ def tiny_study(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., Stud
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One Ray for all launches of a file of tests."""
-    with connected(num_cpus=2, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}):
+    with connected(num_cpus=1, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -69,7 +70,7 @@ def run(tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             device="cpu",
             **fields,
         )
-        run_trial(asdict(spec))
+        run_trial({"spec": json.dumps(asdict(spec))})
         return told
 
     return trial
