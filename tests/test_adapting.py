@@ -545,6 +545,7 @@ def _member(rank: int, count: int, port: int, model: Path, corpus: Path, root: P
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_train_the_same_parts_as_one(
     tiny_pairs: list[Any], tiny_corpus: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -123,7 +123,14 @@ def test_a_thread_gives_back_what_it_held() -> None:
 @glibc
 @pytest.mark.parametrize(
     "name",
-    ["MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"],
+    [
+        "GLIBC_TUNABLES",
+        "MALLOC_TRIM_THRESHOLD_",
+        *(
+            pytest.param(f"MALLOC_{each}_", marks=pytest.mark.long)
+            for each in ("MMAP_MAX", "TOP_PAD", "MMAP_THRESHOLD")
+        ),
+    ],
 )
 def test_what_the_environment_says_goes_first(name: str) -> None:
     value = "glibc.malloc.mmap_max=65536" if name == "GLIBC_TUNABLES" else "65536"

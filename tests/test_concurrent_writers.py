@@ -201,6 +201,7 @@ def test_eight_writers_to_a_fresh_sqlite_database_lose_nothing(tmp_path: Path) -
     check_eight(f"sqlite:///{tmp_path / 'mlflow.db'}", [tmp_path] * WRITERS, "eight")
 
 
+@pytest.mark.long
 def test_eight_writers_to_a_fresh_postgresql_database_lose_nothing(postgres_server: Postgres, tmp_path: Path) -> None:
     """Of stores of their own, as those on several machines are."""
     check_eight(postgres_server.database(), [tmp_path / f"{number}" for number in range(WRITERS)], "eight")

@@ -210,7 +210,15 @@ def test_an_export_gives_the_same_vectors(model: Model, codes: list[str], tmp_pa
         np.testing.assert_allclose(again.encode_queries(codes), model.encode_queries(codes), rtol=0, atol=1e-6)
 
 
+ONE_OF_EACH_FAMILY = [
+    each if each in ("transformer", "lora") or not isinstance(each, str) else pytest.param(each, marks=pytest.mark.long)
+    for each in KINDS
+]
+"""Kinds whose exports every run of the tests reads back; the others' only the long one."""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ONE_OF_EACH_FAMILY, indirect=True)
 def test_an_export_is_read_by_a_fresh_process(model: Model, tmp_path: Path) -> None:
     formats = formats_of(model, "hf", "sentence-transformers")[-1:]
     found, _ = write_formats(
@@ -222,6 +230,7 @@ def test_an_export_is_read_by_a_fresh_process(model: Model, tmp_path: Path) -> N
 
 @NEEDS_ONNX
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ONE_OF_EACH_FAMILY, indirect=True)
 def test_the_graph_of_onnx_and_the_mlflow_model_give_the_same_vectors(
     model: Model, codes: list[str], tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def _member(rank: int, count: int, port: int, model: Path, corpus: Path, root: P
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_train_on_graphs_what_one_trains(model: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     alone = run(model, tiny_corpus, tmp_path, ALONE)
     multiprocessing.spawn(_member, (2, free_port(), model, tiny_corpus, tmp_path), nprocs=2)

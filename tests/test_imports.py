@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def imports(path: Path, *, top_level: bool = False) -> set[str]:
     """Dotted names of what a module imports; with `top_level`, only what it imports when it is itself imported."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -7,7 +7,8 @@ import importlib.metadata
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -103,14 +104,16 @@ def begins(words: Sequence[ast.expr]) -> str:
     return " ".join(found)
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
+@cache
+def nodes() -> tuple[tuple[str, ast.AST], ...]:
     """The syntax of the whole package, and where each part of it stands; docstrings left out."""
+    found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
-            if id(node) not in docstrings:
-                yield path.relative_to(PACKAGE).as_posix(), node
+        place = path.relative_to(PACKAGE).as_posix()
+        found += [(place, node) for node in ast.walk(tree) if id(node) not in docstrings]
+    return tuple(found)
 
 
 def test_every_command_of_a_message_is_executed_by_a_test() -> None:

@@ -114,6 +114,7 @@ def test_a_killed_postgresql_comes_back_with_its_data(postgres_server: Postgres)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_mlflow_server_comes_back_with_its_runs(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()  # sent in chunks
     (tmp_path / "word.txt").write_text("word")

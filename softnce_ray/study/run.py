@@ -209,7 +209,8 @@ def _start(
     details: Details,
 ) -> StudyRun:
     """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
-    show.say(f"{study.study}: {len(cells(study))} cells on {slots} slots; preparing tokens and estimators")
+    count, places = len(cells(study)), f"{slots} slot{'s' if slots > 1 else ''}"
+    show.say(f"{study.study}: {count} cell{'s' if count > 1 else ''} on {places}; preparing tokens and estimators")
     outcome = prepare_all(study, corpus, store, show, slots)
     for note in dict.fromkeys(note for prepared in outcome.done.values() for note in prepared.notes):
         show.say(f"note: {note}")

@@ -180,6 +180,7 @@ def command(*arguments: object) -> Any:
 
 @NEEDS_ONNX
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_export_becomes_champion_of_a_server_which_hands_it_out(
     kept: Kept, mlflow_server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +323,7 @@ write_export(load_model(Path(sys.argv[1])), Path(sys.argv[2]), "new", replace=Tr
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_export_whose_replacement_was_killed_is_back_with_the_next_command(kept: Kept, tmp_path: Path) -> None:
     model, target = kept.results["bags"].model, tmp_path / "exports" / "best"
     write_export(model, target, "earlier")

@@ -13,10 +13,9 @@ from mlflow import MlflowClient
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.store import Store
-from softnce_ray.study.cluster import connected
 from softnce_ray.study.file import parse_study
 
-from .launching import SEARCH
+from .launching import SEARCH, small_cluster
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +55,15 @@ def tiny_study(plain_study: Callable[..., dict[str, Any]]) -> Callable[..., Stud
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """One Ray for all launches of a file of tests."""
-    with connected(num_cpus=1, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}):
+    """One Ray for all launches of a file of tests, which runs one trial at a time: each process more takes seconds."""
+    with small_cluster(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def two_slots() -> Iterator[None]:
+    """One Ray for all launches of a file of tests, for two trials at once or a trial of two workers."""
+    with small_cluster(2):
         yield
 
 

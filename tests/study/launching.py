@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 import psutil
@@ -12,9 +13,17 @@ from mlflow.entities import Run
 
 from softnce_ray.results import TrialResult
 from softnce_ray.store import Store
+from softnce_ray.study.cluster import connected
 from softnce_ray.study.run import Launch, launch
 
 SEARCH: dict[str, Any] = {"trials": 3, "seed": 9}
+
+
+def small_cluster(cpus: int) -> AbstractContextManager[Any]:
+    """A Ray of this test's own; each trial that runs at once takes seconds of processor time to start."""
+    return connected(
+        num_cpus=cpus, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}
+    )
 
 
 class Said:

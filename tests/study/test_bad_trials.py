@@ -68,6 +68,7 @@ def test_a_prepared_file_that_vanishes_ends_the_launch_and_is_made_again(plain_s
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
 
 
+@pytest.mark.long
 def test_a_search_that_files_or_workers_fail_comes_to_what_it_would_have_come_to(
     plain_study, store, empty_store, tmp_path
 ) -> None:

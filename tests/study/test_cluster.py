@@ -18,7 +18,9 @@ from softnce_ray.study import cluster
 from softnce_ray.study.cluster import LaunchError, chunk_mapper, run_all
 from softnce_ray.study.tuning import _our_tune
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+from .launching import Said, go
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_slots")]
 
 
 def test_mining_as_ray_tasks_gives_the_same_corpus(tmp_path) -> None:
@@ -66,6 +68,12 @@ def test_no_more_tasks_run_at_once_than_asked() -> None:
     outcome = run_all(busy, {number: () for number in range(3)}, at_once=1, options=lambda key: {"num_cpus": 0})
     spans = sorted(outcome.done.values())
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+
+
+def test_every_slot_has_a_trial_though_trials_are_shorter_than_a_workers_start(two_arms, store) -> None:
+    said = Said()
+    done = go(two_arms(), store, said)
+    assert (said.at_once, done.failed, done.problems) == (2, 0, ())
 
 
 _SESSION = """

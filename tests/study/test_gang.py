@@ -27,7 +27,7 @@ from softnce_ray.workers import Workers
 
 from .launching import Meddling, actors, go, runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_slots")]
 
 NETWORK = {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
 TWO = {"workers": 2, "max_concurrent": 1}

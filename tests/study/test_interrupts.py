@@ -68,7 +68,7 @@ def test_sigterm_while_training_is_as_clean_as_ctrl_c(plain_study, store, tmp_pa
     assert statuses(store) == {"study": {"KILLED"}, "arm": {"KILLED"}, "trial": {"KILLED"}}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_who_waits_for_nodes_is_told_so_and_can_give_up_with_a_signal(plain_study, store, tmp_path, number) -> None:
     study = plain_study(resources={"cpus": 64, "autoscale": True, "max_concurrent": 2})
     with launched(study, store, tmp_path) as process:

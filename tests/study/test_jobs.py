@@ -758,7 +758,7 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
         left, right = (each.result().stdout.strip() for each in started)
     states = two_nodes.states()
     assert (states[left][1], states[right][1]) == ("RUNNING", "RUNNING")
-    assert "2 cells on 1 slots" in two_nodes.run("logs", "left").stdout
+    assert "2 cells on 1 slot;" in two_nodes.run("logs", "left").stdout
     again = two_nodes.run("submit", paths["right"], *limited, status=2)
     assert f"as job {right} (RUNNING)" in again.stderr
 

@@ -19,11 +19,11 @@ from softnce_ray.corpus import copy_corpus
 from softnce_ray.results import MODEL_FOLDER
 from softnce_ray.storage import Location
 from softnce_ray.store import Store
-from softnce_ray.study.cluster import LaunchError, connected
+from softnce_ray.study.cluster import LaunchError
 from softnce_ray.study.doctor import examine
 from softnce_ray.study.run import Launch
 
-from .launching import Meddling, Said, actors, go, runs, scores
+from .launching import Meddling, Said, actors, go, runs, scores, small_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -43,9 +43,7 @@ def remote(s3_server: S3, empty_store: Path, tmp_path_factory: pytest.TempPathFa
             shutil.copytree(empty_store, folder)
             return Store(folder, f"sqlite:///{folder}/mlflow.db", f"s3://{bucket}/shared")
 
-        with connected(
-            num_cpus=2, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}
-        ):
+        with small_cluster(1):
             yield make
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,9 +49,18 @@ print(json.dumps(values))
 """
 
 
+@pytest.fixture(scope="module")
+def empty_searches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage without a search, to be copied: making one takes a second."""
+    path = tmp_path_factory.mktemp("empty") / "optuna.db"
+    open_storage(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def opened(tmp_path: Path) -> Open:
+def opened(tmp_path: Path, empty_searches: Path) -> Open:
     """A function that opens the search anew, as another process would."""
+    shutil.copy(empty_searches, tmp_path / "optuna.db")
 
     def make(trials: int = 5, space: dict[str, Any] = SPACE, name: str = "cell", **changes: Any) -> CellSearch:
         settings = Search.model_validate({"trials": trials, "space": space, "seed": 7, **changes})

@@ -21,11 +21,12 @@ from softnce_ray.report import build_report, to_html, to_json, to_latex, to_mark
 from softnce_ray.retrieval import build_index, evaluate_corpus
 from softnce_ray.selection import best
 from softnce_ray.store import Store
-from softnce_ray.study.cluster import connected
 from softnce_ray.study.file import check_study, parse_study
 from softnce_ray.study.planner import Cell, Planner, cells, definition, planned_trials, search_name
 from softnce_ray.study.problems import StudyError, StudyFile
 from softnce_ray.study.run import launch
+
+from .launching import small_cluster
 
 TRANSFER = {"name": "to_ruby", "train": ["python"], "test": ["ruby"]}
 CPP = "visual c++"
@@ -243,7 +244,7 @@ def launched(odd_languages, tmp_path_factory) -> Iterator[tuple[Path, Store, Any
     root = tmp_path_factory.mktemp("launched")
     store = Store(root / "store", f"sqlite:///{root}/store/mlflow.db")
     (root / "study.yaml").write_text(text(odd_languages, ["python", "visual c++", "all", TO_CPP]))
-    with connected(num_cpus=2, object_store_memory=100_000_000, _system_config={"prestart_worker_first_driver": False}):
+    with small_cluster(1):
         yield root / "study.yaml", store, launch(root / "study.yaml", store=store)
 
 
