@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	$(RUN) search best --corpus $(CORPUS) --top 3 "parse a date string" "remove a directory and all its files" "split a list into chunks"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest -m ""
