@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from softnce_ray.config import TrainingSet
+from softnce_ray.config.settings import Family
 
 Phase = Literal["search", "confirm"]
 Status = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
@@ -56,7 +57,8 @@ class StudyRecord:
     study as YAML; `definitions` says by a hash what each arm means now: trials of another meaning no longer count.
     `languages` are names, of languages and of training sets; `training_sets` says what the latter are, and
     `definitions` has for each of them, as `arm/name`, a meaning of its own. `models` has hashes of folders of models by
-    their names, as they were when the study was first launched."""
+    their names, as they were when the study was first launched. `family` says which differences are corrected for
+    together."""
 
     study: str
     question: str
@@ -70,6 +72,7 @@ class StudyRecord:
     definitions: Mapping[str, str] = field(default_factory=dict)
     training_sets: Mapping[str, TrainingSet] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    family: Family = "study"
 
 
 def definition_of(definitions: Mapping[str, str], arm: str, language: str) -> str | None:
@@ -169,6 +172,7 @@ class StudyResults:
         corpus_fingerprint: of the data that all trials used.
         trials: every run, of whatever phase and status.
         status: of the study itself, in the words of :class:`TrialResult`.
+        family: differences that are corrected for together: of the whole `study`, or of each `language`.
 
     Raises:
         ValueError: a trial of an arm or a language that the study does not have, or a name listed twice.
@@ -184,6 +188,7 @@ class StudyResults:
     trials: tuple[TrialResult, ...]
     status: str
     training_sets: Mapping[str, TrainingSet] = field(default_factory=dict)
+    family: Family = "study"
 
     def training_set(self, name: str) -> TrainingSet:
         """What a language or training set of the study is trained and tested on."""

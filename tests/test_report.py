@@ -457,6 +457,19 @@ def test_all_arms_and_languages_are_one_family_whose_p_and_intervals_agree():
     assert "family" not in to_markdown(alone)
 
 
+def test_each_language_is_a_family_where_the_study_says_so():
+    report = build(study(*complete(("python", "ruby")), languages=("python", "ruby"), family="language"))
+    for language in ("python", "ruby", None):
+        rows = [row for row in report.rows if row.language == language and row.difference]
+        corrected = holm([row.difference.p for row in rows if row.difference]).tolist()
+        assert [row.p_holm for row in rows] == pytest.approx(corrected)
+        levels = simultaneous_levels([row.difference.p for row in rows if row.difference])
+        assert [row.together.level for row in rows if row.together] == pytest.approx(levels.tolist())
+    text = to_markdown(report)
+    assert "The differences from infonce in each language are a family: p is Holm-corrected" in text
+    assert [each.design.comparisons for each in sensitivities(report)] == [2] * 6
+
+
 def test_a_difference_never_stands_without_its_interval():
     report = build(study(*complete()))
     number = r"[+−]0\.\d{4}"

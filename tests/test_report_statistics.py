@@ -76,7 +76,7 @@ def test_intervals_and_p(report: Report, stored: dict[str, np.ndarray]) -> None:
         rest = (total - of_seeds * (seeds - 1) - of_queries * (queries - 1)) / rest_df
         variance = max(of_seeds + of_queries - rest, of_seeds, of_queries) / values.size
         spread = of_seeds**2 / (seeds - 1) + of_queries**2 / (queries - 1) + rest**2 / rest_df
-        df = (variance * values.size) ** 2 / spread
+        df = max((variance * values.size) ** 2 / spread, seeds - 1)
         low, high = stats.t.interval(0.95, df, mean, np.sqrt(variance))
         p[arm] = float(2 * stats.t.sf(abs(mean) / np.sqrt(variance), df))
         difference = found[arm].difference

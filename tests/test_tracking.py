@@ -145,7 +145,7 @@ def test_what_is_longer_than_a_tag_of_mlflow_comes_back_whole(open_tracker, clie
     """Hundreds of arms, languages and seeds: the definitions alone are some 40,000 characters."""
     definitions = {f"arm {number}/python": f"{number:016x}" for number in range(1000)} | {"one/python": "meaning"}
     languages, seeds = ("python", *(f"language {number}" for number in range(1000))), tuple(range(10**8, 10**8 + 1000))
-    tracker = open_tracker(definitions=definitions, languages=languages, seeds=seeds)
+    tracker = open_tracker(definitions=definitions, languages=languages, seeds=seeds, family="language")
     finish(tracker, key(), ranks)
     tracker.study_ended("FINISHED")
     tracker.study_summary({}, "a line of the report\n" * 1000)
@@ -156,7 +156,7 @@ def test_what_is_longer_than_a_tag_of_mlflow_comes_back_whole(open_tracker, clie
     assert note.endswith("a line of the report\n\n(the report has the rest)")
     assert [trial.arm for trial in load_results(store, study).trials] == ["one"]
     results = load_results(store, study)
-    assert (results.languages, results.seeds) == (languages, seeds)
+    assert (results.languages, results.seeds, results.family) == (languages, seeds, "language")
     shorter = open_tracker(definitions={"one/python": "meaning"})  # pieces of before are left over
     assert shorter.close() == Unsent()
     assert [trial.arm for trial in load_results(store, study).trials] == ["one"]

@@ -8,7 +8,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -24,6 +24,10 @@ LANGUAGE_RULE = (
     "a digit, the last no space and no dot"
 )
 LanguageName = Annotated[str, Field(pattern=LANGUAGE)]
+
+
+Family = Literal["study", "language"]
+"""Which differences are corrected for together: all of a study, or those of each language."""
 
 
 Temperature = Annotated[float, Field(ge=1e-6)]

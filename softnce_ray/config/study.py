@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from softnce_ray.config.arm import ArmConfig
 from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.presets import PAPER
-from softnce_ray.config.settings import LanguageName, Name, Settings, repeated, wrong
+from softnce_ray.config.settings import Family, LanguageName, Name, Settings, repeated, wrong
 
 MOST = 1_000
 """Entries of a list in a study, such as seeds: more are a slip, and are refused before they are work."""
@@ -287,6 +287,13 @@ class StudyConfig(Settings):
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1, max_length=MOST)
     baseline: str = Field("infonce", description="the arm that the others are compared with")
+    # Left out where it is the default: what was recorded of a study before there was a choice stays as it is.
+    family: Family = Field(
+        "study",
+        exclude_if=lambda family: family == "study",
+        description="differences that p and simultaneous intervals are corrected for together: all of the study, or "
+        "those of each language (and of the means over languages) by themselves",
+    )
     arms: dict[Name, StudyArm] = Field(min_length=1, max_length=MOST)
     search: Search | None = None
     resources: Resources = Resources()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from softnce_ray.config.settings import Family
 from softnce_ray.ranks_file import Measure
 from softnce_ray.report.cells import (
     agreed_sizes,
@@ -26,7 +27,7 @@ from softnce_ray.report.factoring import factored
 from softnce_ray.report.notes import notes_on, problems_of, title_of
 from softnce_ray.report.paper import beside_paper
 from softnce_ray.report.shared import shared_queries, units_of
-from softnce_ray.report.values import Report, ReportError, Row, row_name
+from softnce_ray.report.values import Report, ReportError, Row, family_of, row_name
 from softnce_ray.results import StudyResults, TrialResult
 from softnce_ray.statistics import ArmComparison, Inference, compare_arms, holm, simultaneous_levels
 
@@ -72,8 +73,8 @@ def build_report(
         ReportError: an unknown baseline; a measure that no trial has; arms of a language with different numbers of
             queries or different codebases; several different finished runs of one arm, language and seed.
 
-    Differences are taken from the baseline with the same training set. All of them are one family: p is corrected over
-    all arms and languages, and intervals that hold together go with it.
+    Differences are taken from the baseline with the same training set. All of them, or those of each language, as the
+    study says, are one family: p is corrected over it, and intervals that hold together go with it.
     """
     baseline = results.baseline if baseline is None else baseline
     if baseline not in results.arms:
@@ -136,7 +137,8 @@ def build_report(
         inference=inference,
         permutations=permutations,
         random_seed=seed,
-        rows=_corrected(rows, level),
+        family=results.family,
+        rows=_corrected(rows, level, results.family),
         training_sets={name: each.train for name, each in results.training_sets.items()},
         common_settings=common,
         queries=queries,
@@ -191,21 +193,31 @@ def _compared(
     return {name: replace(part, behind=whole[name].behind) for name, part in parts.items()}
 
 
-def _corrected(rows: Sequence[Row], level: float) -> tuple[Row, ...]:
-    """Give rows what depends on how many were compared: those with the baseline are a family, those with the best of
-    their language another."""
-    compared = [i for i, row in enumerate(rows) if row.difference]
-    behind = [i for i, row in enumerate(rows) if row.behind]
-    differences = [row.difference for row in rows if row.difference]
-    p_values = [each.p for each in differences]
+def _corrected(rows: Sequence[Row], level: float, family: Family) -> tuple[Row, ...]:
+    """Give rows what depends on how many were compared together."""
+    families: dict[tuple[str, ...], dict[int, Row]] = {}
+    for i, row in enumerate(rows):
+        families.setdefault(family_of(row, family), {})[i] = row
+    found: dict[int, Row] = {}
+    for these in families.values():
+        found |= _corrected_together(these, level)
+    return tuple(found[i] for i in range(len(rows)))
+
+
+def _corrected_together(rows: Mapping[int, Row], level: float) -> dict[int, Row]:
+    """Correct the rows of one family: differences from the baseline for one another, those from the best of their
+    language for one another."""
+    compared = {i: row.difference for i, row in rows.items() if row.difference}
+    behind = {i: row.behind.p for i, row in rows.items() if row.behind}
+    p_values = [each.p for each in compared.values()]
     p_holm = dict(zip(compared, holm(p_values).tolist(), strict=True))
-    levels = simultaneous_levels(p_values, level).tolist()
-    together = {i: each.at(at) for i, each, at in zip(compared, differences, levels, strict=True)}
-    p_best = dict(zip(behind, holm([row.behind.p for row in rows if row.behind]).tolist(), strict=True))
-    return tuple(
-        replace(row, p_holm=p_holm.get(i), together=together.get(i), ties_best=p_best.get(i, 0.0) >= 1 - level)
-        for i, row in enumerate(rows)
-    )
+    levels = dict(zip(compared, simultaneous_levels(p_values, level).tolist(), strict=True))
+    together = {i: each.at(levels[i]) for i, each in compared.items()}
+    p_best = dict(zip(behind, holm(list(behind.values())).tolist(), strict=True))
+    return {
+        i: replace(row, p_holm=p_holm.get(i), together=together.get(i), ties_best=p_best.get(i, 0.0) >= 1 - level)
+        for i, row in rows.items()
+    }
 
 
 def _ranks(trials: Sequence[TrialResult], split: str, language: str) -> np.ndarray:

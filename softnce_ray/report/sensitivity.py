@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from softnce_ray.report.values import Report, Row
+from softnce_ray.report.values import Report, Row, family_of
 from softnce_ray.report.wording import NOTHING
 from softnce_ray.statistics import Design, detectable, power_of, queries_needed, seeds_needed
 from softnce_ray.statistics.power import Shares, shares
@@ -80,7 +80,10 @@ def _design(report: Report, row: Row) -> Design | None:
         components=row.difference.components,
         queries=queries,
         seeds=row.difference.seeds,
-        comparisons=sum(each.difference is not None for each in report.rows),
+        comparisons=sum(
+            each.difference is not None and family_of(each, report.family) == family_of(row, report.family)
+            for each in report.rows
+        ),
         level=report.level,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from softnce_ray.config.settings import Family
 from softnce_ray.errors import UserError
 from softnce_ray.ranks_file import Measure
 from softnce_ray.statistics import Difference, Inference, Interval
@@ -168,6 +169,8 @@ class Report:
         measure: what of each query is averaged; the means and differences are of it.
         problems: failed, stopped, running, missing and unusable trials.
         notes: whole sentences that a reader must know.
+        family: differences that p and intervals are corrected for together: of the whole `study`, or of each
+            `language` (and of the means over languages).
     """
 
     title: str
@@ -193,6 +196,12 @@ class Report:
     notes: tuple[str, ...]
     paper: PaperComparison | None = None
     shared: tuple[SharedQueries, ...] = ()
+    family: Family = "study"
+
+
+def family_of(row: Row, family: Family) -> tuple[str, ...]:
+    """Return what rows that are corrected together have alike: nothing, or their languages."""
+    return row.languages if family == "language" else ()
 
 
 def row_name(arm: str, training_set: str | None) -> str:

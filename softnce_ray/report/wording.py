@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from softnce_ray.ranks_file import Measure
-from softnce_ray.report.values import OVERALL, Problem, Report, Row
+from softnce_ray.report.values import OVERALL, Problem, Report, Row, family_of
 from softnce_ray.statistics import Interval
 
 NOTHING = "–"
@@ -47,12 +48,12 @@ def inference_text(report: Report) -> str:
             f"Intervals ({level}) and p speak of other seeds and other queries: crossed random effects of both, "
             "Satterthwaite's degrees of freedom."
         )
-    compared = sum(row.together is not None for row in report.rows)
-    if compared > 1:
-        text += (
-            f" All {compared} differences from {report.baseline} are one family: p is Holm-corrected, and their "
-            "intervals hold together."
-        )
+    compared = Counter(family_of(row, report.family) for row in report.rows if row.together)
+    if max(compared.values(), default=0) > 1:
+        whose = f"All {compared.total()} differences from {report.baseline} are one family"
+        if report.family == "language":
+            whose = f"The differences from {report.baseline} in each language are a family"
+        text += f" {whose}: p is Holm-corrected, and their intervals hold together."
     return text
 
 

@@ -33,6 +33,7 @@ def nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
         corpus_fingerprint=corpus.fingerprint,
         trials=(),
         status="FAILED",
+        family=study.family,
     )
 
 
@@ -51,6 +52,7 @@ def record_of(study: StudyConfig, corpus: Corpus, models: ModelContents = UNCHAN
         definitions(study, corpus, models),
         training_sets(study),
         models.recorded,
+        study.family,
     )
 
 

@@ -68,6 +68,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
         corpus_fingerprint=tags["corpus_fingerprint"],
         trials=trials,
         status=parent.info.status,
+        family=tags.get("family", "study"),  # type: ignore[arg-type]  # as it was written
         training_sets={
             name: TrainingSet.model_validate(each)
             for name, each in json.loads(from_pieces("training_sets", tags, "{}")).items()

@@ -409,6 +409,7 @@ def _record_tags(record: StudyRecord) -> dict[str, str]:
         "role": "study",
         "question": record.question,
         "baseline": record.baseline,
+        "family": record.family,
         **in_pieces("arms", json.dumps(record.arms)),
         **in_pieces("languages", json.dumps(record.languages)),
         **in_pieces("seeds", json.dumps(record.seeds)),
