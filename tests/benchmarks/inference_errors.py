@@ -1,6 +1,6 @@
 """How often p is under .05 without an effect, how often intervals hold the truth, how wide they are: before and now.
 
-    python tests/benchmarks/inference_errors.py [--repetitions 400] [--ranks FILE.npz]
+    python tests/benchmarks/inference_errors.py [--repetitions 400] [--ranks FILE.npz] [--figure FILE.svg]
 
 `before`: a percentile bootstrap over queries and seeds beside a sign-flip test over queries, as reports had them.
 `now`: crossed random effects. Simulated differences have the standard deviations that were measured on real ranks (a
@@ -40,8 +40,8 @@ def bootstrap(values: list[np.ndarray], rng: np.random.Generator) -> tuple[float
     return float(low), float(high)
 
 
-def measured(draw: Draw, repetitions: int, rng: np.random.Generator) -> str:
-    """A row of the table: of each method false positives, coverage and mean width."""
+def measured(draw: Draw, repetitions: int, rng: np.random.Generator) -> np.ndarray:
+    """Return false positives, coverage and mean width of `before`, and then those of `now`: (6,)."""
     counts = np.zeros(6)
     for _ in range(repetitions):
         values = draw(rng)
@@ -53,8 +53,7 @@ def measured(draw: Draw, repetitions: int, rng: np.random.Generator) -> str:
         now = difference(values, nothing)
         counts += (flipped < 0.05, low <= 0 <= high, high - low, now.p < 0.05, now.low <= 0 <= now.high,
                    now.high - now.low)  # fmt: skip
-    before_p, before_in, before_width, now_p, now_in, now_width = counts / repetitions
-    return f"{before_p:.3f} | {before_in:.3f} | {before_width:.4f} | {now_p:.3f} | {now_in:.3f} | {now_width:.4f} |"
+    return counts / repetitions
 
 
 def simulated(seeds: int, queries: int, languages: int, seed_sd: float) -> Draw:
@@ -92,6 +91,32 @@ def settings(ranks: Path | None, baseline: str, counts: list[int], languages: li
             yield f"1 | {seeds} | {queries:,} | {arm}", resampled(arms[arm] - arms[baseline], seeds, queries)
 
 
+def row(label: str, found: np.ndarray) -> str:
+    return f"| {label} | {' | '.join(f'{value:.{4 if i % 3 == 2 else 3}f}' for i, value in enumerate(found))} |"
+
+
+def draw_figure(found: dict[str, np.ndarray], repetitions: int, path: Path) -> None:
+    """Draw how often each method's p is under .05, a line for each setting."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "softnce_ray"}
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 0.8 + 0.28 * len(found)), layout="constrained")
+    places = np.arange(len(found))[::-1]
+    for first, name, colour, marker in ((0, "before", "#b2182b", "s"), (3, "now", "#2166ac", "o")):
+        shares = np.array([each[first] for each in found.values()])
+        errors = 1.96 * np.sqrt(shares * (1 - shares) / repetitions)
+        axes.errorbar(shares, places, xerr=errors, fmt=marker, color=colour, label=name, markersize=5, capsize=2)
+    axes.axvline(0.05, color="black", linewidth=1, linestyle="--")
+    axes.set_yticks(places, list(found))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("share of comparisons without an effect whose p is under .05")
+    figure.legend(loc="outside upper center", ncols=2)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=400)
@@ -100,6 +125,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, nargs="+", default=QUERIES)
     parser.add_argument("--languages", type=int, nargs="+", default=LANGUAGES)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--figure", type=Path, default=None, help="a file for a picture of the shares (SVG)")
     options = parser.parse_args()
     error = (0.05 * 0.95 / options.repetitions) ** 0.5
     print(f"{options.repetitions} repetitions (standard error of .05: {error:.3f}), seed {options.seed}\n")
@@ -107,11 +133,18 @@ def main() -> None:
     columns += [f"{when}: {what}" for when in ("before", "now") for what in ("p < .05", "covers", "width")]
     print(f"| {' | '.join(columns)} |")
     print("| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    found = {}
     for number, (label, draw) in enumerate(
         settings(options.ranks, options.baseline, options.queries, options.languages)
     ):
-        rng = np.random.default_rng([options.seed, number])
-        print(f"| {label} | {measured(draw, options.repetitions, rng)}", flush=True)
+        found[label] = measured(draw, options.repetitions, np.random.default_rng([options.seed, number]))
+        print(row(label, found[label]), flush=True)
+    if options.figure is not None:
+        draw_figure(
+            {"{3}, {1} seeds, {2} queries".format(*label.split(" | ")): each for label, each in found.items()},
+            options.repetitions,
+            options.figure,
+        )
 
 
 if __name__ == "__main__":
