@@ -334,7 +334,8 @@ def test_a_mistake_in_an_arm_brings_no_second_one_that_only_follows_from_it(writ
          ["f.yaml:4: seeds.at_least: input should be greater than or equal to 2, got 1",
           "f.yaml:4: seeds.half_width: input should be greater than 0, got 0"]),
         ("{at_least: 3, at_most: 9, half_width: 0.1, halfwidth: 1}",
-         ["f.yaml:4: seeds.halfwidth: unknown key; did you mean 'half_width'? possible: at_least, at_most, half_width"]),
+         ["f.yaml:4: seeds.halfwidth: unknown key; did you mean 'half_width'? possible: at_least, at_most, "
+          "half_width"]),
         ("{at_most: 9}",
          ["f.yaml:4: seeds.at_least: missing: give a value", "f.yaml:4: seeds.half_width: missing: give a value"]),
         ("{at_least: 3, at_most: 12, half_width: 0.004}\nsearch: {trials: 1, seed: 12, space: {temperature: "
