@@ -46,7 +46,7 @@ def study_of(corpus: Path) -> dict[str, Any]:
 
 def precise_study_of(corpus: Path) -> dict[str, Any]:
     """The same, asking for a half-width instead of two seeds: further ones follow them."""
-    return {**study_of(corpus), "seeds": {"at_least": 2, "at_most": 6, "half_width": 0.02}}
+    return {**study_of(corpus), "seeds": {"at_least": 2, "at_most": 6, "half_width": 0.015}}
 
 
 def larger_corpus(folder: Path) -> Path:

@@ -269,10 +269,11 @@ def _more_seeds(
     """Return what decides on more seeds, with the ranks that the store has; None where the study lists its seeds."""
     if not isinstance(study.seeds, Precision):
         return None
+    wanted = set(cells(study))
     runs = {
         key: trial.run_id
         for key, trial in known.items()
-        if key.phase == "confirm" and trial.status == "FINISHED" and key.arm in study.arms
+        if (key.phase, trial.status) == ("confirm", "FINISHED") and Cell(key.arm, key.language) in wanted
     }
 
     def tell(language: str, asked: SeedsAsked) -> None:

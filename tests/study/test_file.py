@@ -522,9 +522,11 @@ def test_the_schema_accepts_the_studies_that_ship(path: Path) -> None:
 def test_the_schema_has_both_kinds_of_seeds() -> None:
     schema = jsonschema.Draft202012Validator(StudyFile.model_json_schema())
     study = {"study": "s", "corpus": "c", "languages": ["python"], "arms": {"infonce": {}}}
-    for seeds in ([1, 2], {"at_least": 3, "at_most": 12, "half_width": 0.004}):
+    right: list[Any] = [[1, 2], {"at_least": 3, "at_most": 12, "half_width": 0.004}]
+    refused: list[Any] = [[], 3, {"at_least": 3}, {"at_least": 1, "at_most": 12, "half_width": 0.004}]
+    for seeds in right:
         assert schema.is_valid({**study, "seeds": seeds})
-    for seeds in ([], 3, {"at_least": 3}, {"at_least": 1, "at_most": 12, "half_width": 0.004}):
+    for seeds in refused:
         assert not schema.is_valid({**study, "seeds": seeds})
 
 

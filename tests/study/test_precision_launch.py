@@ -20,6 +20,7 @@ from softnce_ray.tracking.selecting import load_validation
 from .launching import Said, go, runs, scores
 
 HALF_WIDTH = 0.02
+CELL = ("soft", "python")
 
 
 def width(results: StudyResults, language: str, count: int) -> float:
@@ -67,6 +68,14 @@ def test_a_study_stops_in_each_language_at_the_first_seed_that_makes_it_narrow_e
     # Launched again there is nothing to do, nor with a list of the same seeds: a seed's trial is the same.
     again = go(plain_study(**two, seeds={"at_least": 2, "at_most": 6, "half_width": HALF_WIDTH}), store)
     assert (again.ran, again.already_done, again.results.asked) == (0, trials, done.results.asked)
+    # A wider half-width asks for fewer: what was trained for the narrower one is named, and in no mean.
+    fewer = go(plain_study(**two, seeds={"at_least": 2, "at_most": 6, "half_width": 0.5}), store)
+    assert (fewer.ran, fewer.already_done, fewer.results.seeds) == (0, 8, (1, 2))
+    first = [each for each in fewer.results.trials if (each.arm, each.language) == CELL and each.seed <= 2]
+    (arm,) = (run for run in runs(store, "arm") if run.data.tags["arm"] == "soft")
+    assert arm.data.metrics["python_test_mrr"] == pytest.approx(sum(each.metrics["test_mrr"] for each in first) / 2)
+    reasons = {problem.reason for problem in build_report(fewer.results).problems}
+    assert reasons == {"the study does not ask for this seed"}
     listed = go(plain_study(**two, seeds=[1, 2, 3]), store)
     assert (listed.ran, listed.already_done) == (0, 12)
     assert scores(listed.results.trials) == {
