@@ -47,9 +47,12 @@ def tables_of(results: StudyResults) -> list[Table]:
     return tables
 
 
-def planned_comparisons(results: StudyResults) -> int:
-    """Return how many differences from the baseline a report has where every arm has a finished trial: its family."""
-    return sum(len(table.sets) for table in tables_of(results)) * (len(results.arms) - 1)
+def planned_comparisons(results: StudyResults, language: str) -> int:
+    """Return how many differences from the baseline are corrected for together with those on the queries of a language,
+    where every arm has a finished trial: the family of `values.family_of`."""
+    tables = tables_of(results)
+    family = [table for table in tables if results.family == "study" or table.languages == (language,)]
+    return sum(len(table.sets) for table in family) * (len(results.arms) - 1)
 
 
 def measured_by(results: StudyResults, measure: Measure) -> StudyResults:

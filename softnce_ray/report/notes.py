@@ -94,7 +94,8 @@ def _seeds_notes(results: StudyResults) -> list[str]:
     if results.precision is None:
         return []
     what = f"every difference from {results.baseline}" if len(results.arms) > 1 else f"the mean of {results.baseline}"
-    together = ", together with all other differences" if len(results.arms) > 1 else ""
+    whose = "all other differences" if results.family == "study" else "the others of its language"
+    together = f", together with {whose}" if len(results.arms) > 1 else ""
     told = []
     for language in results.languages:
         text = f"{language} {len(results.seeds_of(language))} seeds"

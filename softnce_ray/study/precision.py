@@ -44,8 +44,6 @@ class SeedsByWidth:
     ) -> None:
         self._study, self._precision, self._tell = study, precision, tell
         self._ranks: dict[TrialKey, _TestRanks] = dict(stored)
-        count = planned_comparisons(study)
-        self._level = float(simultaneous_levels(np.ones(count), LEVEL)[0]) if count else LEVEL
 
     def learn(self, key: TrialKey, ranks: Path) -> None:
         """Take in the file of ranks of a trial that has finished. One that cannot be read counts as none: the report
@@ -95,14 +93,16 @@ class SeedsByWidth:
         others = [each for arm, each in finished.items() if arm != self._study.baseline and each]
         tests = self._study.training_set(language).test
         if len(self._study.arms) == 1:
-            found: list[Interval] = [mean_interval(_matrix(baseline, test), level=self._level) for test in tests]
+            found: list[Interval] = [mean_interval(_matrix(baseline, test), level=LEVEL) for test in tests]
         else:
             found = [self._difference(each, baseline, test) for each in others for test in tests]
         return max((math.inf if each.seeds < 2 else each.high - each.mean for each in found), default=None)
 
     def _difference(self, arm: Mapping[int, _TestRanks], baseline: Mapping[int, _TestRanks], test: str) -> Difference:
+        # Bonferroni's, whatever p are: those of Holm's steps depend on what is called a difference.
+        level = float(simultaneous_levels(np.ones(planned_comparisons(self._study, test)), LEVEL)[0])
         paired = list(arm) == list(baseline)
-        return difference(_matrix(arm, test), _matrix(baseline, test), seeds_paired=paired, level=self._level)
+        return difference(_matrix(arm, test), _matrix(baseline, test), seeds_paired=paired, level=level)
 
 
 def _matrix(trials: Mapping[int, _TestRanks], test: str) -> np.ndarray:

@@ -82,9 +82,10 @@ def test_the_half_width_by_hand_is_what_the_study_asks_for() -> None:
 def test_the_level_is_that_of_all_comparisons_of_the_report() -> None:
     # Two arms against the baseline, in python, in ruby and over both: six.
     whole = results(arms=("infonce", "soft", "other"), languages=("python", "ruby"))
-    assert planned_comparisons(whole) == 6
     _, asked = decided(two_by_two(), 0.5, of=whole)
     assert asked.half_width == pytest.approx(half(1 - 0.05 / 6))
+    _, asked = decided(two_by_two(), 0.5, of=dataclasses.replace(whole, family="language"))
+    assert asked.half_width == pytest.approx(half(1 - 0.05 / 2))
 
 
 def test_it_stops_by_width_and_never_by_what_the_difference_is() -> None:
@@ -240,4 +241,8 @@ def test_planned_comparisons_are_those_of_a_report_of_a_study_that_is_done(at: s
         for seed in (1, 2)
     )
     whole = results(arms=arms, languages=languages, trials=trials, training_sets=used)
-    assert planned_comparisons(whole) == sum(row.difference is not None for row in build_report(whole).rows)
+    compared = [row.languages for row in build_report(whole).rows if row.difference]
+    assert planned_comparisons(whole, "python") == len(compared)
+    whole = dataclasses.replace(whole, family="language")
+    for language in ("python", "ruby"):
+        assert planned_comparisons(whole, language) == compared.count((language,))
