@@ -100,7 +100,7 @@ def _seeds_notes(results: StudyResults) -> list[str]:
     for language in results.languages:
         text = f"{language} {len(results.seeds_of(language))} seeds"
         asked = results.asked.get(language)
-        if asked is None or not asked.why:
+        if asked is None or not asked.why or results.status != "FINISHED":  # a launch decides anew
             told.append(f"{text} so far")
         elif asked.half_width is None or math.isinf(asked.half_width):
             told.append(f"{text} ({asked.why})")

@@ -345,23 +345,24 @@ class Planner:
     def _grow(self) -> bool:
         """Add a seed to each language whose trials have all ended and that takes another one; returns whether there are
         trials to hand out now."""
-        grown, waiting = False, {trial.key.language for trial in self._again}
-        for language in [each for each in self._growing if each not in waiting]:
+        grown = False
+        for language in list(self._growing):
             states = self._of(language)
             if not all(state.is_over and not state.halted for state in states):
                 continue
             asked = {state.cell.arm: [trial.key for trial in state.asked] for state in states}
             more = self._more_seeds is not None and self._more_seeds(language, asked)
-            if not (more and any(state.later for state in states)):
-                self._growing.remove(language)
-            for state in states:
-                if language in self._growing:
-                    state.confirm = self._ask(state, [state.later.popleft()] if state.later else [])
-                elif not state.given_up:
-                    state.confirm = self._forget_lost_models(state.asked)
-                    state.done -= len(state.confirm)
-                    self.already_done -= len(state.confirm)
-                grown |= language in self._growing or bool(state.confirm)
+            if growing := [state for state in states if more and state.later]:
+                for state in growing:
+                    state.confirm = self._ask(state, [state.later.popleft()])
+                grown = True
+                continue
+            self._growing.remove(language)
+            for state in [each for each in states if not each.given_up]:
+                state.confirm = self._forget_lost_models(state.asked)
+                state.done -= len(state.confirm)
+                self.already_done -= len(state.confirm)
+                grown |= bool(state.confirm)
         return grown
 
     def _forget_lost_models(self, trials: Sequence[Trial]) -> deque[Trial]:

@@ -69,11 +69,9 @@ class SeedsByWidth:
             why = "narrow enough"
         elif count >= self._precision.at_most:
             why = "at_most reached"
-        known = [key for key in self._ranks if key.language == language]
-        if why or all(key.seed != count + 1 for key in known):  # else an earlier launch has told of it
-            self._tell(language, SeedsAsked(count if why else count + 1, width, why))
-        for key in known if why else ():
-            del self._ranks[key]
+        self._tell(language, SeedsAsked(count if why else count + 1, width, why))
+        if why:
+            self._ranks = {key: ranks for key, ranks in self._ranks.items() if key.language != language}
         return not why
 
     def _widest(self, language: str, trials: Mapping[str, Sequence[TrialKey]]) -> float | None:
@@ -81,7 +79,7 @@ class SeedsByWidth:
         tested on; of the baseline's mean where it is the only arm.
 
         It is infinite where fewer than two seeds of an arm finished, which say nothing of others, and None where
-        nothing can be compared. Means over the languages of a training set are no wider than the widest of these.
+        nothing can be compared. Means over the languages of a training set are hardly ever wider than the widest.
         """
         finished: dict[str, dict[int, _TestRanks]] = {
             arm: {key.seed: ranks for key in keys if (ranks := self._ranks.get(key)) is not None}

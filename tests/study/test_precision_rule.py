@@ -14,10 +14,11 @@ import scipy.stats
 
 from softnce_ray.config import Precision, TrainingSet
 from softnce_ray.ranks_file import write_ranks
-from softnce_ray.report import build_report, planned_comparisons
-from softnce_ray.results import SeedsAsked, StudyResults, TrialKey, TrialResult
+from softnce_ray.report import build_report, planned_comparisons, to_latex
+from softnce_ray.results import SeedsAsked, StudyRecord, StudyResults, TrialKey, TrialResult
 from softnce_ray.statistics import difference
 from softnce_ray.study.precision import SeedsByWidth
+from softnce_ray.tracking.parent import asked_tags, record_tags, seeds_in
 
 MOST = 6
 
@@ -124,11 +125,12 @@ def test_one_seed_of_an_arm_is_never_enough_and_an_arm_without_any_is_left_out()
 def test_arms_of_other_seeds_are_compared_as_the_report_does() -> None:
     rng = np.random.default_rng(1)
     ranks = {(arm, seed): rng.uniform(size=40) for arm in ("infonce", "soft") for seed in (1, 2, 3)}
-    del ranks["soft", 2]
-    _, asked = decided(ranks, 0.001, count=3)
-    soft, infonce = ([ranks[arm, seed] for seed in seeds] for arm, seeds in (("soft", (1, 3)), ("infonce", (1, 2, 3))))
-    found = difference(np.stack(soft), np.stack(infonce), seeds_paired=False)
-    assert asked.half_width == pytest.approx((found.high - found.low) / 2)
+    for arm, seed in (("soft", 2), ("infonce", 1)):
+        del ranks[arm, seed]
+        _, asked = decided(ranks, 0.001, count=3)
+        soft, infonce = (np.stack([ranks[each] for each in ranks if each[0] == arm]) for arm in ("soft", "infonce"))
+        found = difference(soft, infonce, seeds_paired=False)
+        assert asked.half_width == pytest.approx((found.high - found.low) / 2)
 
 
 def test_every_language_that_a_training_set_is_tested_on_counts(tmp_path: Path) -> None:
@@ -152,16 +154,6 @@ def test_a_file_of_ranks_that_cannot_be_read_counts_as_none(tmp_path: Path) -> N
     rule.learn(key("infonce", 1), tmp_path / "ranks")
     rule("python", {"infonce": [key("infonce", 1)]})
     assert told[0].why == "nothing to compare"
-
-
-def test_steps_that_an_earlier_launch_has_told_of_are_not_told_again() -> None:
-    rng = np.random.default_rng(2)
-    stored = {key(arm, seed): {"test": rng.uniform(size=9)} for arm in ("infonce", "soft") for seed in (1, 2, 3)}
-    told: list[SeedsAsked] = []
-    rule = SeedsByWidth(results(), precision(0.01), stored, lambda language, asked: told.append(asked))
-    for count in (2, 3):
-        assert rule("python", {arm: [key(arm, n + 1) for n in range(count)] for arm in ("infonce", "soft")})
-    assert [asked.count for asked in told] == [4]
 
 
 # --- the report ---
@@ -202,6 +194,7 @@ def test_a_report_counts_the_seeds_of_each_language_and_says_why_there_are_no_mo
         "differences), 2 at least and 5 at most: python 3 seeds, ± 0.0037 (narrow enough); ruby 5 seeds, ± 0.0061 "
         "(at_most reached).",
     )
+    assert "averaged over 3 to 5 seeds." in to_latex(report)
 
 
 def test_a_report_of_a_study_that_is_not_done_says_what_is_missing_of_the_seeds_so_far() -> None:
@@ -209,7 +202,7 @@ def test_a_report_of_a_study_that_is_not_done_says_what_is_missing_of_the_seeds_
     without = tuple(trial for trial in whole.trials if (trial.language, trial.seed, trial.arm) != ("ruby", 4, "soft"))
     asked = {"python": SeedsAsked(2, None, "nothing to compare"), "ruby": SeedsAsked(4, 0.005, "")}
     report = build_report(dataclasses.replace(whole, trials=without, asked=asked, status="KILLED"))
-    assert report.notes[-1].endswith(": python 2 seeds (nothing to compare); ruby 4 seeds so far.")
+    assert report.notes[-1].endswith(": python 2 seeds so far; ruby 4 seeds so far.")
     assert [(row.name, row.seeds_done, row.seeds_asked) for row in report.rows if row.language is None] == [
         ("infonce", 2, 2),
         ("soft", 2, 2),
@@ -246,3 +239,17 @@ def test_planned_comparisons_are_those_of_a_report_of_a_study_that_is_done(at: s
     whole = dataclasses.replace(whole, family="language")
     for language in ("python", "ruby"):
         assert planned_comparisons(whole, language) == compared.count((language,))
+
+
+def test_what_was_decided_comes_back_from_the_tags_of_the_study() -> None:
+    record = StudyRecord("s", "", "infonce", ("infonce",), ("c++", "go"), precision(0.004, 5), "c", "f", "study: s\n")
+    asked = {"c++": SeedsAsked(4, math.inf, ""), "go": SeedsAsked(9, None, "nothing to compare")}
+    tags = record_tags(record)
+    for language, each in asked.items():
+        tags |= asked_tags(language, each)
+    found = seeds_in(tags, record.languages)
+    assert found == {"seeds": (1, 2, 3, 4, 5), "precision": record.seeds, "asked": asked}
+    whole = results(languages=record.languages, **found)
+    assert [len(whole.seeds_of(language)) for language in ("c++", "go")] == [4, 5]  # there are no more than at_most
+    listed = dataclasses.replace(record, seeds=(7, 9))
+    assert seeds_in({**tags, **record_tags(listed)}, record.languages) == {"seeds": (7, 9)}
