@@ -89,6 +89,11 @@ def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
+def tested(ranks: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the reciprocal ranks of the test queries of what `read_ranks` read: `test`, or `test/ruby` and so on."""
+    return {key: values for key, values in ranks["reciprocal_rank"].items() if key.partition("/")[0] == "test"}
+
+
 def _digest(table: pa.Table) -> bytes:
     """The SHA-256 of a table's names, types and values, however the file lays them out."""
     digest = hashlib.sha256()

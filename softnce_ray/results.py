@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from softnce_ray.config import TrainingSet
+from softnce_ray.config import Precision, TrainingSet
 from softnce_ray.config.settings import Family
 
 Phase = Literal["search", "confirm"]
@@ -52,9 +52,26 @@ class KnownTrial:
 
 
 @dataclass(frozen=True)
+class SeedsAsked:
+    """The seeds of a language, or training set, of a study that asks for precision.
+
+    Attributes:
+        count: number of seeds that all arms are asked for.
+        half_width: that the widest difference had when the last decision was made, in MRR; infinite where fewer than
+            two seeds of an arm can be compared, None where nothing can.
+        why: why no more were asked for; "" while more may be.
+    """
+
+    count: int
+    half_width: float | None
+    why: str
+
+
+@dataclass(frozen=True)
 class StudyRecord:
-    """What the parent run says of a study; all but the name may change with a later launch. `text` is the whole
-    study as YAML; `definitions` says by a hash what each arm means now: trials of another meaning no longer count.
+    """What the parent run says of a study; all but the name may change with a later launch. `seeds` are a list, or the
+    precision that decides how many there are. `text` is the whole study as YAML; `definitions` says by a hash what each
+    arm means now: trials of another meaning no longer count.
     `languages` are names, of languages and of training sets; `training_sets` says what the latter are, and
     `definitions` has for each of them, as `arm/name`, a meaning of its own. `models` has hashes of folders of models by
     their names, as they were when the study was first launched. `family` says which differences are corrected for
@@ -65,7 +82,7 @@ class StudyRecord:
     baseline: str
     arms: tuple[str, ...]
     languages: tuple[str, ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] | Precision
     corpus: str
     corpus_fingerprint: str
     text: str
@@ -168,11 +185,13 @@ class StudyResults:
         baseline: the arm that the others are compared with.
         arms, languages: in the order of the study file; languages are names, of languages and training sets.
         training_sets: by name, what is not just a language.
-        seeds: the seeds asked for in the ``confirm`` phase of every arm and language.
+        seeds: the seeds asked for in the ``confirm`` phase; with a precision, in the language that has most.
         corpus_fingerprint: of the data that all trials used.
         trials: every run, of whatever phase and status.
         status: of the study itself, in the words of :class:`TrialResult`.
         family: differences that are corrected for together: of the whole `study`, or of each `language`.
+        precision: what decides how many seeds a language has; None: all have the same.
+        asked: with a precision, by language what was decided so far.
 
     Raises:
         ValueError: a trial of an arm or a language that the study does not have, or a name listed twice.
@@ -189,6 +208,16 @@ class StudyResults:
     status: str
     training_sets: Mapping[str, TrainingSet] = field(default_factory=dict)
     family: Family = "study"
+    precision: Precision | None = None
+    asked: Mapping[str, SeedsAsked] = field(default_factory=dict)
+
+    def seeds_of(self, language: str) -> tuple[int, ...]:
+        """Return the seeds that every arm is asked for in a language or training set."""
+        if self.precision is None:
+            return self.seeds
+        at_least = self.precision.at_least
+        asked = self.asked[language].count if language in self.asked else at_least
+        return self.precision.first(min(max(asked, at_least), self.precision.at_most))
 
     def training_set(self, name: str) -> TrainingSet:
         """What a language or training set of the study is trained and tested on."""

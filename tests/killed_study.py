@@ -44,6 +44,11 @@ def study_of(corpus: Path) -> dict[str, Any]:
     }
 
 
+def precise_study_of(corpus: Path) -> dict[str, Any]:
+    """The same, asking for a half-width instead of two seeds: further ones follow them."""
+    return {**study_of(corpus), "seeds": {"at_least": 2, "at_most": 6, "half_width": 0.015}}
+
+
 def larger_corpus(folder: Path) -> Path:
     """A corpus of 1,000 different pairs in `folder`/corpus: every query and every code occurs once."""
     words = [(verb, noun, owner) for verb in VERBS for noun in NOUNS for owner in OWNERS]

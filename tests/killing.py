@@ -19,9 +19,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from damages import Passing, copied, filled, kill_all, outage, own_mounts, removed, small_disk, stopped, tear
@@ -58,9 +59,9 @@ class Round:
 class Bench:
     """A server, a study and its undisturbed outcome; rounds are played on it one after another."""
 
-    def __init__(self, root: Path, corpus: Path, server: MlflowServer, logs: Path | None) -> None:
+    def __init__(self, root: Path, study: dict[str, Any], server: MlflowServer, logs: Path | None) -> None:
         self.root, self.server, self.logs = root, server, logs
-        self._study, self._number = study_of(corpus), 0
+        self._study, self._number = study, 0
         place = self._place()
         run = place.run("launch", "study.yaml")
         assert run.wait() == 0, run.output()
@@ -250,13 +251,15 @@ class _Game:
 
 
 @contextlib.contextmanager
-def bench(corpus: Path, logs: Path | None = None) -> Iterator[Bench]:
+def bench(
+    corpus: Path, logs: Path | None = None, *, study_of: Callable[[Path], dict[str, Any]] = study_of
+) -> Iterator[Bench]:
     """A bench in a temporary folder, with all its processes ended afterwards."""
     with (
         tempfile.TemporaryDirectory(prefix="k", dir="/tmp") as folder,
         MlflowServer(Path(folder) / "mlflow") as server,
     ):
-        yield Bench(Path(folder), corpus, server, logs)
+        yield Bench(Path(folder), study_of(corpus), server, logs)
 
 
 # --- the command ---

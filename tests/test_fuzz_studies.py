@@ -23,7 +23,7 @@ from softnce_ray.preparation import open_data, prepare
 from softnce_ray.store import Store
 from softnce_ray.study.doctor import check_settings, check_texts, settle
 from softnce_ray.study.file import load_study
-from softnce_ray.study.planner import planned_trials
+from softnce_ray.study.planned import planned_trials
 from softnce_ray.study.problems import StudyError
 from softnce_ray.training import TrainingError, train
 
@@ -346,7 +346,7 @@ def run(study: StudyConfig, name: str, corpus: Path, root: Path) -> str:
     arm = study.arms[name]
     settings = arm_settings(arm.model_copy(update={"training": arm.training.model_copy(update={"epochs": 1})}))
     languages = study.with_all(["python"]).training_set(study.language_names[0])
-    config = TrialConfig.model_validate({**settings, **trial_languages(languages), "seed": study.seeds[0]})
+    config = TrialConfig.model_validate({**settings, **trial_languages(languages), "seed": study.first_seeds[0]})
     try:
         prepared = prepare(config, corpus, languages, root)
         train(config, open_data(prepared, config, languages))

@@ -12,7 +12,8 @@ from softnce_ray.config import ArmConfig, StudyConfig, TrainingSet, identity
 from softnce_ray.corpus import Corpus, build_corpus
 from softnce_ray.corpus.pairs import Pair
 from softnce_ray.preparation import content_of, prepare
-from softnce_ray.study.planner import Planner, definition
+from softnce_ray.study.definitions import definition
+from softnce_ray.study.planner import Planner
 from softnce_ray.study.record import definitions
 
 PLAIN: dict[str, Any] = {"encoder": {"kind": "bag", "width": 8}, "tokens": {"vocabulary": 400}}

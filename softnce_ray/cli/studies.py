@@ -55,7 +55,7 @@ def launch(
         from softnce_ray.corpus.store import Corpus
         from softnce_ray.corpus.verifying import Verify
         from softnce_ray.study.doctor import check_settings, check_texts, settle
-        from softnce_ray.study.planner import planned_trials
+        from softnce_ray.study.planned import planned_trials
 
         corpus = Corpus.open(config.corpus, verify=Verify.unless(trust_corpus))
         for arm, language, phase, what in planned_trials(config):

@@ -43,6 +43,7 @@ from softnce_ray.config.estimators import (
 from softnce_ray.config.hard_negatives import HardNegatives
 from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.losses import InfoNCE, Loss, SoftInfoNCE
+from softnce_ray.config.seeds import Precision
 from softnce_ray.config.settings import Name, Settings, flatten, with_values
 from softnce_ray.config.study import (
     Choices,
@@ -83,6 +84,7 @@ __all__ = [
     "MixEstimator",
     "Name",
     "NetworkEncoder",
+    "Precision",
     "Range",
     "Resources",
     "Search",

@@ -12,10 +12,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from softnce_ray.config.arm import ArmConfig
 from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.presets import PAPER
+from softnce_ray.config.seeds import MOST, Precision, Seeds
 from softnce_ray.config.settings import Family, LanguageName, Name, Settings, repeated, wrong
-
-MOST = 1_000
-"""Entries of a list in a study, such as seeds: more are a slip, and are refused before they are work."""
 
 Value = str | int | float | bool | None
 
@@ -285,7 +283,9 @@ class StudyConfig(Settings):
         description="each a language (a model of its own), all (one model for all languages of the corpus, tested on "
         "each), or a name with the languages to train on together and those to test on",
     )
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1, max_length=MOST)
+    seeds: Seeds = Field(
+        description="a list of numbers, or {at_least, at_most, half_width}: as many as make differences that certain"
+    )
     baseline: str = Field("infonce", description="the arm that the others are compared with")
     # Left out where it is the default: what was recorded of a study before there was a choice stays as it is.
     family: Family = Field(
@@ -301,7 +301,9 @@ class StudyConfig(Settings):
 
     @field_validator("languages", "seeds")
     @classmethod
-    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _distinct(cls, values: tuple[Any, ...] | Precision) -> tuple[Any, ...] | Precision:
+        if isinstance(values, Precision):
+            return values
         names = [value.name if isinstance(value, TrainingSet) else value for value in values]
         if twice := repeated(names):
             raise ValueError(f"expected each once, got more than one {twice}")
@@ -313,7 +315,7 @@ class StudyConfig(Settings):
             raise wrong(
                 "baseline", f"expected an arm of this study, got {self.baseline!r}; possible: {', '.join(self.arms)}"
             )
-        if self.search is not None and self.search.seed in self.seeds:
+        if self.search is not None and self.search.seed in self.possible_seeds:
             raise wrong(
                 "search.seed",
                 f"expected a seed that no confirmation uses, got {self.search.seed}: a "
@@ -338,6 +340,16 @@ class StudyConfig(Settings):
     def language_names(self) -> tuple[str, ...]:
         """What runs, folders and reports call the languages and training sets."""
         return tuple(entry.name if isinstance(entry, TrainingSet) else entry for entry in self.languages)
+
+    @property
+    def possible_seeds(self) -> tuple[int, ...]:
+        """All seeds that a confirmation may be asked for."""
+        return self.seeds.first(self.seeds.at_most) if isinstance(self.seeds, Precision) else self.seeds
+
+    @property
+    def first_seeds(self) -> tuple[int, ...]:
+        """The seeds that every confirmation is asked for: all, but with a precision, which may ask for more."""
+        return self.seeds.first(self.seeds.at_least) if isinstance(self.seeds, Precision) else self.seeds
 
     def training_set(self, name: str) -> TrainingSet:
         """What the language or training set of this name is trained and tested on; see `with_all` for `all`."""

@@ -1,5 +1,6 @@
 """Which arm wins, and is that luck? One frozen value, several renderings."""
 
+from softnce_ray.report.cells import planned_comparisons
 from softnce_ray.report.comparison import build_report
 from softnce_ray.report.evidence import Evidence, Text
 from softnce_ray.report.files import report_files
@@ -25,6 +26,7 @@ __all__ = [
     "findings",
     "gather",
     "method_line",
+    "planned_comparisons",
     "report_files",
     "shown_queries",
     "to_html",

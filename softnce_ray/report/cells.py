@@ -47,6 +47,14 @@ def tables_of(results: StudyResults) -> list[Table]:
     return tables
 
 
+def planned_comparisons(results: StudyResults, language: str) -> int:
+    """Return how many differences from the baseline are corrected for together with those on the queries of a language,
+    where every arm has a finished trial: the family of `values.family_of`."""
+    tables = tables_of(results)
+    family = [table for table in tables if results.family == "study" or table.languages == (language,)]
+    return sum(len(table.sets) for table in family) * (len(results.arms) - 1)
+
+
 def measured_by(results: StudyResults, measure: Measure) -> StudyResults:
     """The results with another measure in the place of the reciprocal ranks."""
     if measure == "reciprocal_rank":
@@ -73,7 +81,7 @@ def finished_cells(results: StudyResults, split: str) -> tuple[Cells, dict[str, 
             continue
         cell = cells[trial.arm, trial.language]
         twin = cell.get(trial.seed)
-        if trial.seed not in results.seeds:
+        if trial.seed not in results.seeds_of(trial.language):
             unusable[trial.run_id] = "the study does not ask for this seed"
         elif not all(len(values_of(trial, split, each)) for each in results.training_set(trial.language).test):
             unusable[trial.run_id] = trial.failure or f"no values of the queries of split {split!r} were stored"
@@ -86,7 +94,9 @@ def finished_cells(results: StudyResults, split: str) -> tuple[Cells, dict[str, 
                 f"{trial.arm}, {trial.language}, seed {trial.seed} must be one trial, got two with different "
                 f"configurations: runs {twin.run_id} and {trial.run_id}; delete the one that is out of date"
             )
-    ordered = {key: tuple(cell[seed] for seed in results.seeds if seed in cell) for key, cell in cells.items()}
+    ordered = {
+        key: tuple(cell[seed] for seed in results.seeds_of(key[1]) if seed in cell) for key, cell in cells.items()
+    }
     return ordered, unusable
 
 

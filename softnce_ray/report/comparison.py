@@ -105,14 +105,16 @@ def build_report(
         for each in contestants:
             names = table.sets[each.training_set]
             compared = comparisons.get(each.name)
+            counts = [(len(cell), len(results.seeds_of(name))) for cell, name in zip(each.cells, names, strict=True)]
+            done, asked = min(counts, key=lambda count: (count[0], -count[1]))
             rows.append(
                 Row(
                     arm=each.arm,
                     language=single,
                     training_set=each.training_set,
                     languages=table.languages,
-                    seeds_done=min(map(len, each.cells)),
-                    seeds_asked=len(results.seeds),
+                    seeds_done=done,
+                    seeds_asked=asked,
                     mean=compared.mean if compared else None,
                     spread=_spread(each.cells, split, table.languages),
                     difference=compared.difference if compared else None,

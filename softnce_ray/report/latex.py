@@ -137,8 +137,9 @@ def _group(report: Report, row: Row, columns: int) -> str:
 def _caption(report: Report) -> str:
     queries = "; ".join(f"{language} {n:,}" for language, n in report.queries.items()) or "none yet"
     name, whole = MEASURES[report.measure]
-    short = len(report.seeds) > min((row.seeds_done for row in report.rows), default=0)
-    seeds = f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}"
+    short = any(row.seeds_done < row.seeds_asked for row in report.rows)
+    counts = sorted({row.seeds_asked for row in report.rows})
+    seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) + (" seed" if counts[-1] == 1 else " seeds")
     several = len({row.languages for row in report.rows}) > 1
     parts = [
         escaped(f"{report.title}."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -27,7 +28,7 @@ def problems_of(results: StudyResults, cells: Cells, unusable: Mapping[str, str]
     started = {(t.arm, t.language, t.seed) for t in results.trials if t.phase == "confirm"}
     reason = "not started yet" if results.status == "RUNNING" else "never started"
     for arm, language in cells:
-        for seed in results.seeds:
+        for seed in results.seeds_of(language):
             if (arm, language, seed) not in started:
                 found.setdefault((arm, language, "missing", "confirm", reason), []).append(seed)
     problems = [
@@ -50,7 +51,7 @@ def title_of(results: StudyResults, cells: Cells) -> str:
     state = {"FINISHED": "", "RUNNING": "still running"}.get(results.status, state_of(results.status))
     if not state:
         return results.study
-    asked = len(cells) * len(results.seeds)
+    asked = sum(len(results.seeds_of(language)) for _, language in cells)
     running = sum(trial.status == "RUNNING" for trial in results.trials)
     now = f", {running} trial{'s' if running > 1 else ''} running" if running else ""
     return f"{results.study} ({state}: {sum(map(len, cells.values()))} of {asked} confirm trials finished{now})"
@@ -80,11 +81,35 @@ def notes_on(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple
         notes.append(f"Without a finished trial of the baseline, no differences: {_listed(bare)}.")
     if part := [row.name for row in rows if row.language is None and not row.mean]:
         notes.append(f"No overall row for {_listed(part)}: nothing finished in at least one language.")
+    notes += _seeds_notes(results)
     searched = Counter(t.outcome for t in results.trials if t.phase == "search")
     if searched:
         states = ", ".join(f"{n} {state_of(outcome)}" for outcome, n in sorted(searched.items()))
         notes.append(f"{searched.total()} search trials ({states}) chose the settings; they do not enter the table.")
     return tuple(notes)
+
+
+def _seeds_notes(results: StudyResults) -> list[str]:
+    """Say of a study that asks for precision how many seeds each language has got, and why no more."""
+    if results.precision is None:
+        return []
+    what = f"every difference from {results.baseline}" if len(results.arms) > 1 else f"the mean of {results.baseline}"
+    whose = "all other differences" if results.family == "study" else "the others of its language"
+    together = f", together with {whose}" if len(results.arms) > 1 else ""
+    told = []
+    for language in results.languages:
+        text = f"{language} {len(results.seeds_of(language))} seeds"
+        asked = results.asked.get(language)
+        if asked is None or not asked.why or results.status != "FINISHED":  # a launch decides anew
+            told.append(f"{text} so far")
+        elif asked.half_width is None or math.isinf(asked.half_width):
+            told.append(f"{text} ({asked.why})")
+        else:
+            told.append(f"{text}, ± {asked.half_width:.2g} ({asked.why})")
+    return [
+        f"Seeds were added until {what} was known to ± {results.precision.half_width:g} (95 %{together}), "
+        f"{results.precision.at_least} at least and {results.precision.at_most} at most: {'; '.join(told)}."
+    ]
 
 
 def _listed(names: Sequence[str]) -> str:

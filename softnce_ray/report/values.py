@@ -163,7 +163,7 @@ class Report:
         inference: what p and intervals speak of, see :func:`softnce_ray.statistics.compare_arms`.
         permutations, random_seed: of the sign-flip test of `these-models`.
         shared: languages whose queries count as the same in means over languages.
-        seeds: those that every arm should have.
+        seeds: those that every arm should have; of a study that asks for precision, in the language that has most.
         counts: phase -> ``TrialResult.outcome`` -> number of trials, those that run now among them.
         paper: published numbers beside these, where they were asked for.
         measure: what of each query is averaged; the means and differences are of it.

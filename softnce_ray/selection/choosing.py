@@ -114,8 +114,8 @@ def choose(
             f"run {trial.run_id} keeps no model: of each arm and language only the trial with the best validation MRR "
             "does"
         )
-    if len(results.seeds) < 3:
-        notes.append(f"{len(results.seeds)} seed(s): the intervals say little of what another seed would give")
+    if (count := len(results.seeds_of(name))) < 3:
+        notes.append(f"{count} seed(s): the intervals say little of what another seed would give")
     return Choice(
         study=results.study,
         language=name,
@@ -180,17 +180,18 @@ def _complete(
         )
     complete: dict[str, tuple[TrialResult, ...]] = {}
     left_out: dict[str, str] = {}
+    seeds = results.seeds_of(language)
     for name in results.arms if arm is None else (arm,):
         of_seed = {
             trial.seed: trial
             for trial in results.trials
             if (trial.arm, trial.language, trial.phase, trial.status) == (name, language, "confirm", "FINISHED")
-            and trial.seed in results.seeds
+            and trial.seed in seeds
         }
-        if len(of_seed) == len(results.seeds):
-            complete[name] = tuple(of_seed[seed] for seed in results.seeds)
+        if len(of_seed) == len(seeds):
+            complete[name] = tuple(of_seed[seed] for seed in seeds)
         else:
-            left_out[name] = f"{len(of_seed)} of {len(results.seeds)} {_UNFINISHED}"
+            left_out[name] = f"{len(of_seed)} of {len(seeds)} {_UNFINISHED}"
     return complete, left_out
 
 

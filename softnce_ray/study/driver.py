@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -60,11 +60,17 @@ class StudyRun:
         slots: int,
         details: Details | None = None,
         watch: Watch | None = None,
+        on_ranks: Callable[[TrialKey, Path], None] | None = None,
     ) -> None:
+        """Begin with nothing handed out.
+
+        Args:
+          on_ranks: called with the file of ranks of a trial that finished, before the planner hears of its end.
+        """
         self.planner, self.ran, self.failures = planner, 0, 0
         self._study, self._corpus, self._tracker, self._prepared, self._show = study, corpus, tracker, prepared, show
         self.launch, self._attempts, self._slots = launch, attempts, slots
-        self._details, self._watch = details, watch
+        self._details, self._watch, self._on_ranks = details, watch, on_ranks
         self._retries = Retries(study.failures)
         self._live: dict[TrialKey, _Live] = {}
         self._reached: dict[TrialKey, int] = {}  # epochs of trials that failed in this launch
@@ -174,6 +180,8 @@ class StudyRun:
                     ranks=folder / RANKS_FILE,
                     distributions=folder / DISTRIBUTIONS_FILE,
                 )
+                if self._on_ranks is not None:
+                    self._on_ranks(key, folder / RANKS_FILE)
         del self._live[key]
         self.planner.ended(key, value)
         if not self.planner.awaits(key.training):

@@ -171,7 +171,7 @@ def _validated(whole: dict[str, Any]) -> tuple[StudyConfig | None, list[Any], fr
                 harmless[loc[1]] = harmless.get(loc[1], False) or loc[2:] == ("[key]",)
             elif top == "search" and not loc:
                 mended["search"] = {**mended["search"], "seed": _HARMLESS["search"]["seed"]}
-            elif item["type"] == "extra_forbidden" or top not in StudyConfig.model_fields:
+            elif top not in StudyConfig.model_fields:
                 mended.pop(top, None)
             else:
                 aside.add(top)

@@ -2,36 +2,31 @@
 
 A cell (arm × language or training set) is searched first where the study says so; as soon as its search has ended, its
 best configuration is run anew on the study's seeds. Cells take turns, so that no slot waits while any has work.
+
+A study that asks for precision begins with its first seeds. Once all arms of a language have ended them, and every seed
+added since, it is asked whether the language takes another one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from softnce_ray.config import (
-    METHOD_VERSION,
-    Choices,
-    Range,
+    Precision,
     StudyConfig,
     TrialConfig,
     arm_settings,
     identity,
-    revisions,
     trial_languages,
     with_values,
 )
 from softnce_ray.config.study import FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
-
-_MOST_SEEDS = 20
-"""Of a cell that are listed one by one for people."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +72,14 @@ class _State:
     cell: Cell
     search: Proposes | None
     numbers: dict[TrialKey, list[int]] = field(default_factory=dict)  # live search trials → proposals they answer
-    confirm: deque[Trial] | None = None  # None: not decided yet
+    confirm: deque[Trial] | None = None  # to be handed out; None: not decided yet
+    asked: list[Trial] = field(default_factory=list)  # confirm trials that are part of the study so far
+    later: deque[Trial] = field(default_factory=deque)  # confirm trials of the seeds that may be added
     live: set[TrialKey] = field(default_factory=set)
     done: int = 0  # trials that have ended, in this launch or before it, one way or another
     unrecorded: dict[TrialKey, int] = field(default_factory=dict)  # search trials that the store lost → proposals
     lost: deque[Trial] = field(default_factory=deque)  # of these, the ones to be handed out
+    given_up: bool = False  # nothing of it can run in this launch
     halted: bool = False  # a search trial failed for a cause of the machine: the search goes on with the next launch
 
     @property
@@ -96,7 +94,10 @@ class Planner:
       content: what a trial learns from, for its identity; a text stands for all trials.
       known: what the store holds; a finished trial is never handed out again.
       searches: a search for each cell that has one.
-      on_confirm: called once for each cell with its confirm trials, when they are decided.
+      on_confirm: called once for each cell with its confirm trials, when they are decided; with those of seeds that may
+        be added later.
+      more_seeds: of a study that asks for precision, whether a language takes another seed. It is given each arm's
+        confirm trials so far, which have all ended.
       history: epochs and validation values of a trial that the store has, for a search that does not know them.
       keeps_model: whether the model of a finished trial is kept anywhere.
     """
@@ -109,15 +110,18 @@ class Planner:
         searches: Mapping[Cell, Proposes],
         on_confirm: Callable[[Cell, list[Trial]], None] = lambda cell, trials: None,
         *,
+        more_seeds: Callable[[str, Mapping[str, Sequence[TrialKey]]], bool] | None = None,
         history: Callable[[KnownTrial], Iterable[tuple[int, float]]] = lambda trial: (),
         keeps_model: Callable[[TrialKey], bool] = lambda key: True,
     ) -> None:
         self._study, self._on_confirm, self._history, self._keeps_model = study, on_confirm, history, keeps_model
+        self._more_seeds = more_seeds
         self._content = content if callable(content) else lambda config: content
         self._done = {key: trial for key, trial in known.items() if trial.status == "FINISHED"}
         self._reached = {key: trial.epochs for key, trial in known.items() if trial.status != "FINISHED"}
         self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
+        self._growing = list(study.language_names) if isinstance(study.seeds, Precision) else []
         self._again: deque[Trial] = deque()
         self._early: set[TrialKey] = set()
         self._values: dict[TrialKey, float | None] = {}  # of trials that ended in this launch
@@ -155,6 +159,12 @@ class Planner:
             self._again.remove(ready)
             self._state(ready.key).live.add(ready.key)
             return ready
+        trial = self._next_in_turn(live)
+        while trial is None and self._grow():
+            trial = self._next_in_turn(live)
+        return trial
+
+    def _next_in_turn(self, live: Set[str]) -> Trial | None:
         without = 0
         while without < len(self._cells):
             state = self._cells[0]
@@ -173,7 +183,9 @@ class Planner:
     @property
     def finished(self) -> bool:
         """Whether nothing is live and nothing is left for this launch."""
-        return not self._again and all(state.is_over for state in self._cells)
+        if self._again or not all(state.is_over for state in self._cells):
+            return False
+        return all(any(state.halted for state in self._of(language)) for language in self._growing)
 
     @property
     def halted(self) -> bool:
@@ -194,8 +206,9 @@ class Planner:
         the arm as it is written where its search would have had to choose. Its search may be tried later."""
         state = self._by_cell[cell]
         self.problems.append(f"{cell}: nothing of it was run: {reason}")
-        trials = [self._trial(cell, "confirm", seed, {}) for seed in self._study.seeds]
-        state.search, state.confirm, state.lost = None, deque(), deque()
+        seeds = [trial.key.seed for trial in state.asked] or self._study.first_seeds
+        trials = state.asked = [self._trial(cell, "confirm", seed, {}) for seed in seeds]
+        state.search, state.confirm, state.lost, state.later, state.given_up = None, deque(), deque(), deque(), True
         self._again = deque(trial for trial in self._again if self._state(trial.key) is not state)
         return [trial for trial in trials if trial.key not in self._done]
 
@@ -251,9 +264,9 @@ class Planner:
             state.search.tell(number, value, stopped_early=key in self._early)
 
     def total(self) -> int:
-        """Number of trials of the whole study."""
+        """Number of trials of the whole study, as far as its seeds are decided."""
         searched = sum(self._study.search.trials for s in self._cells if s.search and self._study.search)
-        return searched + len(self._cells) * len(self._study.seeds)
+        return searched + sum(len(state.asked) or len(self._study.first_seeds) for state in self._cells)
 
     def done(self) -> int:
         """How many of them have ended, failed ones and those of earlier launches included."""
@@ -310,25 +323,64 @@ class Planner:
         if values is None:
             self.problems.append(f"{state.cell}: no search trial ran to its end, so there is nothing to confirm")
             return deque()
-        trials = [self._trial(state.cell, "confirm", seed, values) for seed in self._study.seeds]
+        trials = [self._trial(state.cell, "confirm", seed, values) for seed in self._study.possible_seeds]
         self._on_confirm(state.cell, trials)
-        self._without_lost_models([trial.key for trial in trials])
+        first = len(self._study.first_seeds)
+        state.later.extend(trials[first:])
+        if not state.later:  # else the best one is known when no seed is added any more
+            self._forget_lost_models(trials)
+        return self._ask(state, trials[:first])
+
+    def _ask(self, state: _State, trials: Sequence[Trial]) -> deque[Trial]:
+        """Make trials part of the study; returns those of them that have not finished."""
         missing = deque(trial for trial in trials if trial.key not in self._done)
+        state.asked += trials
         state.done += len(trials) - len(missing)
         self.already_done += len(trials) - len(missing)
         return missing
 
-    def _without_lost_models(self, keys: list[TrialKey]) -> None:
-        """Let a cell's best trial be trained again where its model is nowhere: it was to be kept when the study ends.
+    def _of(self, language: str) -> list[_State]:
+        return [state for state in self._cells if state.cell.language == language]
+
+    def _grow(self) -> bool:
+        """Add a seed to each language whose trials have all ended and that takes another one; returns whether there are
+        trials to hand out now."""
+        grown = False
+        for language in list(self._growing):
+            states = self._of(language)
+            if not all(state.is_over and not state.halted for state in states):
+                continue
+            asked = {state.cell.arm: [trial.key for trial in state.asked] for state in states}
+            more = self._more_seeds is not None and self._more_seeds(language, asked)
+            if growing := [state for state in states if more and state.later]:
+                for state in growing:
+                    state.confirm = self._ask(state, [state.later.popleft()])
+                grown = True
+                continue
+            self._growing.remove(language)
+            for state in [each for each in states if not each.given_up]:
+                state.confirm = self._forget_lost_models(state.asked)
+                state.done -= len(state.confirm)
+                self.already_done -= len(state.confirm)
+                grown |= bool(state.confirm)
+        return grown
+
+    def _forget_lost_models(self, trials: Sequence[Trial]) -> deque[Trial]:
+        """Let a cell's best trial be trained again where its model is nowhere: it was to be kept when the study ends;
+        returns it.
 
         Of several that are as good it is not known here which one that is.
         """
+        keys = [trial.key for trial in trials]
         values = {key: self._done[key].best_valid_mrr or 0.0 for key in keys if key in self._done}
+        values |= {key: self._values[key] or 0.0 for key in keys if key in self._values}
         best = [key for key, value in values.items() if value == max(values.values())]
-        if not any(self._done[key].has_model for key in best):
-            for key in best:
-                if not self._keeps_model(key):
-                    self._reached[key] = self._done.pop(key).epochs
+        if any(key not in self._done or self._done[key].has_model for key in best):
+            return deque()
+        lost = [key for key in best if not self._keeps_model(key)]
+        for key in lost:
+            self._reached[key] = self._done.pop(key).epochs
+        return deque(trial for trial in trials if trial.key in lost)
 
     def _trial(self, cell: Cell, phase: str, seed: int, values: dict[str, Any]) -> Trial:
         settings = with_values(arm_settings(self._study.arms[cell.arm]), values)
@@ -340,52 +392,3 @@ class Planner:
 def cells(study: StudyConfig) -> list[Cell]:
     """All cells of a study, languages within arms."""
     return [Cell(arm, language) for arm in study.arms for language in study.language_names]
-
-
-def search_name(study: StudyConfig, cell: Cell, content: str) -> str:
-    """Name of a cell's search in the store. It says all that the answers depend on besides the values searched:
-    another arm, space (conditions included), seed or corpus is another search; more trials are the same one."""
-    return f"{study.study}/{cell.arm}/{cell.language}/{definition(study, cell.arm, content, cell.language)}"
-
-
-def definition(study: StudyConfig, arm: str, content: str, language: str) -> str:
-    """Hash of what an arm means in this study: its settings, what is searched and how, the corpus and, where it is
-    trained or tested on several languages, which. Trials of another definition say nothing of it. Languages, seeds
-    and the number of search trials may grow within one."""
-    space = study.space(arm)
-    # The arm's own value of a setting says nothing where the setting is searched in every trial.
-    always = [path for path, each in space.items() if not each.when]
-    fixed = with_values(arm_settings(study.arms[arm]), dict.fromkeys(always))
-    spaces = {path: values.model_dump(mode="json") for path, values in space.items()}
-    rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"}) if study.search and space else None
-    several = study.training_set(language)
-    languages = [] if several.is_language else [several.train, several.test]
-    choices = {path: each.choices for path, each in space.items() if isinstance(each, Choices)}
-    revised = revisions(arm_settings(study.arms[arm]), choices)
-    text = json.dumps(
-        [METHOD_VERSION, content, fixed, spaces, rules, *languages, *([revised] if revised else [])], sort_keys=True
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def planned_trials(study: StudyConfig) -> Iterator[tuple[str, str, str, str]]:
-    """(arm, language, phase, what) of every trial of a study, for a look before it starts."""
-    for cell in cells(study):
-        space = study.space(cell.arm)
-        if study.search is not None and space:
-            shown = ", ".join(_shown(path, each) for path, each in space.items())
-            yield cell.arm, cell.language, "search", f"{study.search.trials} trials over {shown}"
-        seeds = study.seeds if len(study.seeds) <= _MOST_SEEDS else study.seeds[: _MOST_SEEDS - 1]
-        for seed in seeds:
-            yield cell.arm, cell.language, "confirm", f"seed {seed}"
-        if more := study.seeds[len(seeds) :]:
-            yield cell.arm, cell.language, "confirm", f"{len(more):,} more seeds to {more[-1]}"
-
-
-def _shown(path: str, each: Range | Choices) -> str:
-    """A searched setting for people, with its conditions."""
-    conditions = [
-        f"{other} is {' or '.join(value if isinstance(value, str) else json.dumps(value) for value in values)}"
-        for other, values in (each.when or {}).items()
-    ]
-    return f"{path} (when {' and '.join(conditions)})" if conditions else path

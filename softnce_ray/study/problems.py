@@ -44,6 +44,7 @@ _KINDS = {
 _RULES = {NAME: NAME_RULE, LANGUAGE: LANGUAGE_RULE}
 
 _ONE_VALUE = ("float_type", "int_type", "int_from_float", "bool_type", "string_type", "literal_error")
+_PRECISION = " or {at_least: …, at_most: …, half_width: …}"
 _SPACE = "{low: …, high: …} or {choices: […]}"
 
 _TAGGED = ("encoder", "loss", "estimator", "hard_negatives")
@@ -54,6 +55,7 @@ _UNIONS: tuple[Key, ...] = (
     ("arms", "*", "search", "*"),
     ("search", "space", "*"),
     ("languages", "*"),
+    ("seeds",),
 )
 """Where pydantic adds the name of the member of a union that it tried."""
 
@@ -141,7 +143,7 @@ def text_of(item: Any, loc: Key = ()) -> str:
             item["ctx"]["tag"], possible
         )
     if item["type"] == "tuple_type":
-        return f"expected a list, got {got}"
+        return f"expected a list{_PRECISION if key == ('seeds',) else ''}, got {got}"
     if item["type"] == "too_long":
         return f"expected at most {item['ctx']['max_length']:,}, got {len(item['input']):,}: write fewer"
     if item["type"] == "too_short":

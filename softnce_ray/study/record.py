@@ -8,12 +8,13 @@ import subprocess
 from pathlib import Path
 
 from softnce_ray import __version__
-from softnce_ray.config import StudyConfig, TrainingSet
+from softnce_ray.config import Precision, StudyConfig, TrainingSet
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.preparation import content_of
 from softnce_ray.results import StudyRecord, StudyResults
+from softnce_ray.study.definitions import definition
 from softnce_ray.study.model_contents import ModelContents
-from softnce_ray.study.planner import Cell, cells, definition
+from softnce_ray.study.planner import Cell, cells
 from softnce_ray.study.saved import study_text
 
 UNCHANGED = ModelContents()
@@ -29,7 +30,8 @@ def nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
         arms=tuple(study.arms),
         languages=study.language_names,
         training_sets=training_sets(study),
-        seeds=study.seeds,
+        seeds=study.first_seeds,
+        precision=study.seeds if isinstance(study.seeds, Precision) else None,
         corpus_fingerprint=corpus.fingerprint,
         trials=(),
         status="FAILED",

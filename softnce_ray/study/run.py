@@ -8,17 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from softnce_ray.config import StudyConfig, arm_settings, flatten
+from softnce_ray.config import Precision, StudyConfig, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.verifying import Verify
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import Prepared, content_of
-from softnce_ray.results import KnownTrial, StudyResults
+from softnce_ray.results import KnownTrial, SeedsAsked, StudyResults, TrialKey
 from softnce_ray.rich_console import PlainConsole
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.cluster import LaunchError, session
+from softnce_ray.study.definitions import search_name
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, display_for
 from softnce_ray.study.doctor import check_before_launch, check_settings, settle
@@ -27,7 +28,8 @@ from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
 from softnce_ray.study.model_contents import ModelContents, model_contents
 from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
-from softnce_ray.study.planner import Cell, Planner, cells, search_name
+from softnce_ray.study.planner import Cell, Planner, cells
+from softnce_ray.study.precision import SeedsByWidth
 from softnce_ray.study.preparing import prepare_all
 from softnce_ray.study.record import UNCHANGED, cell_content, nothing_read, record_of, versions
 from softnce_ray.study.saved import save_study, saved_study
@@ -37,7 +39,7 @@ from softnce_ray.study.storage import open_storage
 from softnce_ray.study.summary import PATIENCE, sum_up
 from softnce_ray.study.tuning import run_tune
 from softnce_ray.study.watch import VanishedError, Watch
-from softnce_ray.tracking import Tracker, Unsent, load_results, studies
+from softnce_ray.tracking import Tracker, Unsent, load_results, load_test_ranks, studies
 from softnce_ray.tracking.history import load_histories
 
 
@@ -143,7 +145,9 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
     try:
         for arm, settings in study.arms.items():
             tracker.arm_started(arm, flatten(arm_settings(settings)))
-        planner = _planner(study, corpus, store, tracker, trying, models)
+        known = tracker.known()
+        more_seeds = _more_seeds(study, corpus, store, tracker, known, show)
+        planner = _planner(study, corpus, store, tracker, known, trying, models, more_seeds)
         if (first := planner.next()) is not None:
             planner.again(first)
             for warning in check_settings(study, store):
@@ -151,7 +155,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
             with session(study.resources, begun=interrupts.listen, say=show.say) as slots:
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")
-                run = _start(study, corpus, store, tracker, planner, show, slots, trying, details)
+                run = _start(study, corpus, store, tracker, planner, show, slots, trying, details, more_seeds)
                 try:
                     run_tune(
                         run,
@@ -207,6 +211,7 @@ def _start(
     slots: int,
     trying: Patience,
     details: Details,
+    more_seeds: SeedsByWidth | None,
 ) -> StudyRun:
     """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
     count, places = len(cells(study)), f"{slots} slot{'s' if slots > 1 else ''}"
@@ -237,6 +242,7 @@ def _start(
         slots=slots,
         details=details,
         watch=Watch(store, study.study, launch, outcome.done.values(), trying),
+        on_ranks=None if more_seeds is None else more_seeds.learn,
     )
     for cell, failure in failures.items():
         run.give_up(cell, failure)
@@ -252,13 +258,42 @@ def _scores(prepared: Mapping[Cell, Prepared]) -> dict[str, dict[str, float]]:
     return found
 
 
+def _more_seeds(
+    study: StudyConfig,
+    corpus: Corpus,
+    store: Store,
+    tracker: Tracker,
+    known: Mapping[TrialKey, KnownTrial],
+    show: Display,
+) -> SeedsByWidth | None:
+    """Return what decides on more seeds, with the ranks that the store has; None where the study lists its seeds."""
+    if not isinstance(study.seeds, Precision):
+        return None
+    wanted = set(cells(study))
+    runs = {
+        key: trial.run_id
+        for key, trial in known.items()
+        if (key.phase, trial.status) == ("confirm", "FINISHED") and Cell(key.arm, key.language) in wanted
+    }
+
+    def tell(language: str, asked: SeedsAsked) -> None:
+        tracker.seeds_asked(language, asked)
+        if asked.why:
+            show.say(f"{language}: no seed is added to its {asked.count}: {asked.why}")
+
+    stored = load_test_ranks(store, runs) if runs else {}
+    return SeedsByWidth(nothing_read(study, corpus), study.seeds, stored, tell)
+
+
 def _planner(
     study: StudyConfig,
     corpus: Corpus,
     store: Store,
     tracker: Tracker,
+    known: Mapping[TrialKey, KnownTrial],
     trying: Trying = at_once,
     models: ModelContents = UNCHANGED,
+    more_seeds: SeedsByWidth | None = None,
 ) -> Planner:
     """The plan of what is missing, with the searches as far as they have come."""
 
@@ -282,11 +317,12 @@ def _planner(
     return Planner(
         study,
         lambda config: content_of(corpus, config, config.training_set) + models.suffix(config),
-        tracker.known(),
+        known,
         searches,
         on_confirm=lambda cell, trials: tracker.supersede(
             cell.arm, cell.language, [trial.key.identity for trial in trials]
         ),
+        more_seeds=more_seeds,
         history=history,
         keeps_model=lambda key: Attempts(store.checkpoints(study.study), trying).model(key.training) is not None,
     )

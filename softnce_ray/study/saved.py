@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from softnce_ray.config import StudyConfig
+from softnce_ray.config import Precision, StudyConfig
 from softnce_ray.config.settings import NAME
 from softnce_ray.files import read_file
 from softnce_ray.folders import write_text
@@ -104,10 +104,20 @@ def extended(
     if trials is not None and (study.search is None or trials < study.search.trials):
         now = "no search" if study.search is None else f"{study.search.trials}"
         problems.append(Problem("search.trials", f"expected at least what the study has ({now}), got {trials}"))
+    if seeds and isinstance(study.seeds, Precision):
+        asked, got = study.seeds, ", ".join(map(str, seeds))
+        problems.append(
+            Problem(
+                "seeds",
+                f"expected none for a study that adds them itself until the half-width is {asked.half_width:g}, got "
+                f"{got}: raise at_most ({asked.at_most}) or lower half_width in its file and launch that",
+            )
+        )
     if problems:
         raise StudyError(f"study {study.study}", problems)
     plain = study.model_dump(mode="json")
-    plain["seeds"] += [seed for seed in dict.fromkeys(seeds) if seed not in study.seeds]
+    if seeds:
+        plain["seeds"] += [seed for seed in dict.fromkeys(seeds) if seed not in study.possible_seeds]
     plain["languages"] += [name for name in dict.fromkeys(languages) if name not in study.language_names]
     if trials is not None:
         plain["search"]["trials"] = trials

@@ -32,7 +32,11 @@ def sum_up(tracker: Tracker, store: Store, study: str, trying: Trying = at_once)
     report = build_report(results)
     attempts = Attempts(store.checkpoints(study), trying)
     has_ended = results.status == "FINISHED"
-    finished = [trial for trial in results.trials if trial.phase == "confirm" and trial.status == "FINISHED"]
+    finished = [
+        trial
+        for trial in results.trials
+        if (trial.phase, trial.status) == ("confirm", "FINISHED") and trial.seed in results.seeds_of(trial.language)
+    ]
     for arm in results.arms:
         metrics = arm_metrics(report, arm)
         for language in results.languages:

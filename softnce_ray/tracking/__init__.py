@@ -5,7 +5,14 @@ The only importer of mlflow.
 
 from softnce_ray.tracking.connection import TrackingError
 from softnce_ray.tracking.journal import JournalError, final_status, unsent_records
-from softnce_ray.tracking.reading import download_model, expect_study, load_results, recorded_models, studies
+from softnce_ray.tracking.reading import (
+    download_model,
+    expect_study,
+    load_results,
+    load_test_ranks,
+    recorded_models,
+    studies,
+)
 from softnce_ray.tracking.sending import Unsent
 from softnce_ray.tracking.serving import serve
 from softnce_ray.tracking.writing import Tracker
@@ -19,6 +26,7 @@ __all__ = [
     "expect_study",
     "final_status",
     "load_results",
+    "load_test_ranks",
     "recorded_models",
     "serve",
     "studies",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from mlflow.entities import Run
 
 from softnce_ray.config import TrainingSet
-from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, place, read_ranks
-from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult, definition_of
+from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, place, read_ranks, tested
+from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialKey, TrialResult, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, readable, search_runs
 from softnce_ray.tracking.files import DamagedError, undamaged
@@ -20,7 +22,7 @@ from softnce_ray.tracking.long_tags import from_pieces
 from softnce_ray.tracking.metric_names import original, stored
 from softnce_ray.tracking.moved import expect_here, files_of
 from softnce_ray.tracking.params import current_names
-from softnce_ray.tracking.parent import parent_of, studies_of
+from softnce_ray.tracking.parent import parent_of, seeds_in, studies_of
 
 
 @readable
@@ -64,7 +66,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
         baseline=tags["baseline"],
         arms=arms,
         languages=languages,
-        seeds=tuple(json.loads(from_pieces("seeds", tags, ""))),
+        **seeds_in(tags, languages),
         corpus_fingerprint=tags["corpus_fingerprint"],
         trials=trials,
         status=parent.info.status,
@@ -74,6 +76,19 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
             for name, each in json.loads(from_pieces("training_sets", tags, "{}")).items()
         },
     )
+
+
+@readable
+def load_test_ranks(store: Store, runs: Mapping[TrialKey, str]) -> dict[TrialKey, dict[str, np.ndarray]]:
+    """Return the reciprocal ranks of the test queries of finished trials, given the identifiers of their runs.
+
+    Those whose file is damaged are left out: their report says so.
+    """
+    client, found = connect(store, must_exist=True), {}
+    for key, run_id in runs.items():
+        with contextlib.suppress(DamagedError):
+            found[key] = tested(_ranks(store, client.get_run(run_id)))
+    return found
 
 
 @readable

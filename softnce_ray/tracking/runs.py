@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from softnce_ray.tracking.connection import search_runs
 from softnce_ray.tracking.faults import Refused
 from softnce_ray.tracking.known import KnownRun, arm_of, key_of, rank, seen
 from softnce_ray.tracking.long_tags import cut
-from softnce_ray.tracking.metric_names import stored
+from softnce_ray.tracking.metric_names import is_same, stored
 from softnce_ray.tracking.moved import files_of
 from softnce_ray.tracking.records import Record
 from softnce_ray.uris import file_path
@@ -162,7 +161,7 @@ class Runs:
         metrics = [  # of a trial that was run again only what is new: no point can be taken back
             each
             for each in _metrics(values, int(values.get("epoch", 0)), record.at)
-            if each.key != "epoch" and not (each.key in said and _same(said[each.key], each.value))
+            if each.key != "epoch" and not (each.key in said and is_same(said[each.key], each.value))
         ]
         tags = {
             "failure": payload["failure"][:_LONGEST_FAILURE],
@@ -233,10 +232,13 @@ class Runs:
         for each in _metrics(record.payload["metrics"], 0, record.at):
             if each.key not in said:
                 metrics.append(each)
-            elif not _same(said[each.key], each.value):
+            elif not is_same(said[each.key], each.value):
                 last = max(point.step for point in self._client.get_metric_history(run_id, each.key))
                 metrics.append(Metric(each.key, each.value, each.timestamp, last + 1))
         return metrics
+
+    def _study_tags(self, record: Record) -> None:
+        self._client.log_batch(self._study(), tags=[RunTag(*item) for item in record.payload["tags"].items()])
 
     def _study_files(self, record: Record) -> None:
         for name, text in record.payload["texts"].items():
@@ -408,11 +410,6 @@ class Runs:
             else:
                 ours[of_role(run)] = run
         return list(ours.values())
-
-
-def _same(before: float, now: float) -> bool:
-    """Whether two values of a summary are one: it may be made anew, and come out with another last digit."""
-    return math.isclose(before, now, rel_tol=1e-9) or (math.isnan(before) and math.isnan(now))
 
 
 def _metrics(values: Mapping[str, float], step: int, at: int) -> list[Metric]:

@@ -14,16 +14,16 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from softnce_ray.ranks_file import RANKS_FILE
-from softnce_ray.results import KnownTrial, StudyRecord, TrialKey, definition_of
+from softnce_ray.results import KnownTrial, SeedsAsked, StudyRecord, TrialKey, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, existing_experiment, experiment_of, search_runs
 from softnce_ray.tracking.credentials import masked
 from softnce_ray.tracking.faults import reason
 from softnce_ray.tracking.journal import Entry, Journal
 from softnce_ray.tracking.known import best_of_each, key_of
-from softnce_ray.tracking.long_tags import in_pieces
 from softnce_ray.tracking.moved import at_home, files_of
 from softnce_ray.tracking.params import SEARCHED, arm_params, params_of
+from softnce_ray.tracking.parent import asked_tags, record_tags
 from softnce_ray.tracking.records import Record, now
 from softnce_ray.tracking.runs import Runs
 from softnce_ray.tracking.sending import Sender, Unsent
@@ -81,7 +81,7 @@ class Tracker:
             for run in self._found:
                 if run.info.status == "RUNNING" and run.data.tags["role"] != "study":  # of a driver that was killed
                     self._client.set_terminated(run.info.run_id, "KILLED")
-            tags = {**_record_tags(self._record), **self._versions}
+            tags = {**record_tags(self._record), **self._versions}
             self._parent = self._runs.open_parent(self._study, tags, self._record.text)
             if self._journal is not None:
                 self._journal.begin_anew()
@@ -285,6 +285,10 @@ class Tracker:
         may go once this has returned."""
         self._write("model", files=folder, key=_list(key), folder=folder.name if folder else None)
 
+    def seeds_asked(self, language: str, asked: SeedsAsked) -> None:
+        """Say in the study's run how many seeds a language is asked for, and why no more."""
+        self._write("study_tags", tags=asked_tags(language, asked))
+
     def study_ended(self, status: str) -> None:
         """Close the runs of the arms and of the study; trials that are open still are closed as KILLED."""
         self._write("study_ended", durable=True, status=status)
@@ -400,25 +404,6 @@ def _known(run: Run, has_ranks: bool) -> KnownTrial:
 def _has_files(run: Run, store: Store) -> bool:
     is_asked = store.database is not None or run.data.tags["phase"] == "confirm"  # a server takes its time
     return is_asked and "stopped_early" not in run.data.tags
-
-
-def _record_tags(record: StudyRecord) -> dict[str, str]:
-    sets = {name: each.model_dump(mode="json") for name, each in record.training_sets.items()}
-    return {
-        "study": record.study,
-        "role": "study",
-        "question": record.question,
-        "baseline": record.baseline,
-        "family": record.family,
-        **in_pieces("arms", json.dumps(record.arms)),
-        **in_pieces("languages", json.dumps(record.languages)),
-        **in_pieces("seeds", json.dumps(record.seeds)),
-        "corpus": record.corpus,
-        "corpus_fingerprint": record.corpus_fingerprint,
-        **in_pieces("definitions", json.dumps(dict(record.definitions))),
-        **in_pieces("training_sets", json.dumps(sets)),
-        **(in_pieces("models", json.dumps(dict(record.models))) if record.models else {}),
-    }
 
 
 def _list(key: TrialKey) -> list[Any]:

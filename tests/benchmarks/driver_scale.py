@@ -66,7 +66,7 @@ def measure(corpus_folder: str, trials: int, search: bool) -> None:
         tracker = Tracker(store, record_of(study, corpus), versions=versions(), later=True)
         for arm, settings in study.arms.items():
             tracker.arm_started(arm, flatten(arm_settings(settings)))
-        planner = _planner(study, corpus, store, tracker)
+        planner = _planner(study, corpus, store, tracker, tracker.known())
         tracker.open()
         began = clocks()
         prepared = {cell: Prepared(folder, "tokens", {}) for cell in cells(study)}

@@ -56,7 +56,7 @@ def measured(study: StudyConfig, store: Store) -> dict[str, float]:
     done = launch(study, store=store, display=clock)
     ended = time.monotonic()
     trials = [trial for trial in done.results.trials if trial.status == "FINISHED"]
-    expected = len(study.arms) * len(study.seeds)
+    expected = len(study.arms) * len(study.first_seeds)
     if len(trials) != expected or done.unsent or done.waiting:
         sys.exit(f"{study.study}: {len(trials)} of {expected} trials finished; {[*done.problems, *done.unsent]}")
     return {

@@ -324,6 +324,32 @@ def test_a_mistake_in_an_arm_brings_no_second_one_that_only_follows_from_it(writ
     assert "unknown name 'sof_infonce'" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        ("3", ["f.yaml:4: seeds: expected a list or {at_least: …, at_most: …, half_width: …}, got 3"]),
+        ("{at_least: 5, at_most: 3, half_width: 0.1}",
+         ["f.yaml:4: seeds.at_most: expected at_most >= at_least = 5, got 3: raise it"]),
+        ("{at_least: 1, at_most: 9, half_width: 0}",
+         ["f.yaml:4: seeds.at_least: input should be greater than or equal to 2, got 1",
+          "f.yaml:4: seeds.half_width: input should be greater than 0, got 0"]),
+        ("{at_least: 3, at_most: 9, half_width: 0.1, halfwidth: 1}",
+         ["f.yaml:4: seeds.halfwidth: unknown key; did you mean 'half_width'? possible: at_least, at_most, "
+          "half_width"]),
+        ("{at_most: 9}",
+         ["f.yaml:4: seeds.at_least: missing: give a value", "f.yaml:4: seeds.half_width: missing: give a value"]),
+        ("{at_least: 3, at_most: 12, half_width: 0.004}\nsearch: {trials: 1, seed: 12, space: {temperature: "
+         "{low: 0.1, high: 1}}}",
+         ["f.yaml:5: search.seed: expected a seed that no confirmation uses, got 12: a configuration tuned on a seed "
+          "looks better on it"]),
+    ],
+    ids=["a number", "too few at most", "impossible numbers", "a misspelt key", "missing keys", "the search's seed"],
+)  # fmt: skip
+def test_a_mistake_in_a_precision_is_named_with_its_key(tiny_corpus: Path, seeds: str, expected: list[str]) -> None:
+    head = f"study: tiny\ncorpus: {tiny_corpus}\nlanguages: [python]\nseeds: {seeds}\n"
+    assert wrong(head + "arms: {infonce: {}}\n") == expected
+
+
 def test_a_missing_corpus_is_reported_with_the_rest() -> None:
     text = "study: tiny\ncorpus: nowhere\nlanguages: [python]\nseeds: [1]\nbaseline: other\n" + ARMS
     assert [line.split(": ")[1] for line in wrong(text)] == ["corpus", "baseline"]
@@ -491,6 +517,17 @@ def test_the_schema_accepts_the_studies_that_ship(path: Path) -> None:
     schema = StudyFile.model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), schema)
+
+
+def test_the_schema_has_both_kinds_of_seeds() -> None:
+    schema = jsonschema.Draft202012Validator(StudyFile.model_json_schema())
+    study = {"study": "s", "corpus": "c", "languages": ["python"], "arms": {"infonce": {}}}
+    right: list[Any] = [[1, 2], {"at_least": 3, "at_most": 12, "half_width": 0.004}]
+    refused: list[Any] = [[], 3, {"at_least": 3}, {"at_least": 1, "at_most": 12, "half_width": 0.004}]
+    for seeds in right:
+        assert schema.is_valid({**study, "seeds": seeds})
+    for seeds in refused:
+        assert not schema.is_valid({**study, "seeds": seeds})
 
 
 def test_the_schema_refuses_a_misspelt_key() -> None:

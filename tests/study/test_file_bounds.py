@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from softnce_ray.study.file import parse_study
-from softnce_ray.study.planner import planned_trials
+from softnce_ray.study.planned import planned_trials
 from softnce_ray.study.problems import StudyError
 
 ARMS = "arms:\n  infonce: {}\n"

@@ -68,6 +68,14 @@ def test_what_cannot_be_added_is_told(tiny_study) -> None:
         extended(searched, trials=2)
     with pytest.raises(StudyError, match="9"):
         extended(searched, seeds=[9])
+    precise = tiny_study(seeds={"at_least": 2, "at_most": 6, "half_width": 0.01})
+    with pytest.raises(
+        StudyError,
+        match=r"seeds: expected none for a study that adds them itself until the half-width is 0.01, got 7, 8: raise "
+        r"at_most \(6\) or lower half_width in its file and launch that",
+    ):
+        extended(precise, seeds=[7, 8])
+    assert extended(precise).seeds == precise.seeds
     with pytest.raises(StudyError, match="cobol"):
         extended(searched, languages=["cobol"])
 

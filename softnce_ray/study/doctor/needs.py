@@ -80,7 +80,8 @@ def needs(study: StudyConfig, manifest: Manifest) -> Needs:
         + _arrays(study, study.arms[arm], _width(study.arms[arm]), manifest)
         for arm, count in known.items()
     ]
-    models = sum(_FLOAT * count for count in known.values()) * len(study.language_names) * (len(study.seeds) + 1)
+    kept = len(study.language_names) * (len(study.possible_seeds) + 1)
+    models = sum(_FLOAT * count for count in known.values()) * kept
     return Needs(
         WORKER + max(memory, default=0),
         _STATE * _FLOAT * max(trained.values(), default=0),
