@@ -68,6 +68,30 @@ class SeedsAsked:
 
 
 @dataclass(frozen=True)
+class TimedTrial:
+    """A finished trial and how long it took, in seconds.
+
+    Attributes:
+      settings: flat, as the store has them.
+      corpus: its fingerprint.
+      seconds: from its start to its end.
+      epochs: that it trained; fewer than its settings say where it stopped early.
+      epoch_seconds: of an epoch with its validation.
+      pairs: training pairs of an epoch; 0 if unknown.
+      resources: what it ran on; "" if unknown.
+    """
+
+    phase: str
+    settings: Mapping[str, str]
+    corpus: str
+    seconds: float
+    epochs: int
+    epoch_seconds: float
+    pairs: float
+    resources: str = ""
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """What the parent run says of a study; all but the name may change with a later launch. `seeds` are a list, or the
     precision that decides how many there are. `text` is the whole study as YAML; `definitions` says by a hash what each

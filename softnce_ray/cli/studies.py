@@ -54,6 +54,7 @@ def launch(
     if dry_run:
         from softnce_ray.corpus.store import Corpus
         from softnce_ray.corpus.verifying import Verify
+        from softnce_ray.study.costs import costs
         from softnce_ray.study.doctor import check_settings, check_texts, settle
         from softnce_ray.study.planned import planned_trials
 
@@ -61,9 +62,11 @@ def launch(
         for arm, language, phase, what in planned_trials(config):
             to_stdout(f"{arm}\t{language}\t{phase}\t{what}")
         config, notes = settle(config)
-        notes += check_settings(config, store_at(store, tracking_uri, storage))
+        place = store_at(store, tracking_uri, storage)
+        notes += check_settings(config, place)
         notes += check_texts(config, corpus)
         tell(f"note: {note}" for note in notes)
+        tell(f"estimate: {line}" for line in costs(config.with_all(corpus.languages), corpus, place))
         return
     _run(config, store_at(store, tracking_uri, storage), address, upgrade_store, trust_corpus)
 

@@ -31,7 +31,7 @@ from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
 from softnce_ray.study.planner import Cell, Planner, cells
 from softnce_ray.study.precision import SeedsByWidth
 from softnce_ray.study.preparing import prepare_all
-from softnce_ray.study.record import UNCHANGED, cell_content, nothing_read, record_of, versions
+from softnce_ray.study.record import UNCHANGED, cell_content, hardware, nothing_read, record_of, versions
 from softnce_ray.study.saved import save_study, saved_study
 from softnce_ray.study.search import CellSearch
 from softnce_ray.study.signals import Interrupts, interruptible
@@ -132,7 +132,8 @@ def resume(
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
     """Nothing is made in MLflow before a trial can start: a study that is refused leaves nothing there."""
     models = model_contents(study, store)
-    tracker = Tracker(store, record_of(study, corpus, models), versions=versions(), later=True)
+    told = {**versions(), "resources": hardware(study.resources)}
+    tracker = Tracker(store, record_of(study, corpus, models), versions=told, later=True)
     details = Details(store.ray(study.study) / "object-store.log")
     trying = Patience(
         lambda text, in_full: show.say(f"note: {text}{details.keep(in_full)}"), hurried=lambda: interrupts.number > 0

@@ -151,8 +151,12 @@ def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, 
     ]
     if study is None or corpus is None:
         return [*found, *(judging.disk(nodes) if store.storage is None else []), *judging.limits(nodes)]
+    from softnce_ray.study.costs import costs  # which asks MLflow, and imports modules that need this room
+
+    cost = costs(study, corpus, store, [node.resources for node in nodes])
     return [
         *found,
+        *(Finding("cost", "ok", text) for text in cost),
         *judging.corpora(study.corpus, corpus.fingerprint, nodes),
         *adapters(study, nodes),
         *judging.room(study.resources, nodes, ray.available_resources()),
