@@ -36,7 +36,7 @@ _WORKER = 10.0
 _MOST = 20
 """Trials that an estimate is made of: the latest, since machines and their load change."""
 
-_MOST_SIMULATED = 20_000
+_MOST_SIMULATED = 2_000
 """Trials whose order is played through; of more, slots that wait in the end are a small part."""
 
 _DATA = ("language", "train_languages", "test_languages")

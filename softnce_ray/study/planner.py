@@ -268,6 +268,17 @@ class Planner:
         searched = sum(self._study.search.trials for s in self._cells if s.search and self._study.search)
         return searched + sum(len(state.asked) or len(self._study.first_seeds) for state in self._cells)
 
+    def left(self) -> list[tuple[Cell, int, int]]:
+        """Return the search and confirm trials of each cell that are still to be handed out."""
+        return [(state.cell, *self._left_of(state)) for state in self._by_cell.values()]
+
+    def _left_of(self, state: _State) -> tuple[int, int]:
+        if state.halted or state.confirm is not None:
+            return len(state.lost), len(state.confirm or ())
+        asked = sum(map(len, state.numbers.values())) + len(state.live - state.numbers.keys())
+        search = self._study.search.trials - state.done - asked if state.search and self._study.search else 0
+        return search, len(self._study.first_seeds)
+
     def done(self) -> int:
         """How many of them have ended, failed ones and those of earlier launches included."""
         return sum(state.done for state in self._cells)
