@@ -216,6 +216,7 @@ class StudyResults:
         family: differences that are corrected for together: of the whole `study`, or of each `language`.
         precision: what decides how many seeds a language has; None: all have the same.
         asked: with a precision, by language what was decided so far.
+        left_out: what its budget left out, a sentence without its capital and stop.
 
     Raises:
         ValueError: a trial of an arm or a language that the study does not have, or a name listed twice.
@@ -234,6 +235,7 @@ class StudyResults:
     family: Family = "study"
     precision: Precision | None = None
     asked: Mapping[str, SeedsAsked] = field(default_factory=dict)
+    left_out: str = ""
 
     def seeds_of(self, language: str) -> tuple[int, ...]:
         """Return the seeds that every arm is asked for in a language or training set."""

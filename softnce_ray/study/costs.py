@@ -14,16 +14,18 @@ from softnce_ray.corpus.manifest import Manifest
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.results import TimedTrial
 from softnce_ray.store import Store
+from softnce_ray.study.budget import Limit, is_larger, rounds_within
 from softnce_ray.study.cluster import trials_on
 from softnce_ray.study.doctor.finding import size
 from softnce_ray.study.doctor.needs import needs
-from softnce_ray.study.estimate import SEARCHED, CellTime, Estimate, Planned, estimate, how_long
+from softnce_ray.study.estimate import SEARCHED, CellTime, Estimate, Planned, cell_time, estimate, how_long
 from softnce_ray.study.model_contents import model_contents
-from softnce_ray.study.planner import cells
+from softnce_ray.study.pace import Pace
+from softnce_ray.study.planner import Cell, cells
 from softnce_ray.study.record import definitions, hardware
 from softnce_ray.study.saved import study_text
 from softnce_ray.tracking import TrackingError
-from softnce_ray.tracking.durations import Ended, load_ended, load_timed
+from softnce_ray.tracking.durations import Ended, load_ended, load_spent, load_timed
 from softnce_ray.tracking.params import arm_params, params_of
 
 _MOST_NAMED = 6
@@ -51,8 +53,7 @@ def costs(
     if store.database is None or store.database.exists():
         try:
             ended = load_ended(store, study.study, definitions(study, corpus, model_contents(study, store)))
-            kinds = {arm.encoder.kind for arm in study.arms.values()}
-            timed = load_timed(store, sorted(kinds), corpus.fingerprint)
+            timed = _timed(study, corpus, store)
         except TrackingError as error:
             trouble = str(error)
     found = estimate(planned_cells(study, corpus.manifest, corpus.fingerprint, ended), [*measured, *timed], slots)
@@ -65,16 +66,40 @@ def costs(
     ]
 
 
+def limit_of(study: StudyConfig, corpus: Corpus, store: Store) -> tuple[Limit | None, bool]:
+    """Return what is left of a study's budget, None for a study without, and whether the budget has ended its searches
+    already: one of hours only, since one of trials is counted.
+
+    Raises:
+      TrackingError: the store cannot be read.
+    """
+    if study.budget is None or study.budget.hours is None:
+        return (None if study.budget is None else Limit(study.budget, Pace())), False
+    spent, before = load_spent(store, study.study)
+    timed = _timed(study, corpus, store)
+    expected: dict[tuple[Cell, str], float] = {}
+    for each in planned_cells(study, corpus.manifest, corpus.fingerprint, Counter()):
+        if (found := cell_time(each, timed)) is not None:
+            cell = Cell(each.arm, each.language)
+            expected |= {(cell, "search"): found.search_seconds, (cell, "confirm"): found.confirm_seconds}
+    return Limit(study.budget, Pace(expected), spent=spent), not is_larger(study.budget, before)
+
+
+def _timed(study: StudyConfig, corpus: Corpus, store: Store) -> list[TimedTrial]:
+    kinds = {arm.encoder.kind for arm in study.arms.values()}
+    return load_timed(store, sorted(kinds), corpus.fingerprint)
+
+
 def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ended: Ended) -> Iterator[Planned]:
     """The trials of each cell that a launch would run, all arms being as they are written but for what is searched.
 
     Until a search has ended, all its confirmations count as missing: it may choose other settings than before.
     """
-    text, searched = study_text(study), study.search.trials if study.search else 0
+    text, searched = study_text(study), _searched(study)
     for cell in cells(study):
         arm = arm_settings(study.arms[cell.arm])
         several = study.training_set(cell.language)
-        config = TrialConfig.model_validate({**arm, **trial_languages(several), "seed": study.seeds[0]})
+        config = TrialConfig.model_validate({**arm, **trial_languages(several), "seed": study.first_seeds[0]})
         open_to = arm_params(text, cell.arm, flatten(arm))
         settings = {
             name: SEARCHED if open_to.get(name) == SEARCHED else value
@@ -84,7 +109,7 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
         search -= min(
             search, sum(count for key, count in ended.items() if key[:3] == (cell.arm, cell.language, "search"))
         )
-        done = 0 if search else sum(bool(ended[cell.arm, cell.language, "confirm", seed]) for seed in study.seeds)
+        done = 0 if search else sum(bool(ended[cell.arm, cell.language, "confirm", seed]) for seed in study.first_seeds)
         yield Planned(
             arm=cell.arm,
             language=cell.language,
@@ -93,10 +118,19 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
             pairs=sum(manifest.languages[name].pairs.get("train", 0) for name in several.train),
             epochs=config.training.epochs,
             search=search,
-            confirm=len(study.seeds) - done,
+            confirm=len(study.first_seeds) - done,
             resources=hardware(study.resources),
             stops=study.search is not None and study.search.early_stopping is not None,
         )
+
+
+def _searched(study: StudyConfig) -> int:
+    """Return the search trials of each cell that has a search, as far as a budget of trials lets it."""
+    if study.search is None or study.budget is None or study.budget.trials is None:
+        return study.search.trials if study.search else 0
+    searches = sum(bool(study.space(cell.arm)) for cell in cells(study))
+    confirmations = len(cells(study)) * len(study.possible_seeds)
+    return min(study.search.trials, rounds_within(study.budget.trials, searches, confirmations))
 
 
 def lines(found: Estimate, resources: Resources, space: str) -> list[str]:

@@ -14,6 +14,7 @@ from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
+from softnce_ray.study.budget import Limit
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries, with_remedies
@@ -24,6 +25,7 @@ from softnce_ray.study.surroundings import device_for
 from softnce_ray.study.trainable import TrialSpec
 from softnce_ray.study.watch import Watch
 from softnce_ray.tracking import Tracker
+from softnce_ray.tracking.durations import SPENT
 
 _FINISHED = {False: "finished", True: "finished: trained before with the same settings"}
 """The outcome of a trial for people, by whether it took the result of another."""
@@ -68,6 +70,7 @@ class StudyRun:
         details: Details | None = None,
         watch: Watch | None = None,
         on_ranks: Callable[[TrialKey, Path], None] | None = None,
+        limit: Limit | None = None,
     ) -> None:
         """Begin with nothing handed out.
 
@@ -78,7 +81,8 @@ class StudyRun:
         self._study, self._corpus, self._tracker, self._prepared, self._show = study, corpus, tracker, prepared, show
         self.launch, self._attempts, self._slots = launch, attempts, slots
         self._details, self._watch, self._on_ranks = details, watch, on_ranks
-        self._retries, self._pace = Retries(study.failures), Pace()
+        self._retries, self._pace, self._limit = Retries(study.failures), limit.pace if limit else Pace(), limit
+        self._pace.slots = slots
         self._live: dict[TrialKey, _Live] = {}
         self._reached: dict[TrialKey, int] = {}  # epochs of trials that failed in this launch
         self._waiting: dict[TrialKey, Trial] = {}  # for another attempt
@@ -176,15 +180,18 @@ class StudyRun:
             return
         self.ran += 1
         numbers = {} if early or metrics is None else {name: float(value) for name, value in metrics.items()}
+        told = _final(numbers)
+        if self._limit is not None and self._limit.budget.hours is not None:
+            told[SPENT] = self._limit.seconds
         value = numbers.get("best_valid_mrr", live.value)
         if early or files is None:
-            self._tracker.trial_ended(key, "FINISHED", metrics=_final(numbers), stopped_early=early)
+            self._tracker.trial_ended(key, "FINISHED", metrics=told, stopped_early=early)
         else:
             with self._attempts.files(live.attempt, files, (RANKS_FILE, DISTRIBUTIONS_FILE)) as folder:
                 self._tracker.trial_ended(
                     key,
                     "FINISHED",
-                    metrics=_final(numbers),
+                    metrics=told,
                     ranks=folder / RANKS_FILE,
                     distributions=folder / DISTRIBUTIONS_FILE,
                 )
@@ -301,7 +308,8 @@ class StudyRun:
         self._tell_end(key, f"failed: {failure.reason}", {})
 
     def _tell_end(self, key: TrialKey, outcome: str, metrics: Mapping[str, float]) -> None:
-        self._seconds_left = self._pace.left(self.planner.left(), self._slots)
+        left = self._pace.left(self.planner.left())
+        self._seconds_left = left if self._limit is None else self._limit.within(left)
         self._tell_progress()
         self._show.ended(key, outcome, metrics)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from softnce_ray.results import TrialKey
 from softnce_ray.study.estimate import Running, Work, wall_seconds
@@ -17,8 +17,17 @@ Left = Sequence[tuple[Cell, int, int]]
 class Pace:
     """Times of the trials of one launch, as it sees them start and end."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    slots: int = 1
+    """Trials that run at once."""
+
+    def __init__(
+        self,
+        expected: Mapping[tuple[Cell, str], float] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin with the `expected` seconds of trials by cell and phase, which the launch's own replace."""
+        self._expected, self._clock = dict(expected or {}), clock
         self._began: dict[TrialKey, float] = {}
         self._took: dict[tuple[Cell, str], list[tuple[float, float]]] = {}  # (seconds, share of its epochs)
 
@@ -33,17 +42,24 @@ class Pace:
             self._took.setdefault((Cell(key.arm, key.language), key.phase), []).append((self._clock() - began, share))
 
     def seconds(self, cell: Cell, phase: str) -> float | None:
-        """Return the expected seconds of a trial: by those of its cell and phase, of its cell, or of the study."""
+        """Return the expected seconds of a trial: by those of its cell and phase, of its cell, those that were expected
+        at first, or those of the study; None where there are none."""
         if phase == "search" and (own := self._took.get((cell, phase))):
             return statistics.fmean(seconds for seconds, _ in own)  # of which some stop early, as others will
         for where in ((cell, phase), (cell, "search"), (cell, "confirm")):
             if where in self._took:
                 return _whole(self._took[where])
+        if (cell, phase) in self._expected:
+            return self._expected[cell, phase]
         return _whole(each for took in self._took.values() for each in took) if self._took else None
 
-    def left(self, left: Left, slots: int) -> float | None:
-        """Return the seconds until all is done; None before a trial has ended."""
-        if not self._took:
+    def left(self, left: Left) -> float | None:
+        """Return the seconds until these trials and those that run have ended; None while that is unknown."""
+        live = {(Cell(key.arm, key.language), key.phase) for key in self._began}
+        phases = {(cell, "search") for cell, search, _ in left if search} | {
+            (cell, "confirm") for cell, _, confirm in left if confirm
+        }
+        if any(self.seconds(*each) is None for each in live | phases):
             return None
         place = {cell: number for number, (cell, _, _) in enumerate(left)}
         work = [
@@ -55,7 +71,7 @@ class Pace:
             for key, began in self._began.items()
             for cell, since in [(Cell(key.arm, key.language), self._clock() - began)]
         ]
-        return wall_seconds(work, slots, running)
+        return wall_seconds(work, self.slots, running)
 
 
 def _whole(took: Iterable[tuple[float, float]]) -> float:

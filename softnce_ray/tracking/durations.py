@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Experiment, Run, ViewType
 
 from softnce_ray.config.study import OF_THE_SETTINGS
 from softnce_ray.results import TimedTrial, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import connect, readable, search_runs
-from softnce_ray.tracking.known import best_of_each
+from softnce_ray.tracking.known import best_of_each, rank
 from softnce_ray.tracking.params import current_names
 
 _THREADS = 8
@@ -22,6 +22,9 @@ _MOST = 150
 
 _MOST_ELSEWHERE = 50
 """The same of other corpora, which count only where the corpus itself has nothing."""
+
+SPENT = "budget_seconds"
+"""Metric of a trial of a study with a budget of hours: the seconds of its launches, when the trial ended."""
 
 Ended = Counter[tuple[str, str, str, int]]
 """Trials that have ended, by arm, language, phase and seed."""
@@ -82,6 +85,28 @@ def load_ended(store: Store, study: str, definitions: Mapping[str, str]) -> Ende
         ):
             ended[arm, language, phase, int(tags["seed"])] += 1
     return ended
+
+
+@readable
+def load_spent(store: Store, study: str) -> tuple[float, str]:
+    """Return the seconds that the launches of a study with a budget of hours took, and the budget that ended its
+    searches: "" for none.
+
+    Raises:
+      TrackingError: no such store, or it cannot be read.
+    """
+    client = connect(store, must_exist=True)
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        return 0.0, ""
+    order = [f"metrics.{SPENT} DESC"]
+    runs = client.search_runs([experiment.experiment_id], "tags.role = 'trial'", max_results=1, order_by=order)
+    return max((run.data.metrics.get(SPENT, 0.0) for run in runs), default=0.0), _budget(client, experiment)
+
+
+def _budget(client: MlflowClient, experiment: Experiment) -> str:
+    parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'")
+    return min(parents, key=rank).data.tags.get("budget", "") if parents else ""
 
 
 def _timed(client: MlflowClient, run: Run) -> TimedTrial | None:

@@ -31,19 +31,19 @@ def run(pace: Pace, clock: Clock, of: TrialKey, seconds: float, share: float | N
 
 def test_nothing_is_told_before_a_trial_has_ended() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = Pace(clock=clock)
     pace.began(key(A, "confirm", 1))
     clock.now += 1000
-    assert pace.left([(A, 0, 3)], 1) is None
+    assert pace.left([(A, 0, 3)]) is None
     pace.ended(key(A, "confirm", 1), None)  # it failed, or took another's result
-    assert pace.left([(A, 0, 3)], 1) is None
+    assert pace.left([(A, 0, 3)]) is None
 
 
 def test_a_confirmation_takes_all_epochs_that_a_search_trial_left_out() -> None:
     """Search trials of 10 s, one of them stopped after half its epochs, took 10 and 5 s: the next will take 7.5 s and a
     confirmation 10 s."""
     clock = Clock()
-    pace = Pace(clock)
+    pace = Pace(clock=clock)
     run(pace, clock, key(A, "search", 0), 10)
     run(pace, clock, key(A, "search", 1), 5, 0.5)
     assert (pace.seconds(A, "search"), pace.seconds(A, "confirm")) == (7.5, 10)
@@ -55,19 +55,20 @@ def test_a_confirmation_takes_all_epochs_that_a_search_trial_left_out() -> None:
 def test_what_is_left_is_played_through_with_the_trials_that_run() -> None:
     """Trials of 20 s on two slots. One of b has run for 15 s: it ends in 5. Three of a: at 0, 5 and 20, to 40."""
     clock = Clock()
-    pace = Pace(clock)
+    pace = Pace(clock=clock)
+    pace.slots = 2
     run(pace, clock, key(A, "confirm", 1), 20)
     pace.began(key(B, "confirm", 1))
     clock.now += 15
-    assert pace.left([(A, 0, 3), (B, 0, 0)], 2) == 40
+    assert pace.left([(A, 0, 3), (B, 0, 0)]) == 40
     clock.now += 100  # later than expected: any moment now
-    assert pace.left([(A, 0, 3), (B, 0, 0)], 2) == 40
-    assert pace.left([(A, 0, 0), (B, 0, 0)], 2) == 0
+    assert pace.left([(A, 0, 3), (B, 0, 0)]) == 40
+    assert pace.left([(A, 0, 0), (B, 0, 0)]) == 0
 
 
 def test_a_trial_that_is_tried_again_is_timed_anew() -> None:
     clock = Clock()
-    pace = Pace(clock)
+    pace = Pace(clock=clock)
     run(pace, clock, key(A, "confirm", 1), 500, None)
     run(pace, clock, key(A, "confirm", 1), 8, 0.5)  # from its checkpoint on
     assert pace.seconds(A, "confirm") == 16
