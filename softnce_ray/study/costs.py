@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import psutil
 import torch
@@ -15,10 +15,21 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.results import TimedTrial
 from softnce_ray.store import Store
 from softnce_ray.study.budget import Limit, is_larger, rounds_within
+from softnce_ray.study.calibrating import calibrated
 from softnce_ray.study.cluster import trials_on
 from softnce_ray.study.doctor.finding import size
 from softnce_ray.study.doctor.needs import needs
-from softnce_ray.study.estimate import SEARCHED, CellTime, Estimate, Planned, cell_time, estimate, how_long
+from softnce_ray.study.estimate import (
+    MEASURED,
+    SEARCHED,
+    CellTime,
+    Estimate,
+    Planned,
+    cell_time,
+    estimate,
+    how_long,
+    likeness,
+)
 from softnce_ray.study.model_contents import model_contents
 from softnce_ray.study.pace import Pace
 from softnce_ray.study.planner import Cell, cells
@@ -37,14 +48,16 @@ def costs(
     store: Store,
     nodes: Sequence[Mapping[str, float]] | None = None,
     *,
-    measured: Sequence[TimedTrial] = (),
+    calibrate: bool = False,
+    say: Callable[[str], object] = lambda text: None,
 ) -> list[str]:
     """Return lines that say what the missing trials of a study will take, and what that was estimated from.
 
     Args:
       study: with its languages in the place of `all`.
       nodes: resources of a cluster's nodes; None: of this machine.
-      measured: trials that were calibrated here; they count where the store has nothing alike.
+      calibrate: measure the encoders in this process, for cells where the store has nothing as alike.
+      say: told, a line each, what is measured.
     """
     slots = slots_on([this_machine()] if nodes is None else nodes, study.resources)
     trouble = ""
@@ -56,7 +69,10 @@ def costs(
             timed = _timed(study, corpus, store)
         except TrackingError as error:
             trouble = str(error)
-    found = estimate(planned_cells(study, corpus.manifest, corpus.fingerprint, ended), [*measured, *timed], slots)
+    planned = list(planned_cells(study, corpus.manifest, corpus.fingerprint, ended))
+    if calibrate:
+        timed += calibrated(study, corpus, (each for each in planned if _is_unlike(each, timed)), say)
+    found = estimate(planned, timed, slots)
     need = needs(study, corpus.manifest)
     disk = need.lasting + 2 * slots * need.checkpoint
     space = f"{size(need.memory)} of memory a trial, {size(disk)} of disk"
@@ -64,6 +80,13 @@ def costs(
         *lines(found, study.resources, space),
         *([f"what the store has is not in it: {trouble}"] if trouble else []),
     ]
+
+
+def _is_unlike(planned: Planned, timed: Sequence[TimedTrial]) -> bool:
+    """Return True where trials are missing that a calibration tells more of than the store."""
+    if not planned.search and not planned.confirm:
+        return False
+    return all((level := likeness(planned, trial)) is None or level > MEASURED for trial in timed)
 
 
 def limit_of(study: StudyConfig, corpus: Corpus, store: Store) -> tuple[Limit | None, bool]:

@@ -24,7 +24,7 @@ _LEVELS = (
 """Likeness of timed trials to planned ones, the most alike first, and the least factor that the estimate may be off by:
 trials of one launch are more alike than launches are."""
 
-_MEASURED = 2
+MEASURED = 2
 """The level of trials of a calibration; those that are less alike are scaled by pairs."""
 
 _LONE = 1.5
@@ -169,8 +169,7 @@ def cell_time(planned: Planned, timed: Sequence[TimedTrial]) -> CellTime | None:
     reached = [min(1.0, trial.epochs / asked) for trial in searching if (asked := _epochs(trial))]
     share = statistics.fmean(reached) if reached and planned.stops else 1.0
     each = [
-        trial.epoch_seconds * (planned.pairs / trial.pairs if best > _MEASURED and trial.epochs else 1)
-        for trial in like
+        trial.epoch_seconds * (planned.pairs / trial.pairs if best > MEASURED and trial.epochs else 1) for trial in like
     ]
     whole = [_beside(like) + planned.epochs * seconds for seconds in each]
     return CellTime(
@@ -197,7 +196,7 @@ def likeness(planned: Planned, trial: TimedTrial) -> int | None:
     if trial.corpus != planned.corpus or differ & set(_DATA):
         return 3 if trial.pairs else None
     if trial.phase == "measured":
-        return _MEASURED
+        return MEASURED
     return 1 if differ - set(_NOT_THE_ARM) else 0
 
 

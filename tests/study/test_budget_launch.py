@@ -36,7 +36,7 @@ def test_a_budget_ends_searches_and_a_larger_one_goes_on(plain_study, store) -> 
     assert (again.ran, again.already_done, searched, again.notes) == (0, 2, 1, first.notes)
     assert tags["left_out"] == first.notes[0]
 
-    larger, searched, tags = launched(hours=1, trials=3)
+    _, searched, tags = launched(hours=1, trials=3)
     assert searched == 2
     assert tags["left_out"].startswith("the budget of 1 hour and 3 trials ended the searches after 2 of 4 trials")
     assert load_spent(store, "tiny")[0] > spent
