@@ -17,9 +17,9 @@ SEARCHED = "searched"
 _LEVELS = (
     ("of the same arm", 1.2),
     ("with the same encoder and batches", 1.3),
-    ("of a calibration just now", 1.5),
-    ("with the same encoder and batches on other data, scaled by pairs", 1.5),
-    ("with the same kind of encoder, scaled by pairs", 2.0),
+    ("of a calibration just now", 2.0),
+    ("with the same encoder and batches on other data, scaled by pairs", 2.0),
+    ("with the same kind of encoder, scaled by pairs", 3.0),
 )
 """Likeness of timed trials to planned ones, the most alike first, and the least factor that the estimate may be off by:
 trials of one launch are more alike than launches are."""
