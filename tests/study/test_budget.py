@@ -118,6 +118,15 @@ def test_an_arm_that_came_later_catches_up() -> None:
     assert all(trial.key.arm == "arm1" for trial in ran)
 
 
+def test_seeds_that_may_be_added_are_kept_room_for() -> None:
+    """Of 13 trials 2 x 4 may confirm: 5 are left for two searches, which is 2 rounds."""
+    plain = budgeted(Budget(trials=13)).model_dump(mode="json")
+    precision = {"at_least": 2, "at_most": 4, "half_width": 0.01}
+    config = StudyConfig.model_validate({**plain, "seeds": precision})
+    ran = run(plan(config, searches(config), more_seeds=lambda language, trials: True))
+    assert phases(ran) == {(arm, phase): n for arm in ("arm0", "arm1") for phase, n in (("search", 2), ("confirm", 4))}
+
+
 def test_a_budget_of_hours_begins_no_round_that_leaves_too_little_time() -> None:
     """Trials of 10 minutes one after another, two cells of two seeds: confirmations take 40 minutes, a round 20. After
     two rounds 40 minutes are gone; a third and the confirmations would take 60 more and a tenth: 106 of 105."""
