@@ -68,6 +68,30 @@ class SeedsAsked:
 
 
 @dataclass(frozen=True)
+class TimedTrial:
+    """A finished trial and how long it took, in seconds.
+
+    Attributes:
+      settings: flat, as the store has them.
+      corpus: its fingerprint.
+      seconds: from its start to its end.
+      epochs: that it trained; fewer than its settings say where it stopped early.
+      epoch_seconds: of an epoch with its validation.
+      pairs: training pairs of an epoch; 0 if unknown.
+      resources: what it ran on; "" if unknown.
+    """
+
+    phase: str
+    settings: Mapping[str, str]
+    corpus: str
+    seconds: float
+    epochs: int
+    epoch_seconds: float
+    pairs: float
+    resources: str = ""
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """What the parent run says of a study; all but the name may change with a later launch. `seeds` are a list, or the
     precision that decides how many there are. `text` is the whole study as YAML; `definitions` says by a hash what each
@@ -192,6 +216,7 @@ class StudyResults:
         family: differences that are corrected for together: of the whole `study`, or of each `language`.
         precision: what decides how many seeds a language has; None: all have the same.
         asked: with a precision, by language what was decided so far.
+        left_out: what its budget left out, a sentence without its capital and stop.
 
     Raises:
         ValueError: a trial of an arm or a language that the study does not have, or a name listed twice.
@@ -210,6 +235,7 @@ class StudyResults:
     family: Family = "study"
     precision: Precision | None = None
     asked: Mapping[str, SeedsAsked] = field(default_factory=dict)
+    left_out: str = ""
 
     def seeds_of(self, language: str) -> tuple[int, ...]:
         """Return the seeds that every arm is asked for in a language or training set."""

@@ -10,6 +10,7 @@ import typer
 
 from softnce_ray.cli.options import (
     AddressOption,
+    CalibrateOption,
     StorageOption,
     StoreOption,
     TrackingOption,
@@ -29,6 +30,7 @@ def doctor(
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
     address: AddressOption = None,
+    calibrate: CalibrateOption = False,
     trust_corpus: TrustOption = False,
 ) -> None:
     """Look for what would stop or hurt a study: versions, storage, MLflow, disk, memory, CPUs and GPUs.
@@ -39,7 +41,7 @@ def doctor(
     from softnce_ray.study.doctor import examine
 
     on_cluster(address)
-    found = examine(study, store_at(store, tracking_uri, storage), trust_corpus=trust_corpus)
+    found = examine(study, store_at(store, tracking_uri, storage), trust_corpus=trust_corpus, calibrate=calibrate)
     for each in found:
         if sys.stdout.isatty():
             to_stdout(

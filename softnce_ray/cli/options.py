@@ -130,6 +130,12 @@ TrustOption = Annotated[
     bool,
     typer.Option("--trust-corpus", help="Do not read the rows of the corpus to compare them with its manifest."),
 ]
+CalibrateOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate", help="Measure some steps and evaluations of each encoder that the store has not timed."
+    ),
+]
 MaxConcurrentOption = Annotated[
     int | None, typer.Option("--max-concurrent", min=1, help="Trials at once, so that studies share a cluster.")
 ]

@@ -11,6 +11,7 @@ import typer
 
 from softnce_ray.cli.options import (
     AddressOption,
+    CalibrateOption,
     MaxConcurrentOption,
     StorageOption,
     StoreOption,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 def launch(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="A study file; see search_spaces/.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the study and print its trials.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the study, print its trials and estimate what they take.")
+    ] = False,
+    calibrate: CalibrateOption = False,
     store: StoreOption = None,
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
@@ -41,8 +45,11 @@ def launch(
     trust_corpus: TrustOption = False,
 ) -> None:
     """Run what is missing of a study. Launching again after an interrupt goes on."""
+    from softnce_ray.errors import UserError
     from softnce_ray.study.file import load_study
 
+    if calibrate and not dry_run:
+        raise UserError("--calibrate: expected --dry-run beside it: a launch measures by training; add --dry-run")
     on_cluster(address)
     if not dry_run and (client := os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
         options = {"max_concurrent": max_concurrent, "upgrade_store": upgrade_store, "trust_corpus": trust_corpus}
@@ -54,6 +61,7 @@ def launch(
     if dry_run:
         from softnce_ray.corpus.store import Corpus
         from softnce_ray.corpus.verifying import Verify
+        from softnce_ray.study.costs import costs
         from softnce_ray.study.doctor import check_settings, check_texts, settle
         from softnce_ray.study.planned import planned_trials
 
@@ -61,9 +69,13 @@ def launch(
         for arm, language, phase, what in planned_trials(config):
             to_stdout(f"{arm}\t{language}\t{phase}\t{what}")
         config, notes = settle(config)
-        notes += check_settings(config, store_at(store, tracking_uri, storage))
+        place = store_at(store, tracking_uri, storage)
+        notes += check_settings(config, place)
         notes += check_texts(config, corpus)
         tell(f"note: {note}" for note in notes)
+        whole = config.with_all(corpus.languages)
+        found = costs(whole, corpus, place, calibrate=calibrate, say=lambda text: tell([text]))
+        tell(f"estimate: {line}" for line in found)
         return
     _run(config, store_at(store, tracking_uri, storage), address, upgrade_store, trust_corpus)
 

@@ -15,6 +15,7 @@ from softnce_ray.config.arm import (
     revisions,
     trial_languages,
 )
+from softnce_ray.config.budget import Budget
 from softnce_ray.config.encoders import (
     BagEncoder,
     CodeBERTEncoder,
@@ -66,6 +67,7 @@ __all__ = [
     "BM25Estimator",
     "BM25Variant",
     "BagEncoder",
+    "Budget",
     "Choices",
     "CodeBERTEncoder",
     "EarlyStopping",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from softnce_ray.config.arm import ArmConfig
+from softnce_ray.config.budget import Budget
 from softnce_ray.config.languages import ALL, TrainingSet
 from softnce_ray.config.presets import PAPER
 from softnce_ray.config.seeds import MOST, Precision, Seeds
@@ -296,6 +297,7 @@ class StudyConfig(Settings):
     )
     arms: dict[Name, StudyArm] = Field(min_length=1, max_length=MOST)
     search: Search | None = None
+    budget: Budget | None = Field(None, exclude_if=lambda budget: budget is None)
     resources: Resources = Resources()
     failures: Failures = Failures()
 
@@ -321,6 +323,8 @@ class StudyConfig(Settings):
                 f"expected a seed that no confirmation uses, got {self.search.seed}: a "
                 "configuration tuned on a seed looks better on it",
             )
+        if self.budget is not None:
+            self._check_budget(self.budget)
         workers = self.resources.workers
         for name, arm in self.arms.items() if workers > 1 else ():
             if arm.encoder.kind == "bag":
@@ -335,6 +339,18 @@ class StudyConfig(Settings):
                     f"expected at most the batch size {arm.smallest_batch} of arm {name}, got {workers}",
                 )
         return self
+
+    def _check_budget(self, budget: Budget) -> None:
+        searches = sum(bool(self.space(arm)) for arm in self.arms) * len(self.languages)
+        if not searches:
+            raise wrong("budget", "a budget ends searches, and this study has none: remove it, or add search")
+        confirmations = len(self.arms) * len(self.languages) * len(self.possible_seeds)
+        if budget.trials is not None and budget.trials < confirmations + searches:
+            raise wrong(
+                "budget.trials",
+                f"expected at least {confirmations + searches}, {confirmations} confirmations and a search trial of "
+                f"each cell that is searched, got {budget.trials}: raise it, or leave out seeds or arms",
+            )
 
     @property
     def language_names(self) -> tuple[str, ...]:

@@ -86,6 +86,8 @@ def notes_on(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple
     if searched:
         states = ", ".join(f"{n} {state_of(outcome)}" for outcome, n in sorted(searched.items()))
         notes.append(f"{searched.total()} search trials ({states}) chose the settings; they do not enter the table.")
+    if results.left_out:
+        notes.append(f"{results.left_out[0].upper()}{results.left_out[1:]}.")
     return tuple(notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from softnce_ray.results import TrialKey
+from softnce_ray.study.estimate import how_long
 
 
 class Display(Protocol):
@@ -19,7 +21,7 @@ class Display(Protocol):
 
     def say(self, text: str) -> None: ...
 
-    def progress(self, done: int, total: int) -> None: ...
+    def progress(self, done: int, total: int, seconds_left: float | None = None) -> None: ...
 
     def started(self, key: TrialKey) -> None: ...
 
@@ -47,13 +49,14 @@ class Lines:
     def __init__(self, console: Console) -> None:
         self._console, self._since = console, time.monotonic()
         self._total = self._done = 0
+        self._left: float | None = None
 
     def say(self, text: str) -> None:
         seconds = time.monotonic() - self._since
         self._console.print(f"[{seconds:6.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def progress(self, done: int, total: int) -> None:
-        self._done, self._total = done, total
+    def progress(self, done: int, total: int, seconds_left: float | None = None) -> None:
+        self._done, self._total, self._left = done, total, seconds_left
 
     def started(self, key: TrialKey) -> None:
         pass
@@ -65,7 +68,8 @@ class Lines:
         )
 
     def ended(self, key: TrialKey, outcome: str, metrics: Mapping[str, float]) -> None:
-        self.say(f"{title(key)}: {outcome}{_scores(metrics)} [{self._done}/{self._total}]")
+        left = f", about {how_long(self._left)} left" if self._left else ""
+        self.say(f"{title(key)}: {outcome}{_scores(metrics)}{left} [{self._done}/{self._total}]")
 
     def close(self) -> None:
         pass
@@ -89,13 +93,16 @@ class LiveTable:
         self._console, self._since = console, time.monotonic()
         self._rows: dict[TrialKey, _Row] = {}
         self._total = self._done = 0
+        self._end: datetime.datetime | None = None
         self._live: Live | None = None
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, seconds_left: float | None = None) -> None:
         self._done, self._total = done, total
+        now = datetime.datetime.now()
+        self._end = now + datetime.timedelta(seconds=seconds_left) if seconds_left and done < total else None
         if self._live is None:
             self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._table)
             self._live.start()
@@ -126,8 +133,10 @@ class LiveTable:
 
     def _table(self) -> Table:
         seconds = int(time.monotonic() - self._since)
+        ends = "" if self._end is None else f", ends about {_at(self._end)}"
         table = Table(
-            title=f"{self._done} of {self._total} trials, {seconds // 60}:{seconds % 60:02d}", title_justify="left"
+            title=f"{self._done} of {self._total} trials, {seconds // 60}:{seconds % 60:02d}{ends}",
+            title_justify="left",
         )
         for name in ("trial", "state", "epoch", "loss", "valid MRR", "pairs/s"):
             table.add_column(name, justify="left" if name in ("trial", "state") else "right", no_wrap=True)
@@ -139,6 +148,11 @@ class LiveTable:
                 title(key), state, row.epoch, row.loss, row.valid, row.speed, style=self._STYLES.get(state, "")
             )
         return table
+
+
+def _at(moment: datetime.datetime) -> str:
+    """A time for people, with its day where that is not today."""
+    return f"{moment:%H:%M}" if moment.date() == datetime.date.today() else f"{moment:%a %d %b %H:%M}"
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:

@@ -14,15 +14,18 @@ from softnce_ray.preparation import Prepared
 from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
+from softnce_ray.study.budget import Limit
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries, with_remedies
 from softnce_ray.study.finished import Finished
+from softnce_ray.study.pace import Pace
 from softnce_ray.study.planner import Cell, Planner, Trial
 from softnce_ray.study.surroundings import device_for
 from softnce_ray.study.trainable import TrialSpec
 from softnce_ray.study.watch import Watch
 from softnce_ray.tracking import Tracker
+from softnce_ray.tracking.durations import SPENT
 
 _FINISHED = {False: "finished", True: "finished: trained before with the same settings"}
 """The outcome of a trial for people, by whether it took the result of another."""
@@ -38,6 +41,12 @@ class _Live:
     value: float | None = None
     started: bool = False
     trained_before: bool = False
+
+    @property
+    def share(self) -> float | None:
+        """Share of the trial's epochs that this attempt trained; None where another trained them."""
+        epochs = self.trial.config.training.epochs
+        return None if self.trained_before else (self.epoch - self.attempt.epoch) / epochs if epochs else 1.0
 
 
 class StudyRun:
@@ -61,6 +70,7 @@ class StudyRun:
         details: Details | None = None,
         watch: Watch | None = None,
         on_ranks: Callable[[TrialKey, Path], None] | None = None,
+        limit: Limit | None = None,
     ) -> None:
         """Begin with nothing handed out.
 
@@ -71,11 +81,13 @@ class StudyRun:
         self._study, self._corpus, self._tracker, self._prepared, self._show = study, corpus, tracker, prepared, show
         self.launch, self._attempts, self._slots = launch, attempts, slots
         self._details, self._watch, self._on_ranks = details, watch, on_ranks
-        self._retries = Retries(study.failures)
+        self._retries, self._pace, self._limit = Retries(study.failures), limit.pace if limit else Pace(), limit
+        self._pace.slots = slots
         self._live: dict[TrialKey, _Live] = {}
         self._reached: dict[TrialKey, int] = {}  # epochs of trials that failed in this launch
         self._waiting: dict[TrialKey, Trial] = {}  # for another attempt
         self._in_trouble = False
+        self._seconds_left: float | None = None
 
     def next_spec(self) -> tuple[TrialKey, TrialSpec, str] | None:
         """The next trial for a free slot, and the name of the folder of its attempt. Those that another arm's trial was
@@ -83,7 +95,7 @@ class StudyRun:
         self._look()
         while len(self.planner.live()) < self._slots:
             trial = self.planner.next()
-            self._show.progress(self.planner.done(), self.planner.total())
+            self._tell_progress()
             if trial is None:
                 return None
             self._waiting.pop(trial.key, None)
@@ -168,21 +180,25 @@ class StudyRun:
             return
         self.ran += 1
         numbers = {} if early or metrics is None else {name: float(value) for name, value in metrics.items()}
+        told = _final(numbers)
+        if self._limit is not None and self._limit.budget.hours is not None:
+            told[SPENT] = self._limit.seconds
         value = numbers.get("best_valid_mrr", live.value)
         if early or files is None:
-            self._tracker.trial_ended(key, "FINISHED", metrics=_final(numbers), stopped_early=early)
+            self._tracker.trial_ended(key, "FINISHED", metrics=told, stopped_early=early)
         else:
             with self._attempts.files(live.attempt, files, (RANKS_FILE, DISTRIBUTIONS_FILE)) as folder:
                 self._tracker.trial_ended(
                     key,
                     "FINISHED",
-                    metrics=_final(numbers),
+                    metrics=told,
                     ranks=folder / RANKS_FILE,
                     distributions=folder / DISTRIBUTIONS_FILE,
                 )
                 if self._on_ranks is not None:
                     self._on_ranks(key, folder / RANKS_FILE)
         del self._live[key]
+        self._pace.ended(key, live.share)
         self.planner.ended(key, value)
         if not self.planner.awaits(key.training):
             self._attempts.tidy(key.training)
@@ -201,6 +217,7 @@ class StudyRun:
         if self._retries.again(key, failure.kind, live.epoch, most=self._most(failure)):
             self._show.say(f"{title(key)}: {failure.reason}: tried again")
             self._reached[key] = live.epoch
+            self._pace.ended(key, None)
             del self._live[key]
             self._waiting[key] = live.trial
             self.planner.again(live.trial)
@@ -281,16 +298,23 @@ class StudyRun:
 
     def _start(self, trial: Trial, attempt: int) -> None:
         self._tracker.trial_started(trial.key, flatten(resolved(trial.config)), attempt=attempt)
+        self._pace.began(trial.key)
         self._show.started(trial.key)
 
     def _fail(self, key: TrialKey, failure: Failure) -> None:
         self.failures += 1
+        self._pace.ended(key, None)
         self._tracker.trial_ended(key, "FAILED", failure=failure.reason, kind=failure.kind, traceback=failure.traceback)
         self._tell_end(key, f"failed: {failure.reason}", {})
 
     def _tell_end(self, key: TrialKey, outcome: str, metrics: Mapping[str, float]) -> None:
-        self._show.progress(self.planner.done(), self.planner.total())
+        left = self._pace.left(self.planner.left())
+        self._seconds_left = left if self._limit is None else self._limit.within(left)
+        self._tell_progress()
         self._show.ended(key, outcome, metrics)
+
+    def _tell_progress(self) -> None:
+        self._show.progress(self.planner.done(), self.planner.total(), self._seconds_left)
 
     def _look(self, *, thorough: bool = False) -> None:
         if self._watch is not None:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -27,64 +26,11 @@ from softnce_ray.config import (
 )
 from softnce_ray.config.study import FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
+from softnce_ray.study.cells import Cell, CellState, Trial, cells
+from softnce_ray.study.proposing import Proposes
+from softnce_ray.study.rounds import Rounds, Standing
 
-
-@dataclass(frozen=True)
-class Cell:
-    """What is tuned as one."""
-
-    arm: str
-    language: str
-
-    def __str__(self) -> str:
-        return f"{self.arm}/{self.language}"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A training run to be done."""
-
-    key: TrialKey
-    config: TrialConfig
-
-
-class Proposes(Protocol):
-    """What a planner needs of a cell's search; `search.CellSearch` is the real one."""
-
-    @property
-    def finished(self) -> bool: ...
-
-    def answers(self) -> Sequence[Any]: ...
-
-    def ask(self) -> Any: ...
-
-    def report(self, number: int, epoch: int, value: float) -> bool: ...
-
-    def tell(self, number: int, value: float | None, *, stopped_early: bool = False) -> None: ...
-
-    def best(self) -> dict[str, Any] | None: ...
-
-
-@dataclass
-class _State:
-    """Where a cell stands."""
-
-    cell: Cell
-    search: Proposes | None
-    numbers: dict[TrialKey, list[int]] = field(default_factory=dict)  # live search trials → proposals they answer
-    confirm: deque[Trial] | None = None  # to be handed out; None: not decided yet
-    asked: list[Trial] = field(default_factory=list)  # confirm trials that are part of the study so far
-    later: deque[Trial] = field(default_factory=deque)  # confirm trials of the seeds that may be added
-    live: set[TrialKey] = field(default_factory=set)
-    done: int = 0  # trials that have ended, in this launch or before it, one way or another
-    unrecorded: dict[TrialKey, int] = field(default_factory=dict)  # search trials that the store lost → proposals
-    lost: deque[Trial] = field(default_factory=deque)  # of these, the ones to be handed out
-    given_up: bool = False  # nothing of it can run in this launch
-    halted: bool = False  # a search trial failed for a cause of the machine: the search goes on with the next launch
-
-    @property
-    def is_over(self) -> bool:
-        return not self.live and not self.lost and (self.halted or (self.confirm is not None and not self.confirm))
+__all__ = ["Cell", "Planner", "Trial", "cells"]
 
 
 class Planner:
@@ -100,6 +46,8 @@ class Planner:
         confirm trials so far, which have all ended.
       history: epochs and validation values of a trial that the store has, for a search that does not know them.
       keeps_model: whether the model of a finished trial is kept anywhere.
+      allows: whether a budget has room for trials of cells, see `left`, beside a number that have ended or run.
+      ended: the budget ended the searches in an earlier launch: each cell has one search trial at least, and no more.
     """
 
     def __init__(
@@ -113,15 +61,18 @@ class Planner:
         more_seeds: Callable[[str, Mapping[str, Sequence[TrialKey]]], bool] | None = None,
         history: Callable[[KnownTrial], Iterable[tuple[int, float]]] = lambda trial: (),
         keeps_model: Callable[[TrialKey], bool] = lambda key: True,
+        allows: Callable[[list[tuple[Cell, int, int]], int], bool] | None = None,
+        ended: bool = False,
     ) -> None:
         self._study, self._on_confirm, self._history, self._keeps_model = study, on_confirm, history, keeps_model
         self._more_seeds = more_seeds
         self._content = content if callable(content) else lambda config: content
         self._done = {key: trial for key, trial in known.items() if trial.status == "FINISHED"}
         self._reached = {key: trial.epochs for key, trial in known.items() if trial.status != "FINISHED"}
-        self._cells = deque(_State(cell, searches.get(cell)) for cell in cells(study))
+        self._cells = deque(CellState(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
         self._growing = list(study.language_names) if isinstance(study.seeds, Precision) else []
+        self._rounds = Rounds(allows, ended=ended)
         self._again: deque[Trial] = deque()
         self._early: set[TrialKey] = set()
         self._values: dict[TrialKey, float | None] = {}  # of trials that ended in this launch
@@ -132,7 +83,7 @@ class Planner:
         self.problems: list[str] = []
         self.notes: list[str] = []
 
-    def _look_up(self, state: _State, answers: Sequence[Any], known: Set[TrialKey]) -> None:
+    def _look_up(self, state: CellState, answers: Sequence[Any], known: Set[TrialKey]) -> None:
         """Count what a search has been answered; what the store has lost of that is to be run once more, for it alone.
 
         So it is with a database that was deleted, or a record that was refused.
@@ -264,33 +215,65 @@ class Planner:
             state.search.tell(number, value, stopped_early=key in self._early)
 
     def total(self) -> int:
-        """Number of trials of the whole study, as far as its seeds are decided."""
-        searched = sum(self._study.search.trials for s in self._cells if s.search and self._study.search)
+        """Number of trials of the whole study, as far as its seeds and rounds are decided."""
+        searched = sum(self._rounds.at_most(each.searches, each.begun) for each in self._standings())
         return searched + sum(len(state.asked) or len(self._study.first_seeds) for state in self._cells)
+
+    def left(self) -> list[tuple[Cell, int, int]]:
+        """Return the search and confirm trials of each cell that are still to be handed out."""
+        return self._rounds.left(self._standings())
+
+    def left_out(self) -> list[int]:
+        """Return how many trials each search had where the budget ended it; none where it ended no search."""
+        return [each.begun for each in self._standings() if each.searches] if self._rounds.closed else []
+
+    def _standings(self) -> list[Standing[Cell]]:
+        return [
+            Standing(
+                state.cell,
+                self._study.search.trials if state.search and self._study.search else 0,
+                state.begun,
+                len(state.lost) if state.halted or state.confirm is not None else None,
+                len(self._study.first_seeds if state.confirm is None else state.confirm) * (not state.halted),
+                len(self._study.possible_seeds) - len(self._study.first_seeds)
+                if state.confirm is None
+                else len(state.later),
+            )
+            for state in self._by_cell.values()
+        ]
+
+    def _may_search(self, begun: int) -> bool:
+        return self._rounds.allow(begun, self._standings, self.done() + len(self.live()))
+
+    def _has_searched(self, state: CellState) -> bool:
+        if state.search is None or state.search.finished:
+            return True
+        return self._rounds.over(state.begun) and not (state.live or state.numbers)
 
     def done(self) -> int:
         """How many of them have ended, failed ones and those of earlier launches included."""
         return sum(state.done for state in self._cells)
 
-    def _state(self, key: TrialKey) -> _State:
+    def _state(self, key: TrialKey) -> CellState:
         return self._by_cell[Cell(key.arm, key.language)]
 
-    def _next_of(self, state: _State) -> Trial | None:
+    def _next_of(self, state: CellState) -> Trial | None:
         if state.lost:
             return state.lost.popleft()
         if state.halted:
             return None
-        trial = self._next_search(state) if state.search else None
-        if trial is not None:
-            return trial
-        if state.confirm is None and (state.search is None or state.search.finished):
+        if state.confirm is None:
+            trial = self._next_search(state) if state.search else None
+            if trial is not None or not self._has_searched(state):
+                return trial
+            state.searched = state.done
             state.confirm = self._decide(state)
         return state.confirm.popleft() if state.confirm else None
 
-    def _next_search(self, state: _State) -> Trial | None:
+    def _next_search(self, state: CellState) -> Trial | None:
         search, settings = state.search, self._study.search
         assert search is not None and settings is not None
-        while (proposal := search.ask()) is not None:
+        while self._may_search(state.begun) and (proposal := search.ask()) is not None:
             try:
                 trial = self._trial(state.cell, "search", settings.seed, proposal.values)
             except ValidationError as error:
@@ -318,7 +301,7 @@ class Planner:
                 return trial
         return None
 
-    def _decide(self, state: _State) -> deque[Trial]:
+    def _decide(self, state: CellState) -> deque[Trial]:
         values: dict[str, Any] | None = {} if state.search is None else state.search.best()
         if values is None:
             self.problems.append(f"{state.cell}: no search trial ran to its end, so there is nothing to confirm")
@@ -331,7 +314,7 @@ class Planner:
             self._forget_lost_models(trials)
         return self._ask(state, trials[:first])
 
-    def _ask(self, state: _State, trials: Sequence[Trial]) -> deque[Trial]:
+    def _ask(self, state: CellState, trials: Sequence[Trial]) -> deque[Trial]:
         """Make trials part of the study; returns those of them that have not finished."""
         missing = deque(trial for trial in trials if trial.key not in self._done)
         state.asked += trials
@@ -339,7 +322,7 @@ class Planner:
         self.already_done += len(trials) - len(missing)
         return missing
 
-    def _of(self, language: str) -> list[_State]:
+    def _of(self, language: str) -> list[CellState]:
         return [state for state in self._cells if state.cell.language == language]
 
     def _grow(self) -> bool:
@@ -387,8 +370,3 @@ class Planner:
         languages = trial_languages(self._study.training_set(cell.language))
         config = TrialConfig.model_validate({**settings, **languages, "seed": seed})
         return Trial(TrialKey(cell.arm, cell.language, phase, seed, identity(config, self._content(config))), config)
-
-
-def cells(study: StudyConfig) -> list[Cell]:
-    """All cells of a study, languages within arms."""
-    return [Cell(arm, language) for arm in study.arms for language in study.language_names]

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from softnce_ray import __version__
-from softnce_ray.config import Precision, StudyConfig, TrainingSet
+from softnce_ray.config import Precision, Resources, StudyConfig, TrainingSet
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.preparation import content_of
 from softnce_ray.results import StudyRecord, StudyResults
@@ -80,6 +80,12 @@ def training_sets(study: StudyConfig) -> dict[str, TrainingSet]:
     """What is not just a language, by name."""
     sets = {name: study.training_set(name) for name in study.language_names}
     return {name: each for name, each in sets.items() if not each.is_language}
+
+
+def hardware(resources: Resources) -> str:
+    """Return what a trial takes, as a tag of its run: only trials that took the same tell how long others will."""
+    asked = f"{resources.cpus:g} CPUs, {resources.gpus:g} GPUs, {resources.resolved_threads} threads"
+    return f"{asked}, {resources.workers} workers" if resources.workers > 1 else asked
 
 
 def versions() -> dict[str, str]:

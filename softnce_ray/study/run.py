@@ -18,7 +18,9 @@ from softnce_ray.rich_console import PlainConsole
 from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
+from softnce_ray.study.budget import Limit, budget_text, left_out
 from softnce_ray.study.cluster import LaunchError, session
+from softnce_ray.study.costs import limit_of
 from softnce_ray.study.definitions import search_name
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, display_for
@@ -31,7 +33,7 @@ from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
 from softnce_ray.study.planner import Cell, Planner, cells
 from softnce_ray.study.precision import SeedsByWidth
 from softnce_ray.study.preparing import prepare_all
-from softnce_ray.study.record import UNCHANGED, cell_content, nothing_read, record_of, versions
+from softnce_ray.study.record import UNCHANGED, cell_content, hardware, nothing_read, record_of, versions
 from softnce_ray.study.saved import save_study, saved_study
 from softnce_ray.study.search import CellSearch
 from softnce_ray.study.signals import Interrupts, interruptible
@@ -41,6 +43,7 @@ from softnce_ray.study.tuning import run_tune
 from softnce_ray.study.watch import VanishedError, Watch
 from softnce_ray.tracking import Tracker, Unsent, load_results, load_test_ranks, studies
 from softnce_ray.tracking.history import load_histories
+from softnce_ray.tracking.parent import asked_tags
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ def resume(
 def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, interrupts: Interrupts) -> Launch:
     """Nothing is made in MLflow before a trial can start: a study that is refused leaves nothing there."""
     models = model_contents(study, store)
-    tracker = Tracker(store, record_of(study, corpus, models), versions=versions(), later=True)
+    told = {**versions(), "resources": hardware(study.resources)}
+    tracker = Tracker(store, record_of(study, corpus, models), versions=told, later=True)
     details = Details(store.ray(study.study) / "object-store.log")
     trying = Patience(
         lambda text, in_full: show.say(f"note: {text}{details.keep(in_full)}"), hurried=lambda: interrupts.number > 0
@@ -147,7 +151,8 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
             tracker.arm_started(arm, flatten(arm_settings(settings)))
         known = tracker.known()
         more_seeds = _more_seeds(study, corpus, store, tracker, known, show)
-        planner = _planner(study, corpus, store, tracker, known, trying, models, more_seeds)
+        limit, ended = limit_of(study, corpus, store)
+        planner = _planner(study, corpus, store, tracker, known, trying, models, more_seeds, limit, ended)
         if (first := planner.next()) is not None:
             planner.again(first)
             for warning in check_settings(study, store):
@@ -155,7 +160,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
             with session(study.resources, begun=interrupts.listen, say=show.say) as slots:
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")
-                run = _start(study, corpus, store, tracker, planner, show, slots, trying, details, more_seeds)
+                run = _start(study, corpus, store, tracker, planner, show, slots, trying, details, more_seeds, limit)
                 try:
                     run_tune(
                         run,
@@ -184,7 +189,8 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         interrupts.closing = True
         if run is not None and not (vanished and vanished.of_tracking):
             stopped = run.close_live("KILLED", look=not away)
-        results, unsent = _close(tracker, store, study.study, status, trying, vanished)
+        budget = _left_out(study, planner)
+        results, unsent = _close(tracker, store, study.study, status, trying, vanished, budget)
     return Launch(
         results or nothing_read(study, corpus),
         run.ran if run else 0,
@@ -197,7 +203,7 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
         results is not None or not tracker.is_open,
         interrupts.number,
         stopped,
-        tuple(planner.notes) if planner else (),
+        (*planner.notes, *filter(None, [budget.get("left_out")])) if planner else (),
     )
 
 
@@ -212,6 +218,7 @@ def _start(
     trying: Patience,
     details: Details,
     more_seeds: SeedsByWidth | None,
+    limit: Limit | None,
 ) -> StudyRun:
     """Prepare what trials share, and open the study in MLflow; cells of which that fails are given up."""
     count, places = len(cells(study)), f"{slots} slot{'s' if slots > 1 else ''}"
@@ -243,6 +250,7 @@ def _start(
         details=details,
         watch=Watch(store, study.study, launch, outcome.done.values(), trying),
         on_ranks=None if more_seeds is None else more_seeds.learn,
+        limit=limit,
     )
     for cell, failure in failures.items():
         run.give_up(cell, failure)
@@ -277,7 +285,7 @@ def _more_seeds(
     }
 
     def tell(language: str, asked: SeedsAsked) -> None:
-        tracker.seeds_asked(language, asked)
+        tracker.study_tags(asked_tags(language, asked))
         if asked.why:
             show.say(f"{language}: no seed is added to its {asked.count}: {asked.why}")
 
@@ -294,6 +302,8 @@ def _planner(
     trying: Trying = at_once,
     models: ModelContents = UNCHANGED,
     more_seeds: SeedsByWidth | None = None,
+    limit: Limit | None = None,
+    ended: bool = False,
 ) -> Planner:
     """The plan of what is missing, with the searches as far as they have come."""
 
@@ -325,11 +335,27 @@ def _planner(
         more_seeds=more_seeds,
         history=history,
         keeps_model=lambda key: Attempts(store.checkpoints(study.study), trying).model(key.training) is not None,
+        allows=None if limit is None else limit.allows,
+        ended=ended,
     )
 
 
+def _left_out(study: StudyConfig, planner: Planner | None) -> dict[str, str]:
+    """Return tags of the study's run: the budget that ended its searches, and what it left out; empty for none."""
+    text = ""
+    if planner is not None and study.budget is not None and study.search is not None:
+        text = left_out(study.budget, planner.left_out(), study.search.trials)
+    return {"budget": budget_text(study.budget) if study.budget and text else "", "left_out": text}
+
+
 def _close(
-    tracker: Tracker, store: Store, study: str, status: str, trying: Patience, vanished: VanishedError | None
+    tracker: Tracker,
+    store: Store,
+    study: str,
+    status: str,
+    trying: Patience,
+    vanished: VanishedError | None,
+    tags: Mapping[str, str],
 ) -> tuple[StudyResults | None, Unsent]:
     """Close what is open in MLflow, whatever has happened; returns the results, if they can be read, and what could
     not be written.
@@ -344,6 +370,7 @@ def _close(
         elif vanished is not None and vanished.of_tracking:  # what is put back is to be as it was
             tracker.abandon()
         else:
+            tracker.study_tags(tags)
             tracker.study_ended(status)
             if vanished is not None:
                 unsaid.append("the summary is not made yet: files of the store have gone")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlflow import MlflowClient
@@ -71,6 +71,12 @@ def asked_tags(language: str, asked: SeedsAsked) -> dict[str, str]:
     width = asked.half_width
     content = {"count": asked.count, "half_width": width if width is None else str(width), "why": asked.why}
     return {f"seeds_asked.{plain(language)}": json.dumps(content)}
+
+
+def that_matter(tags: Mapping[str, str], runs: Iterable[Run]) -> dict[str, str]:
+    """Return tags without those that are empty and that none of these runs has."""
+    having = {name for run in runs for name in run.data.tags}
+    return {name: text for name, text in tags.items() if text or name in having}
 
 
 def seeds_in(tags: Mapping[str, str], languages: tuple[str, ...]) -> dict[str, Any]:

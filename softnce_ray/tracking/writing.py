@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from softnce_ray.ranks_file import RANKS_FILE
-from softnce_ray.results import KnownTrial, SeedsAsked, StudyRecord, TrialKey, definition_of
+from softnce_ray.results import KnownTrial, StudyRecord, TrialKey, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, existing_experiment, experiment_of, search_runs
 from softnce_ray.tracking.credentials import masked
@@ -23,7 +23,7 @@ from softnce_ray.tracking.journal import Entry, Journal
 from softnce_ray.tracking.known import best_of_each, key_of
 from softnce_ray.tracking.moved import at_home, files_of
 from softnce_ray.tracking.params import SEARCHED, arm_params, params_of
-from softnce_ray.tracking.parent import asked_tags, record_tags
+from softnce_ray.tracking.parent import record_tags, that_matter
 from softnce_ray.tracking.records import Record, now
 from softnce_ray.tracking.runs import Runs
 from softnce_ray.tracking.sending import Sender, Unsent
@@ -285,9 +285,9 @@ class Tracker:
         may go once this has returned."""
         self._write("model", files=folder, key=_list(key), folder=folder.name if folder else None)
 
-    def seeds_asked(self, language: str, asked: SeedsAsked) -> None:
-        """Say in the study's run how many seeds a language is asked for, and why no more."""
-        self._write("study_tags", tags=asked_tags(language, asked))
+    def study_tags(self, tags: Mapping[str, str]) -> None:
+        """Say more in tags of the study's own run: an empty one stands for what no longer holds."""
+        self._write("study_tags", tags=that_matter(tags, self._found))
 
     def study_ended(self, status: str) -> None:
         """Close the runs of the arms and of the study; trials that are open still are closed as KILLED."""

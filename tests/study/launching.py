@@ -39,7 +39,7 @@ class Said:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, seconds_left: float | None = None) -> None:
         self.counts.append((done, total))
 
     def started(self, key: Any) -> None:

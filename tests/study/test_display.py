@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from softnce_ray.results import TrialKey
 from softnce_ray.study.display import Display, Lines, LiveTable, display_for, title
+from softnce_ray.study.jobs.progress import progress_of
 
 CONFIRM = TrialKey("soft", "python", "confirm", 7, "abcdef0123456789")
 SEARCH = TrialKey("infonce", "python", "search", 0, "0123456789abcdef")
@@ -70,6 +72,26 @@ def test_the_table_counts_trials_and_names_those_that_run_last() -> None:
     assert last.index("infonce/python") < last.index("soft/python confirm seed 7")
     assert "failed" in last
     assert "running" in last
+
+
+def test_the_end_is_told_once_it_can_be_expected() -> None:
+    on, table = console(), LiveTable(console(terminal=True))
+    lines = Lines(on)
+    for display in (lines, table):
+        display.progress(2, 4, 600.0)
+        display.ended(CONFIRM, "finished", {})
+    assert shown(on).endswith("soft/python confirm seed 7: finished, about 10 min left [2/4]\n")
+    assert progress_of(shown(on)).done == 2
+    own = console()
+    own.print(table._table())
+    assert re.match(r"2 of 4 trials, 0:\d\d, ends about (\w{3} \d\d \w{3} )?\d\d:\d\d", shown(own))
+    for display in (lines, table):
+        display.progress(4, 4, 0.0)
+        display.ended(SEARCH, "finished", {})
+        display.close()
+    assert shown(on).endswith("infonce/python search 012345: finished [4/4]\n")
+    own.print(table._table())
+    assert "ends" not in shown(own).partition("4 of 4")[2]
 
 
 def test_a_failure_is_told_in_full_beside_the_table() -> None:

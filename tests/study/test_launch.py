@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sentence_transformer.modules import Transformer as Network
 
+from softnce_ray.corpus import Corpus
 from softnce_ray.export import export
 from softnce_ray.report import build_report, to_markdown
 from softnce_ray.results import MODEL_FOLDER
@@ -28,6 +29,7 @@ from softnce_ray.selection.choosing import choose
 from softnce_ray.store import Store, StoreError, only_launch
 from softnce_ray.study import run as running
 from softnce_ray.study.cluster import LaunchError
+from softnce_ray.study.costs import costs
 from softnce_ray.study.run import Launch
 from softnce_ray.tracking import load_results, studies
 from softnce_ray.tracking.selecting import load_validation
@@ -157,6 +159,14 @@ def test_a_second_launch_runs_nothing_and_says_so(undisturbed) -> None:
     assert scores(again.results.trials) == scores(done.results.trials)
     assert statuses(store) == {"study": {"FINISHED"}, "arm": {"FINISHED"}, "trial": {"FINISHED"}}
     assert {trial.run_id for trial in again.results.trials} == {trial.run_id for trial in done.results.trials}
+
+
+def test_an_estimate_counts_what_is_missing_by_the_trials_that_ran(undisturbed, tiny_study) -> None:
+    study, store, _, _ = undisturbed
+    corpus = Corpus.open(study["corpus"])
+    assert costs(tiny_study(**study), corpus, store) == ["nothing is missing: a launch would train nothing"]
+    told = "\n".join(costs(tiny_study(**{**study, "seeds": [1, 2, 3]}), corpus, store))
+    assert re.fullmatch("2 trials.*\ninfonce/python, soft/python: .* a trial, by 2 to 5 trials of the same arm", told)
 
 
 def test_added_seeds_and_trials_run_alone_and_a_seed_left_out_counts_no_more(undisturbed, tmp_path) -> None:

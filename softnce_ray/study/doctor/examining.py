@@ -36,6 +36,7 @@ def examine(
     *,
     patience: float = PATIENCE,
     trust_corpus: bool = False,
+    calibrate: bool = False,
 ) -> list[Finding]:
     """Look at the environment and the store, and at what a study needs of them.
 
@@ -47,6 +48,7 @@ def examine(
       store: where a launch would keep everything; default `Store.at()`.
       patience: seconds that the nodes of a cluster have to answer.
       trust_corpus: do not read the rows of the corpus to compare them with its manifest.
+      calibrate: measure the encoders of the study for the estimate of its time, in this process.
     """
     place = Store.at(store)
     found: list[Finding] = []
@@ -65,7 +67,7 @@ def examine(
             found, study = [*found, _finding("corpus", error)], None
     try:
         with connected(object_store_memory=_OBJECT_STORE):
-            found += _of_cluster(study, place, corpus, patience)
+            found += _of_cluster(study, place, corpus, patience, calibrate)
     except LaunchError as error:
         found.append(_finding("ray", error))
     return [*found, *tracking(place)]
@@ -140,7 +142,9 @@ def _of_settings(study: StudyConfig, store: Store) -> list[Finding]:
     ]
 
 
-def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, patience: float) -> list[Finding]:
+def _of_cluster(
+    study: StudyConfig | None, store: Store, corpus: Corpus | None, patience: float, calibrate: bool = False
+) -> list[Finding]:
     questions = _questions(study, store, corpus)
     nodes = ask(questions, patience=patience)
     found = [
@@ -151,8 +155,12 @@ def _of_cluster(study: StudyConfig | None, store: Store, corpus: Corpus | None, 
     ]
     if study is None or corpus is None:
         return [*found, *(judging.disk(nodes) if store.storage is None else []), *judging.limits(nodes)]
+    from softnce_ray.study.costs import costs  # which asks MLflow, and imports modules that need this room
+
+    cost = costs(study, corpus, store, [node.resources for node in nodes], calibrate=calibrate)
     return [
         *found,
+        *(Finding("cost", "ok", text) for text in cost),
         *judging.corpora(study.corpus, corpus.fingerprint, nodes),
         *adapters(study, nodes),
         *judging.room(study.resources, nodes, ray.available_resources()),

@@ -1,0 +1,132 @@
+"""How long trials took, and which of a study have ended: what an estimate of a study is made of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Run, ViewType
+
+from softnce_ray.config.study import OF_THE_SETTINGS
+from softnce_ray.results import TimedTrial, definition_of
+from softnce_ray.store import Store
+from softnce_ray.tracking.connection import connect, readable, search_runs
+from softnce_ray.tracking.known import best_of_each, rank
+from softnce_ray.tracking.params import current_names
+
+_THREADS = 8
+_MOST = 150
+"""Trials that are read of a corpus and a kind of encoder: of each the times of its epochs are asked for by itself."""
+
+_MOST_ELSEWHERE = 50
+"""The same of other corpora, which count only where the corpus itself has nothing."""
+
+SPENT = "budget_seconds"
+"""Metric of a trial of a study with a budget of hours: the seconds of its launches, when the trial ended."""
+
+Ended = Counter[tuple[str, str, str, int]]
+"""Trials that have ended, by arm, language, phase and seed."""
+
+
+@readable
+def load_timed(store: Store, kinds: Collection[str], corpus: str) -> list[TimedTrial]:
+    """The latest finished trials of these kinds of encoders in all studies of the store, first those on this corpus.
+
+    Left out are trials that were interrupted, whose runs were open while nothing ran, and those that took the result of
+    another trial.
+
+    Raises:
+      TrackingError: no such store, or it cannot be read.
+    """
+    client = connect(store, must_exist=True)
+    studies = [
+        experiment.experiment_id
+        for experiment in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
+        if experiment.tags.get("softnce_ray") == "study"
+    ]
+    runs: list[Run] = []
+    for kind in kinds if studies else ():
+        query = f"tags.role = 'trial' and attributes.status = 'FINISHED' and params.`encoder.kind` = '{kind}'"
+        for sign, most in (("=", _MOST), ("!=", _MOST_ELSEWHERE)):
+            runs += client.search_runs(
+                studies,
+                f"{query} and tags.corpus_fingerprint {sign} '{corpus}'",
+                max_results=most,
+                order_by=["attributes.start_time DESC"],
+            )
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda run: _timed(client, run), runs))
+    return [trial for trial in found if trial is not None]
+
+
+@readable
+def load_ended(store: Store, study: str, definitions: Mapping[str, str]) -> Ended:
+    """The trials of a study that a launch does not run again, as far as they are of these definitions. Failed ones of a
+    search count where their settings were the cause: those answer a search too.
+
+    Raises:
+      TrackingError: no such store, or it cannot be read.
+    """
+    client = connect(store, must_exist=True)
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        return Counter()
+    ended: Ended = Counter()
+    for run in best_of_each(search_runs(client, experiment.experiment_id, "tags.role = 'trial'")):
+        tags = run.data.tags
+        arm, language, phase = tags["arm"], tags["language"], tags["phase"]
+        answered = phase == "search" and tags.get("failure_kind") in OF_THE_SETTINGS
+        if (
+            (run.info.status == "FINISHED" or (run.info.status == "FAILED" and answered))
+            and "superseded" not in tags
+            and tags.get("definition") == definition_of(definitions, arm, language)
+        ):
+            ended[arm, language, phase, int(tags["seed"])] += 1
+    return ended
+
+
+@readable
+def load_spent(store: Store, study: str) -> tuple[float, str]:
+    """Return the seconds that the launches of a study with a budget of hours took, and the budget that ended its
+    searches: "" for none.
+
+    Raises:
+      TrackingError: no such store, or it cannot be read.
+    """
+    client = connect(store, must_exist=True)
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        return 0.0, ""
+    order = [f"metrics.{SPENT} DESC"]
+    runs = client.search_runs([experiment.experiment_id], "tags.role = 'trial'", max_results=1, order_by=order)
+    return max((run.data.metrics.get(SPENT, 0.0) for run in runs), default=0.0), _budget(client, experiment)
+
+
+def _budget(client: MlflowClient, experiment: Experiment) -> str:
+    parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'")
+    return min(parents, key=rank).data.tags.get("budget", "") if parents else ""
+
+
+def _timed(client: MlflowClient, run: Run) -> TimedTrial | None:
+    """A run's times; None where they are not those of one training from its start to its end."""
+    tags, metrics, info = run.data.tags, run.data.metrics, run.info
+    if tags.get("attempts", "1") != "1" or info.end_time is None:
+        return None
+    points = {point.step: point.timestamp for point in client.get_metric_history(info.run_id, "epoch")}
+    ends = [points[epoch] for epoch in sorted(points)]
+    if not ends or ends[0] < info.start_time or ends[-1] > info.end_time:
+        return None
+    train = metrics.get("train_seconds", 0.0)
+    epochs = max(points)
+    return TimedTrial(
+        phase=tags["phase"],
+        settings=current_names(run.data.params),
+        corpus=tags.get("corpus_fingerprint", ""),
+        seconds=(info.end_time - info.start_time) / 1000,
+        epochs=epochs,
+        epoch_seconds=(ends[-1] - ends[0]) / 1000 / (len(ends) - 1) if len(ends) > 1 else train,
+        pairs=metrics.get("pairs_per_second", 0.0) * train,
+        resources=tags.get("resources", ""),
+    )
