@@ -22,6 +22,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
 from planted import Planted, found_in, watched
 from pydantic import BaseModel, ValidationError
 from servers import MlflowServer, Postgres, free_port, kill_tree
@@ -253,8 +254,6 @@ def until(happens: Callable[[], Any], process: psutil.Process, printed: Path) ->
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """The folder of a store with an empty database."""
-    from mlflow import MlflowClient
-
     (tmp_path / "store").mkdir()
     MlflowClient(f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}").search_experiments()
     return tmp_path / "store"
@@ -264,8 +263,9 @@ def store(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_the_ui_listens_on_this_machine_alone_and_shows_no_password(postgres_server: Postgres, ui) -> None:
     """Command lines can be read by all users of a machine."""
-    port = free_port()
-    process, printed = ui("--port", port, tracking=postgres_server.database())
+    port, tracking = free_port(), postgres_server.database()
+    MlflowClient(tracking).search_experiments()  # which makes the tables: a ui does not
+    process, printed = ui("--port", port, tracking=tracking)
     assert until(lambda: listening(process), process, printed) == {("127.0.0.1", port)}
     assert postgres_server.password not in printed.read_text()
     assert "can read and change" not in printed.read_text()

@@ -37,9 +37,9 @@ def bomb(inner: str) -> str:
 
 @pytest.mark.parametrize("inner", ["[{}]", "{{<<: [{}]}}", "{{k: [{}]}}"])
 def test_aliases_and_merges_that_grow_without_bound_are_one_line_in_seconds(inner: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     (found,) = wrong(bomb(inner))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert re.fullmatch(r"f\.yaml:\d+: expected at most 500,000 values, with those of aliases .*: write fewer", found)
 
 
@@ -62,10 +62,10 @@ def test_merged_keys_have_the_lines_where_they_were_written(study) -> None:
     ],
 )
 def test_a_hundred_thousand_seeds_are_one_line_in_seconds(tiny_corpus: Path, seeds, expected: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     head = f"study: tiny\ncorpus: {tiny_corpus}\nlanguages: [python]\nseeds: {list(seeds)}\n"
     assert wrong(head + ARMS) == [expected]
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_thousand_seeds_are_listed_so_that_people_can_read_it(study) -> None:
@@ -84,14 +84,14 @@ def test_a_thousand_seeds_are_listed_so_that_people_can_read_it(study) -> None:
     ],
 )
 def test_many_mistakes_are_told_in_seconds_and_can_be_read(study, text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(StudyError) as caught:
         parse_study(study(text))
     lines = str(caught.value).splitlines()
     assert len(lines) <= 101
     assert max(map(len, lines)) < 2100
     assert len(lines) < 101 or re.search(r"study: [\d,]+ more problems: correct these first", lines[-1])
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_defaults_and_arms_that_multiply_are_one_line(study) -> None:
