@@ -1,5 +1,5 @@
 # make demo   from nothing to a trained, exported, searchable model
-# make test   the tests, two files at a time, in some ten minutes; `make test-fast` leaves out the slow ones,
+# make test   the tests, two files at a time, in some 13 minutes; `make test-fast` leaves out the slow ones,
 #             `make test-all` runs the long ones as well: outages, kills, clusters
 # make lint   ruff and mypy
 # make bench  what docs/benchmarks.md shows, measured here; two hours and more, on a machine that does nothing else

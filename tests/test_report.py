@@ -532,7 +532,7 @@ def test_method_line_says_what_was_computed():
         "python 60 queries among 500 codes",
         "corpus c0ffee",
         "Intervals (95 %) and p speak of other seeds and other queries: crossed random effects of both",
-        "All 2 differences from infonce are one family: p is Holm-corrected, and their intervals hold together",
+        "Both differences from infonce are one family: p is Holm-corrected, and their intervals hold together",
     ):
         assert part in text
 

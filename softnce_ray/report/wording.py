@@ -50,7 +50,8 @@ def inference_text(report: Report) -> str:
         )
     compared = Counter(family_of(row, report.family) for row in report.rows if row.together)
     if max(compared.values(), default=0) > 1:
-        whose = f"All {compared.total()} differences from {report.baseline} are one family"
+        count = "Both" if compared.total() == 2 else f"All {compared.total()}"
+        whose = f"{count} differences from {report.baseline} are one family"
         if report.family == "language":
             whose = f"The differences from {report.baseline} in each language are a family"
         text += f" {whose}: p is Holm-corrected, and their intervals hold together."
