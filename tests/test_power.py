@@ -123,6 +123,8 @@ def test_the_command_answers_before_any_study() -> None:
     [
         (["--effect", "0.01", *STATED[:4]], "got no --rest-sd and no --seeds and no --queries: give them, or a study"),
         (["--effect", "0", *STATED], "--effect: expected a number other than 0, got 0"),
+        ([*STATED, "--seed-sd", "1e200"], "--seed-sd: expected a standard deviation of at most 1e+06, got 1e+200"),
+        ([*STATED, "--rest-sd", "inf"], "--rest-sd: expected a standard deviation of at most 1e+06, got inf"),
         (["small", "--seed-sd", "0.1"], "--seed-sd: expected none with a study, whose differences tell it"),
     ],
 )

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from softnce_ray.report.sensitivity import Sensitivity
     from softnce_ray.statistics import Design
 
+_MOST = 1e6
+"""The largest standard deviation: scores are of the order of 1, or of 100."""
+
 
 def power(
     study: Annotated[
@@ -51,6 +54,9 @@ def power(
     if not math.isfinite(effect) or effect == 0:
         raise UserError(f"--effect: expected a number other than 0, got {effect:g}")
     stated = {"--seed-sd": seed_sd, "--query-sd": query_sd, "--rest-sd": rest_sd}
+    for name, value in stated.items():
+        if value is not None and not value <= _MOST:
+            raise UserError(f"{name}: expected a standard deviation of at most {_MOST:g}, got {value:g}")
     if study is None:
         designs = {"as stated": _stated(stated, seeds, queries, languages)}
     else:
