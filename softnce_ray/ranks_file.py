@@ -69,6 +69,14 @@ def ranks_table(path: str | Path) -> pa.Table:
     return table
 
 
+def splits_of(table: pa.Table) -> list[str]:
+    """Return the split of each row of what `ranks_table` read; of several languages as `place` names them."""
+    splits = table.column("split").to_pylist()
+    if "language" not in table.column_names:
+        return splits
+    return [place(*each) for each in zip(splits, table.column("language").to_pylist(), strict=True)]
+
+
 def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     """Measure → split → (Q,) float64, in the order in which they were written: the corpus'. Splits of several languages
     as `place` names them.
@@ -77,10 +85,7 @@ def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
       OSError, pyarrow.ArrowException, ValueError: the file is missing or damaged.
     """
     table = ranks_table(path)
-    keys = table.column("split").to_pylist()
-    if "language" in table.column_names:
-        keys = [place(*each) for each in zip(keys, table.column("language").to_pylist(), strict=True)]
-    rows, found = np.array(keys), {}
+    rows, found = np.array(splits_of(table)), {}
     for measure in (*MEASURES, *CUT_OFF):
         if measure in table.column_names:
             column = table.column(measure)
@@ -89,9 +94,9 @@ def read_ranks(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
-def tested(ranks: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the reciprocal ranks of the test queries of what `read_ranks` read: `test`, or `test/ruby` and so on."""
-    return {key: values for key, values in ranks["reciprocal_rank"].items() if key.partition("/")[0] == "test"}
+def only(split: str, ranks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return of one measure's values, as `read_ranks` has them, those of a split: `test`, or `test/ruby` and so on."""
+    return {key: values for key, values in ranks.items() if key.partition("/")[0] == split}
 
 
 def _digest(table: pa.Table) -> bytes:

@@ -93,13 +93,15 @@ class TimedTrial:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What the parent run says of a study; all but the name may change with a later launch. `seeds` are a list, or the
-    precision that decides how many there are. `text` is the whole study as YAML; `definitions` says by a hash what each
-    arm means now: trials of another meaning no longer count.
+    """Keep what the parent run says of a study; all but the name may change with a later launch.
+
+    `seeds` are a list, or the precision that decides how many there are. `text` is the whole study as YAML;
+    `definitions` says by a hash what each arm means now: trials of another meaning no longer count.
     `languages` are names, of languages and of training sets; `training_sets` says what the latter are, and
     `definitions` has for each of them, as `arm/name`, a meaning of its own. `models` has hashes of folders of models by
     their names, as they were when the study was first launched. `family` says which differences are corrected for
-    together."""
+    together.
+    """
 
     study: str
     question: str

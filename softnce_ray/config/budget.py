@@ -1,4 +1,4 @@
-"""What a study may take."""
+"""Budgets of studies, in hours or trials."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from softnce_ray.config.settings import Settings, wrong
 
 
 class Budget(Settings):
-    """What a study may take. It ends searches early, evenly over cells, and leaves enough for confirmations. Never part
-    of an identity."""
+    """Bound what a study takes: end searches early, evenly over cells, and leave enough for confirmations.
+
+    A budget is never part of an identity.
+    """
 
     hours: float | None = Field(None, gt=0, description="of all launches of the study together")
     trials: int | None = Field(None, ge=1, description="of the whole study, searches and confirmations")

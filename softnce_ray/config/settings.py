@@ -27,7 +27,7 @@ LanguageName = Annotated[str, Field(pattern=LANGUAGE)]
 
 
 Family = Literal["study", "language"]
-"""Which differences are corrected for together: all of a study, or those of each language."""
+"""Differences that are corrected for together: all of a study, or those of each language."""
 
 
 Temperature = Annotated[float, Field(ge=1e-6)]

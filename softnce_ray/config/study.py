@@ -341,10 +341,9 @@ class StudyConfig(Settings):
         return self
 
     def _check_budget(self, budget: Budget) -> None:
-        searches = sum(bool(self.space(arm)) for arm in self.arms) * len(self.languages)
+        searches, confirmations = self.searches, self.confirmations
         if not searches:
             raise wrong("budget", "a budget ends searches, and this study has none: remove it, or add search")
-        confirmations = len(self.arms) * len(self.languages) * len(self.possible_seeds)
         if budget.trials is not None and budget.trials < confirmations + searches:
             raise wrong(
                 "budget.trials",
@@ -356,6 +355,16 @@ class StudyConfig(Settings):
     def language_names(self) -> tuple[str, ...]:
         """What runs, folders and reports call the languages and training sets."""
         return tuple(entry.name if isinstance(entry, TrainingSet) else entry for entry in self.languages)
+
+    @property
+    def searches(self) -> int:
+        """Number of cells, arm × language, that are searched."""
+        return sum(bool(self.space(arm)) for arm in self.arms) * len(self.languages)
+
+    @property
+    def confirmations(self) -> int:
+        """Number of confirmations, of all seeds that may be asked for."""
+        return len(self.arms) * len(self.languages) * len(self.possible_seeds)
 
     @property
     def possible_seeds(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from softnce_ray.ranks_file import Measure, place
-from softnce_ray.report.values import ReportError
+from softnce_ray.report.values import ReportError, family_of
 from softnce_ray.results import StudyResults, TrialResult
 
 Cells = Mapping[tuple[str, str], tuple[TrialResult, ...]]  # (arm, language of the study) -> finished trials, one a seed
@@ -49,10 +49,10 @@ def tables_of(results: StudyResults) -> list[Table]:
 
 def planned_comparisons(results: StudyResults, language: str) -> int:
     """Return how many differences from the baseline are corrected for together with those on the queries of a language,
-    where every arm has a finished trial: the family of `values.family_of`."""
-    tables = tables_of(results)
-    family = [table for table in tables if results.family == "study" or table.languages == (language,)]
-    return sum(len(table.sets) for table in family) * (len(results.arms) - 1)
+    where every arm has a finished trial."""
+    own = family_of((language,), results.family)
+    tables = [table for table in tables_of(results) if family_of(table.languages, results.family) == own]
+    return sum(len(table.sets) for table in tables) * (len(results.arms) - 1)
 
 
 def measured_by(results: StudyResults, measure: Measure) -> StudyResults:

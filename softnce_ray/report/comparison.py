@@ -199,7 +199,7 @@ def _corrected(rows: Sequence[Row], level: float, family: Family) -> tuple[Row, 
     """Give rows what depends on how many were compared together."""
     families: dict[tuple[str, ...], dict[int, Row]] = {}
     for i, row in enumerate(rows):
-        families.setdefault(family_of(row, family), {})[i] = row
+        families.setdefault(family_of(row.languages, family), {})[i] = row
     found: dict[int, Row] = {}
     for these in families.values():
         found |= _corrected_together(these, level)

@@ -81,8 +81,9 @@ def _design(report: Report, row: Row) -> Design | None:
         queries=queries,
         seeds=row.difference.seeds,
         comparisons=sum(
-            each.difference is not None and family_of(each, report.family) == family_of(row, report.family)
+            family_of(each.languages, report.family) == family_of(row.languages, report.family)
             for each in report.rows
+            if each.difference is not None
         ),
         level=report.level,
     )

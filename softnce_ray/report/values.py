@@ -199,9 +199,9 @@ class Report:
     family: Family = "study"
 
 
-def family_of(row: Row, family: Family) -> tuple[str, ...]:
-    """Return what rows that are corrected together have alike: nothing, or their languages."""
-    return row.languages if family == "language" else ()
+def family_of(languages: tuple[str, ...], family: Family) -> tuple[str, ...]:
+    """Return what rows of the same `languages` have alike with all that are corrected together: nothing, or these."""
+    return languages if family == "language" else ()
 
 
 def row_name(arm: str, training_set: str | None) -> str:

@@ -48,7 +48,7 @@ def inference_text(report: Report) -> str:
             f"Intervals ({level}) and p speak of other seeds and other queries: crossed random effects of both, "
             "Satterthwaite's degrees of freedom."
         )
-    compared = Counter(family_of(row, report.family) for row in report.rows if row.together)
+    compared = Counter(family_of(row.languages, report.family) for row in report.rows if row.together)
     if max(compared.values(), default=0) > 1:
         count = "Both" if compared.total() == 2 else f"All {compared.total()}"
         whose = f"{count} differences from {report.baseline} are one family"

@@ -15,7 +15,7 @@ and a launch ends some seconds after its last trial."""
 
 
 class Limit:
-    """What is left of a study's budget. Hours are those of all its launches, from their beginnings to their ends."""
+    """Keep count of a study's budget. Hours are those of all its launches, from their beginnings to their ends."""
 
     def __init__(
         self, budget: Budget, pace: Pace, *, spent: float = 0.0, clock: Callable[[], float] = time.monotonic

@@ -16,6 +16,7 @@ from softnce_ray.results import TimedTrial
 from softnce_ray.store import Store
 from softnce_ray.study.budget import Limit, is_larger, rounds_within
 from softnce_ray.study.calibrating import calibrated
+from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.cluster import trials_on
 from softnce_ray.study.doctor.finding import size
 from softnce_ray.study.doctor.needs import needs
@@ -32,7 +33,6 @@ from softnce_ray.study.estimate import (
 )
 from softnce_ray.study.model_contents import model_contents
 from softnce_ray.study.pace import Pace
-from softnce_ray.study.planner import Cell, cells
 from softnce_ray.study.record import definitions, hardware
 from softnce_ray.study.saved import study_text
 from softnce_ray.tracking import TrackingError
@@ -151,9 +151,7 @@ def _searched(study: StudyConfig) -> int:
     """Return the search trials of each cell that has a search, as far as a budget of trials lets it."""
     if study.search is None or study.budget is None or study.budget.trials is None:
         return study.search.trials if study.search else 0
-    searches = sum(bool(study.space(cell.arm)) for cell in cells(study))
-    confirmations = len(cells(study)) * len(study.possible_seeds)
-    return min(study.search.trials, rounds_within(study.budget.trials, searches, confirmations))
+    return min(study.search.trials, rounds_within(study.budget.trials, study.searches, study.confirmations))
 
 
 def lines(found: Estimate, resources: Resources, space: str) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from softnce_ray.config import METHOD_VERSION, Choices, StudyConfig, arm_settings, revisions, with_values
-from softnce_ray.study.planner import Cell
+from softnce_ray.study.cells import Cell
 
 
 def search_name(study: StudyConfig, cell: Cell, content: str) -> str:

@@ -15,12 +15,13 @@ from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
 from softnce_ray.study.attempts import Attempt, Attempts, folder_name
 from softnce_ray.study.budget import Limit
+from softnce_ray.study.cells import Cell, Trial
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, title
 from softnce_ray.study.failures import Failure, Retries, with_remedies
 from softnce_ray.study.finished import Finished
 from softnce_ray.study.pace import Pace
-from softnce_ray.study.planner import Cell, Planner, Trial
+from softnce_ray.study.planner import Planner
 from softnce_ray.study.surroundings import device_for
 from softnce_ray.study.trainable import TrialSpec
 from softnce_ray.study.watch import Watch

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from softnce_ray.results import TrialKey
+from softnce_ray.study.cells import Cell
 from softnce_ray.study.estimate import Running, Work, wall_seconds
-from softnce_ray.study.planner import Cell
 
 Left = Sequence[tuple[Cell, int, int]]
 """Search and confirm trials of each cell that are still to be handed out."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from softnce_ray.config import Choices, Precision, Range, StudyConfig
-from softnce_ray.study.planner import cells
+from softnce_ray.study.cells import cells
 
 _MOST_SEEDS = 20
 """Of a cell that are listed one by one."""

@@ -30,8 +30,6 @@ from softnce_ray.study.cells import Cell, CellState, Trial, cells
 from softnce_ray.study.proposing import Proposes
 from softnce_ray.study.rounds import Rounds, Standing
 
-__all__ = ["Cell", "Planner", "Trial", "cells"]
-
 
 class Planner:
     """Hands out the trials of a study and learns how they end.

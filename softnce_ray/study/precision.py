@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from softnce_ray.config import Precision
-from softnce_ray.ranks_file import place, read_ranks, tested
+from softnce_ray.ranks_file import only, place, read_ranks
 from softnce_ray.report import planned_comparisons
 from softnce_ray.results import SeedsAsked, StudyResults, TrialKey
 from softnce_ray.statistics import Difference, Interval, difference, mean_interval, simultaneous_levels
@@ -50,7 +50,7 @@ class SeedsByWidth:
         will say so."""
         if key.phase == "confirm":
             try:
-                self._ranks[key] = tested(read_ranks(ranks))
+                self._ranks[key] = only("test", read_ranks(ranks)["reciprocal_rank"])
             except (OSError, ValueError, pa.ArrowException):
                 self._ranks.pop(key, None)
 

@@ -19,11 +19,11 @@ from softnce_ray.determinism import deterministic_algorithms
 from softnce_ray.preparation import Prepared, learns, prepare
 from softnce_ray.storage import Location
 from softnce_ray.store import Store
+from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.cluster import Outcome, run_all
 from softnce_ray.study.display import Display
 from softnce_ray.study.notes import Notes
 from softnce_ray.study.patience import Patience
-from softnce_ray.study.planner import Cell, cells
 from softnce_ray.study.surroundings import device_for, working_in
 
 

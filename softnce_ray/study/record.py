@@ -12,9 +12,9 @@ from softnce_ray.config import Precision, Resources, StudyConfig, TrainingSet
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.preparation import content_of
 from softnce_ray.results import StudyRecord, StudyResults
+from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.definitions import definition
 from softnce_ray.study.model_contents import ModelContents
-from softnce_ray.study.planner import Cell, cells
 from softnce_ray.study.saved import study_text
 
 UNCHANGED = ModelContents()

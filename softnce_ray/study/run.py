@@ -19,6 +19,7 @@ from softnce_ray.store import Store, only_launch
 from softnce_ray.study import again
 from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.budget import Limit, budget_text, left_out
+from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.cluster import LaunchError, session
 from softnce_ray.study.costs import limit_of
 from softnce_ray.study.definitions import search_name
@@ -30,7 +31,7 @@ from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
 from softnce_ray.study.model_contents import ModelContents, model_contents
 from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
-from softnce_ray.study.planner import Cell, Planner, cells
+from softnce_ray.study.planner import Planner
 from softnce_ray.study.precision import SeedsByWidth
 from softnce_ray.study.preparing import prepare_all
 from softnce_ray.study.record import UNCHANGED, cell_content, hardware, nothing_read, record_of, versions

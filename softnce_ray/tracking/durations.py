@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, ViewType
+from mlflow.entities import Experiment, Run
 
 from softnce_ray.config.study import OF_THE_SETTINGS
 from softnce_ray.results import TimedTrial, definition_of
@@ -15,6 +15,7 @@ from softnce_ray.store import Store
 from softnce_ray.tracking.connection import connect, readable, search_runs
 from softnce_ray.tracking.known import best_of_each, rank
 from softnce_ray.tracking.params import current_names
+from softnce_ray.tracking.parent import experiments_of
 
 _THREADS = 8
 _MOST = 150
@@ -41,11 +42,7 @@ def load_timed(store: Store, kinds: Collection[str], corpus: str) -> list[TimedT
       TrackingError: no such store, or it cannot be read.
     """
     client = connect(store, must_exist=True)
-    studies = [
-        experiment.experiment_id
-        for experiment in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
-        if experiment.tags.get("softnce_ray") == "study"
-    ]
+    studies = [experiment.experiment_id for experiment in experiments_of(client)]
     runs: list[Run] = []
     for kind in kinds if studies else ():
         query = f"tags.role = 'trial' and attributes.status = 'FINISHED' and params.`encoder.kind` = '{kind}'"
@@ -70,8 +67,7 @@ def load_ended(store: Store, study: str, definitions: Mapping[str, str]) -> Ende
       TrackingError: no such store, or it cannot be read.
     """
     client = connect(store, must_exist=True)
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None or experiment.lifecycle_stage != "active":
+    if (experiment := _experiment(client, study)) is None:
         return Counter()
     ended: Ended = Counter()
     for run in best_of_each(search_runs(client, experiment.experiment_id, "tags.role = 'trial'")):
@@ -96,12 +92,17 @@ def load_spent(store: Store, study: str) -> tuple[float, str]:
       TrackingError: no such store, or it cannot be read.
     """
     client = connect(store, must_exist=True)
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None or experiment.lifecycle_stage != "active":
+    if (experiment := _experiment(client, study)) is None:
         return 0.0, ""
     order = [f"metrics.{SPENT} DESC"]
     runs = client.search_runs([experiment.experiment_id], "tags.role = 'trial'", max_results=1, order_by=order)
     return max((run.data.metrics.get(SPENT, 0.0) for run in runs), default=0.0), _budget(client, experiment)
+
+
+def _experiment(client: MlflowClient, study: str) -> Experiment | None:
+    """That of a study, unless it was deleted."""
+    experiment: Experiment | None = client.get_experiment_by_name(study)
+    return experiment if experiment is not None and experiment.lifecycle_stage == "active" else None
 
 
 def _budget(client: MlflowClient, experiment: Experiment) -> str:

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from softnce_ray.distributions import DISTRIBUTIONS_FILE, Distributions, DistributionsError, read_distributions
-from softnce_ray.ranks_file import RANKS_FILE, place, ranks_table
+from softnce_ray.ranks_file import RANKS_FILE, ranks_table, splits_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, first_line, readable, search_runs, without_password
 from softnce_ray.tracking.files import fetched, undamaged
@@ -133,13 +133,11 @@ def load_query_ids(store: Store, run_id: str) -> dict[str, tuple[str, ...]]:
     client = connect(store, must_exist=True)
     with undamaged(store, client.get_run(run_id), RANKS_FILE) as file:
         table = ranks_table(file)
-        columns = {name: table.column(name).to_pylist() for name in ("id", "split")}
-        several = "language" in table.column_names
-        languages = table.column("language").to_pylist() if several else [None] * len(table)
+        pairs = list(zip(splits_of(table), table.column("id").to_pylist(), strict=True))
     ids: dict[str, list[str]] = {}
-    for identity, split, language in zip(columns["id"], columns["split"], languages, strict=True):
-        ids.setdefault(place(split, language), []).append(identity)
-    return {key: tuple(names) for key, names in ids.items()}
+    for split, identity in pairs:
+        ids.setdefault(split, []).append(identity)
+    return {split: tuple(names) for split, names in ids.items()}
 
 
 def _history(client: MlflowClient, run_id: str, name: str) -> History:

@@ -38,8 +38,13 @@ def parent_of(client: MlflowClient, store: Store, study: str) -> Run:
 
 def studies_of(client: MlflowClient) -> list[str]:
     """Names of the studies, the latest first."""
+    return [experiment.name for experiment in experiments_of(client)]
+
+
+def experiments_of(client: MlflowClient) -> list[Experiment]:
+    """Return the experiments of all studies, the latest first."""
     return [
-        experiment.name
+        experiment
         for experiment in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)
         if experiment.tags.get("softnce_ray") == "study"
     ]

@@ -12,7 +12,7 @@ import numpy as np
 from mlflow.entities import Run
 
 from softnce_ray.config import TrainingSet
-from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, place, read_ranks, tested
+from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, only, place, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialKey, TrialResult, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import TrackingError, connect, readable, search_runs
@@ -88,7 +88,7 @@ def load_test_ranks(store: Store, runs: Mapping[TrialKey, str]) -> dict[TrialKey
     client, found = connect(store, must_exist=True), {}
     for key, run_id in runs.items():
         with contextlib.suppress(DamagedError):
-            found[key] = tested(_ranks(store, client.get_run(run_id)))
+            found[key] = only("test", _ranks(store, client.get_run(run_id))["reciprocal_rank"])
     return found
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from softnce_ray.ranks_file import CUT_OFF, MEASURES, RANKS_FILE, place, ranks_table
+from softnce_ray.ranks_file import CUT_OFF, RANKS_FILE, only, read_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyResults, TrialResult
 from softnce_ray.store import Store
 from softnce_ray.tracking.choices import choice_tag
@@ -25,8 +23,8 @@ _SELECTED = "selected"
 
 @readable
 def load_validation(store: Store, study: str) -> StudyResults:
-    """A study as `load_results` gives it, without anything of the test split: its rows are not taken from the files of
-    ranks, its metrics are dropped.
+    """A study as `load_results` gives it, without anything of the test split: its ranks and its metrics are
+    dropped.
 
     Raises:
       TrackingError: no such store or study, or the ranks of a finished trial cannot be read.
@@ -40,7 +38,7 @@ def _of_validation(client: MlflowClient, store: Store, trial: TrialResult) -> Tr
     if trial.phase != "confirm" or trial.status != "FINISHED":
         return dataclasses.replace(trial, metrics=metrics)
     with undamaged(store, client.get_run(trial.run_id), RANKS_FILE) as file:
-        found = _validation_ranks(file)
+        found = {name: values for name, each in read_ranks(file).items() if (values := only("valid", each))}
         if any(not np.all((ranks >= 0) & (ranks <= 1)) for ranks in found["reciprocal_rank"].values()):
             raise ValueError("reciprocal ranks that are not from 0 to 1")
     return dataclasses.replace(
@@ -50,23 +48,6 @@ def _of_validation(client: MlflowClient, store: Store, trial: TrialResult) -> Tr
         graded_ndcg=found.get("graded_ndcg", {}),
         cut_off={name: values for name, values in found.items() if name in CUT_OFF},
     )
-
-
-def _validation_ranks(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    whole = ranks_table(path)
-    table = whole.filter(pc.equal(whole.column("split"), "valid"))
-    several = "language" in table.column_names
-    languages = np.array(table.column("language").to_pylist() if several else [None] * len(table), dtype=object)
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for measure in (*MEASURES, *CUT_OFF):
-        if measure not in table.column_names:
-            continue
-        values = table.column(measure).to_numpy()
-        for language in dict.fromkeys(languages.tolist()):
-            of_language = values[languages == language]
-            if not np.isnan(of_language).all():  # a measure that only some languages have
-                found.setdefault(measure, {})[place("valid", language)] = of_language
-    return found
 
 
 @readable

@@ -287,7 +287,8 @@ class Tracker:
 
     def study_tags(self, tags: Mapping[str, str]) -> None:
         """Say more in tags of the study's own run: an empty one stands for what no longer holds."""
-        self._write("study_tags", tags=that_matter(tags, self._found))
+        if matter := that_matter(tags, self._found):
+            self._write("study_tags", tags=matter)
 
     def study_ended(self, status: str) -> None:
         """Close the runs of the arms and of the study; trials that are open still are closed as KILLED."""

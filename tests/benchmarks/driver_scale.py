@@ -40,9 +40,9 @@ def measure(corpus_folder: str, trials: int, search: bool) -> None:
     from softnce_ray.ranks_file import RANKS_FILE, write_ranks
     from softnce_ray.store import Store
     from softnce_ray.study.attempts import Attempts
+    from softnce_ray.study.cells import cells
     from softnce_ray.study.driver import StudyRun
     from softnce_ray.study.file import parse_study
-    from softnce_ray.study.planner import cells
     from softnce_ray.study.record import record_of, versions
     from softnce_ray.study.run import _planner
     from softnce_ray.tracking import Tracker

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from softnce_ray.config import Budget, StudyConfig
 from softnce_ray.results import KnownTrial, TrialKey
 from softnce_ray.study.budget import Limit, budget_text, is_larger, left_out, rounds_within
+from softnce_ray.study.cells import Cell, Trial, cells
 from softnce_ray.study.pace import Pace
-from softnce_ray.study.planner import Cell, Planner, Trial, cells
+from softnce_ray.study.planner import Planner
 
 from .test_pace import Clock
 from .test_planner import FakeSearch, drain, known, study, temperatures

@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from softnce_ray.config import Choices, Range, SearchSpace, StudyConfig
 from softnce_ray.config.study import in_order, searched
 from softnce_ray.study import laws
+from softnce_ray.study.cells import Cell
 from softnce_ray.study.definitions import search_name
 from softnce_ray.study.file import parse_study
 from softnce_ray.study.planned import planned_trials
-from softnce_ray.study.planner import Cell, Planner
+from softnce_ray.study.planner import Planner
 from softnce_ray.study.problems import StudyError, StudyFile
 from softnce_ray.study.search import CellSearch
 

@@ -19,11 +19,12 @@ from softnce_ray.ranks_file import RANKS_FILE
 from softnce_ray.results import TrialKey
 from softnce_ray.storage import StorageError
 from softnce_ray.study.attempts import Attempts
+from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import title
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import Failure, failure_of
-from softnce_ray.study.planner import Cell, Planner, cells
+from softnce_ray.study.planner import Planner
 from softnce_ray.training import train
 
 from .checkpoints import write_checkpoint

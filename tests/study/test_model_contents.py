@@ -14,8 +14,8 @@ from softnce_ray.preparation import Prepared
 from softnce_ray.preparation.making import _decides_learned
 from softnce_ray.preparation.vectors import Sources
 from softnce_ray.store import Store
+from softnce_ray.study.cells import Cell
 from softnce_ray.study.model_contents import ModelContents, model_contents
-from softnce_ray.study.planner import Cell
 from softnce_ray.study.record import cell_content, definitions, record_of
 from softnce_ray.tracking import Tracker
 

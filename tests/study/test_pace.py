@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from softnce_ray.results import TrialKey
+from softnce_ray.study.cells import Cell
 from softnce_ray.study.pace import Pace
-from softnce_ray.study.planner import Cell, Planner
+from softnce_ray.study.planner import Planner
 
 from .test_planner import FakeSearch, drain, study, temperatures
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.results import KnownTrial, TrialKey
+from softnce_ray.study.cells import Cell, Trial, cells
 from softnce_ray.study.definitions import definition, search_name
 from softnce_ray.study.planned import planned_trials
-from softnce_ray.study.planner import Cell, Planner, Trial, cells
+from softnce_ray.study.planner import Planner
 from softnce_ray.study.search import Answer, Proposal
 
 SPACE = {"temperature": {"low": 0.01, "high": 1}}

@@ -9,7 +9,8 @@ import optuna
 import pytest
 
 from softnce_ray.results import KnownTrial, TrialKey
-from softnce_ray.study.planner import Cell, Planner, Trial
+from softnce_ray.study.cells import Cell, Trial
+from softnce_ray.study.planner import Planner
 from softnce_ray.study.search import CellSearch
 
 from .test_planner import CELL, FakeSearch, drain, known, name, study, temperatures

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from softnce_ray.config import StudyConfig
 from softnce_ray.results import KnownTrial, TrialKey
+from softnce_ray.study.cells import Cell, Trial
 from softnce_ray.study.definitions import definition
 from softnce_ray.study.planned import planned_trials
-from softnce_ray.study.planner import Cell, Planner, Trial
+from softnce_ray.study.planner import Planner
 
 from . import test_planner
 from .test_planner import FakeSearch, drain, known, name, temperatures

@@ -21,10 +21,11 @@ from softnce_ray.report import build_report, to_html, to_json, to_latex, to_mark
 from softnce_ray.retrieval import build_index, evaluate_corpus
 from softnce_ray.selection import best
 from softnce_ray.store import Store
+from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.definitions import definition, search_name
 from softnce_ray.study.file import check_study, parse_study
 from softnce_ray.study.planned import planned_trials
-from softnce_ray.study.planner import Cell, Planner, cells
+from softnce_ray.study.planner import Planner
 from softnce_ray.study.problems import StudyError, StudyFile
 from softnce_ray.study.run import launch
 
