@@ -23,8 +23,8 @@ from softnce_ray.config import (
     resolved,
     with_values,
 )
+from softnce_ray.config.search_space import in_order, is_among, searched
 from softnce_ray.config.settings import kind_of
-from softnce_ray.config.study import in_order, is_among, searched
 from softnce_ray.corpus.checking import check_corpus
 from softnce_ray.corpus.graph_tokens import flow_problem
 from softnce_ray.corpus.pairs import CorpusError

@@ -12,8 +12,8 @@ import optuna
 from optuna.trial import TrialState
 
 from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
+from softnce_ray.config.search_space import in_order, searched
 from softnce_ray.config.settings import kind_of
-from softnce_ray.config.study import in_order, searched
 
 _STOPPED = "stopped_at_epoch"
 _ANSWERED = "failed_by_its_settings"
