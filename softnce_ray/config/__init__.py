@@ -47,7 +47,7 @@ from softnce_ray.config.losses import InfoNCE, Loss, SoftInfoNCE
 from softnce_ray.config.search import EarlyStopping, Sampler, Search
 from softnce_ray.config.search_space import Choices, Range, SearchSpace
 from softnce_ray.config.seeds import Precision
-from softnce_ray.config.settings import Name, Settings, flatten, with_values
+from softnce_ray.config.settings import Name, Settings, flatten
 from softnce_ray.config.study import (
     Failures,
     Resources,
@@ -55,6 +55,7 @@ from softnce_ray.config.study import (
     StudyConfig,
     arm_settings,
 )
+from softnce_ray.config.variants import variants, with_values
 
 __all__ = [
     "ALL",
@@ -110,5 +111,6 @@ __all__ = [
     "resolved",
     "revisions",
     "trial_languages",
+    "variants",
     "with_values",
 ]

@@ -68,6 +68,12 @@ class Range(_Searched):
             raise wrong("step", f"expected step <= high - low = {self.high - self.low:g}, got {self.step:g}")
         return self
 
+    def holds(self, value: Any) -> bool:
+        """Return True if the interval has a value, on one of its steps where it has steps."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        return self.step is None or (Decimal(str(value)) - Decimal(str(self.low))) % Decimal(str(self.step)) == 0
+
     @property
     def highest(self) -> float:
         """The highest value that is searched: `high`, but where steps do not meet it."""
@@ -82,6 +88,10 @@ class Choices(_Searched):
     """A list of values to search."""
 
     choices: tuple[Value, ...] = Field(min_length=2, max_length=MOST)
+
+    def holds(self, value: Any) -> bool:
+        """Return True if a value is one of the choices."""
+        return is_among(value, self.choices)
 
 
 def _kind_of_space(value: Any) -> str:

@@ -11,10 +11,11 @@ from softnce_ray.config.arm import ArmConfig
 from softnce_ray.config.budget import Budget
 from softnce_ray.config.languages import ALL, LanguageChoices, LanguageEntry, Languages, TrainingSet
 from softnce_ray.config.presets import PAPER
-from softnce_ray.config.search import Search
-from softnce_ray.config.search_space import SearchSpace
+from softnce_ray.config.search import ARM, LANGUAGES, Search
+from softnce_ray.config.search_space import SearchSpace, Value
 from softnce_ray.config.seeds import MOST, Precision, Seeds
-from softnce_ray.config.settings import Family, Name, Settings, repeated, wrong
+from softnce_ray.config.settings import Family, Name, Settings, flatten, repeated, wrong
+from softnce_ray.config.variants import conditioned
 
 
 class StudyArm(ArmConfig):
@@ -282,7 +283,24 @@ class StudyConfig(Settings):
 
     def space(self, arm: str) -> SearchSpace:
         """The search space of an arm: the study's, and the arm's own."""
-        return {} if self.search is None else {**self.search.space, **self.arms[arm].search}
+        return {} if self.search is None else conditioned({**self.search.space, **self.arms[arm].search})
+
+    def start_points(self, arm: str) -> list[dict[str, Value]]:
+        """Values of an arm's searched settings that its search tries first, or a joint search with it: those that are
+        given, and those of its preset."""
+        space = self.space(arm)
+        if self.search is None or not (space or self.is_joint):
+            return []
+        points: list[dict[str, Value]] = []
+        for point in self.search.start:
+            own = {path: value for path, value in point.items() if path not in (ARM, LANGUAGES)}
+            if point.get(ARM, arm) == arm and own.keys() <= space.keys():
+                points.append(dict(point) if self.is_joint else own)
+        if self.arms[arm].preset is not None:
+            written = flatten(arm_settings(self.arms[arm]))
+            preset = {path: written.get(path) for path, each in space.items() if not each.when}
+            points.append({path: value for path, value in preset.items() if space[path].holds(value)})
+        return [point for point in points if point]
 
 
 def arm_settings(arm: StudyArm) -> dict[str, Any]:

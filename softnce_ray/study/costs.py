@@ -16,7 +16,7 @@ from softnce_ray.results import TimedTrial
 from softnce_ray.store import Store
 from softnce_ray.study.budget import Limit, is_larger, rounds_within
 from softnce_ray.study.calibrating import calibrated
-from softnce_ray.study.cells import Cell, cells
+from softnce_ray.study.cells import Cell, cells, search_groups
 from softnce_ray.study.cluster import trials_on
 from softnce_ray.study.doctor.finding import size
 from softnce_ray.study.doctor.needs import needs
@@ -118,7 +118,9 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
 
     Until a search has ended, all its confirmations count as missing: it may choose other settings than before.
     """
-    text, searched = study_text(study), _searched(study)
+    text, searched, groups = study_text(study), _searched(study), {}
+    for group in search_groups(study) if study.is_joint else ():
+        groups |= {cell: (number, len(group)) for number, cell in enumerate(group)}
     for cell in cells(study):
         arm = arm_settings(study.arms[cell.arm])
         several = study.training_set(cell.language)
@@ -129,6 +131,9 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
             for name, value in params_of(flatten(resolved(config))).items()
         } | {name: SEARCHED for name, value in open_to.items() if value == SEARCHED}
         search = searched if study.space(cell.arm) else 0
+        if study.is_joint:  # which arms will get most is not known: all alike
+            number, count = groups[cell]
+            search = searched // count + (number < searched % count)
         search -= min(
             search, sum(count for key, count in ended.items() if key[:3] == (cell.arm, cell.language, "search"))
         )
@@ -141,10 +146,20 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
             pairs=sum(manifest.languages[name].pairs.get("train", 0) for name in several.train),
             epochs=config.training.epochs,
             search=search,
-            confirm=len(study.first_seeds) - done,
+            confirm=len(study.first_seeds) - done if _may_be_confirmed(study, cell) else 0,
             resources=hardware(study.resources),
             stops=study.search is not None and study.search.early_stopping is not None,
         )
+
+
+def _may_be_confirmed(study: StudyConfig, cell: Cell) -> bool:
+    """Return True for as many cells as are confirmed: after a joint search, for the baseline and the arms that come
+    first, since nobody knows yet which ones will be the best."""
+    if study.search is None or not study.search.is_joint:
+        return True
+    group = next(group for group in study.joint_groups if cell.language in group)
+    others = [arm for arm in study.arms if arm != study.baseline][: study.search.confirmed]
+    return cell.language == group[0] and cell.arm in (study.baseline, *others)
 
 
 def _searched(study: StudyConfig) -> int:
