@@ -7,20 +7,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-
 from softnce_ray.config import Choices, SearchSpace, StudyConfig
 from softnce_ray.config.search import ARM, LANGUAGES
 from softnce_ray.study.cells import Cell
 from softnce_ray.study.definitions import definition
+from softnce_ray.study.samplers import Distribution, Storage, choice_of
 from softnce_ray.study.search import Answer, OptunaSearch, Proposal, distributions_of
 
 JOINT = "*"
 """Stands in names of searches for the arm, or the language, of a search over all of them."""
 
 
-def joint_space(study: StudyConfig, languages: Sequence[str]) -> tuple[SearchSpace, dict[str, BaseDistribution]]:
+def joint_space(study: StudyConfig, languages: Sequence[str]) -> tuple[SearchSpace, dict[str, Distribution]]:
     """Return what a joint search of these languages, or training sets, searches, and Optuna's form of it.
 
     A setting that several arms search alike is one, whatever the arm; what an arm searches in its own way is searched
@@ -37,11 +35,11 @@ def joint_space(study: StudyConfig, languages: Sequence[str]) -> tuple[SearchSpa
         alike -= broken
 
     space: SearchSpace = {}
-    found: dict[str, BaseDistribution] = {}
+    found: dict[str, Distribution] = {}
     for key, values in ((ARM, tuple(study.arms)), (LANGUAGES, tuple(languages))):
         if len(values) > 1:
             space[key] = Choices(choices=values)
-            found[key] = CategoricalDistribution(values)
+            found[key] = choice_of(values)
     for name in study.arms:
         for path, each in arms[name].items():
             is_own = path not in alike
@@ -56,7 +54,7 @@ def joint_space(study: StudyConfig, languages: Sequence[str]) -> tuple[SearchSpa
     return space, found
 
 
-def _form(space: SearchSpace, forms: Mapping[str, BaseDistribution], path: str) -> str:
+def _form(space: SearchSpace, forms: Mapping[str, Distribution], path: str) -> str:
     return json.dumps([repr(forms[path]), space[path].model_dump(mode="json")], sort_keys=True)
 
 
@@ -75,9 +73,7 @@ def joint_name(study: StudyConfig, languages: Sequence[str], contents: Mapping[C
 class JointSearch:
     """A search whose proposals belong to different cells. Each cell asks for its `share`."""
 
-    def __init__(
-        self, storage: optuna.storages.BaseStorage, name: str, study: StudyConfig, languages: Sequence[str]
-    ) -> None:
+    def __init__(self, storage: Storage, name: str, study: StudyConfig, languages: Sequence[str]) -> None:
         """Open the search of these languages, or training sets, or begin it."""
         settings = study.search
         assert settings is not None

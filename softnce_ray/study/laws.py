@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from optuna.distributions import BaseDistribution
 from pydantic import BaseModel, ValidationError
 
 from softnce_ray.config import (
@@ -35,7 +34,7 @@ from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.study.joint import joint_space
 from softnce_ray.study.problems import Key, suggestion, text_of
-from softnce_ray.study.samplers import sampler_problems
+from softnce_ray.study.samplers import Distributions, sampler_problems
 from softnce_ray.study.search import distributions_of
 
 _CORNERS, _ALL_CORNERS = 256, 20_000  # of an arm's space, and about so many of all arms' together
@@ -291,7 +290,7 @@ def _start_problems(study: StudyConfig, search: Search) -> Iterator[tuple[Key, s
 
 def _sampler_problems(study: StudyConfig, search: Search) -> Iterator[tuple[Key, str]]:
     """What the sampler cannot do with the space of any search."""
-    spaces: list[tuple[SearchSpace, Mapping[str, BaseDistribution]]] = []
+    spaces: list[tuple[SearchSpace, Distributions]] = []
     if search.is_joint:
         spaces = [joint_space(study, languages) for languages in study.joint_groups[:1]]
     else:

@@ -58,7 +58,7 @@ def _planned_jointly(study: StudyConfig, search: Search) -> Iterator[tuple[str, 
 
 
 def _sampler_text(search: Search, space: SearchSpace, found: Distributions) -> str:
-    """What a search says of its sampler, after another text; nothing of the one that is taken unless another is named."""
+    """What a search says of its sampler, after another text; nothing of the default."""
     name = chosen(search, space)
     if name == "grid":
         return f"; a grid of {grid_size(space, found):,} points"

@@ -9,7 +9,7 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -23,7 +23,9 @@ from optuna.distributions import (
 from softnce_ray.config import Search, SearchSpace
 from softnce_ray.study.problems import suggestion
 
+Distribution = BaseDistribution
 Distributions = Mapping[str, BaseDistribution]
+Storage = optuna.storages.BaseStorage
 
 _CLASSES: dict[str, type[optuna.samplers.BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
@@ -179,3 +181,8 @@ def seed_of(seed: int, name: str, number: int) -> int:
     """Return the seed of a proposal of a search."""
     digest = hashlib.sha256(f"{seed}/{name}/{number}".encode()).digest()
     return int.from_bytes(digest[:4], "little")
+
+
+def choice_of(values: Sequence[Any]) -> Distribution:
+    """Return Optuna's form of choices."""
+    return CategoricalDistribution(values)
