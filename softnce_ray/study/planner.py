@@ -121,9 +121,10 @@ class Planner:
         while without < len(self._cells):
             state = self._cells[0]
             self._cells.rotate(-1)
+            begun = state.begun
             trial = self._next_of(state)
-            if trial is None:
-                without += 1
+            if trial is None:  # where proposals were answered on the way, the next one may be that of any other cell
+                without = without + 1 if state.begun == begun else 0
             elif trial.key.training in live:  # another arm's trial is trained by it now: one training serves both
                 self._again.append(trial)
                 without = 0
