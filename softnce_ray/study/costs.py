@@ -118,7 +118,8 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
 
     Until a search has ended, all its confirmations count as missing: it may choose other settings than before.
     """
-    text, searched, groups = study_text(study), _searched(study), {}
+    text, searched = study_text(study), _searched(study)
+    groups: dict[Cell, tuple[int, int]] = {}
     for group in search_groups(study) if study.is_joint else ():
         groups |= {cell: (number, len(group)) for number, cell in enumerate(group)}
     for cell in cells(study):

@@ -27,8 +27,8 @@ def joint_space(study: StudyConfig, languages: Sequence[str]) -> tuple[SearchSpa
     arms = {name: study.space(name) for name in study.arms}
     forms = {name: distributions_of(study.arms[name], space) for name, space in arms.items()}
     having: dict[str, list[str]] = {}
-    for name, space in arms.items():
-        for path in space:
+    for name, own in arms.items():
+        for path in own:
             having.setdefault(path, []).append(name)
     alike = {path for path, names in having.items() if len({_form(arms[n], forms[n], path) for n in names}) == 1}
     while broken := {path for path in alike if any(o not in alike for o in arms[having[path][0]][path].when or ())}:

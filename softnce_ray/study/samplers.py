@@ -9,7 +9,7 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -27,7 +27,7 @@ Distribution = BaseDistribution
 Distributions = Mapping[str, BaseDistribution]
 Storage = optuna.storages.BaseStorage
 
-_CLASSES: dict[str, type[optuna.samplers.BaseSampler]] = {
+_CLASSES: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
     "random": optuna.samplers.RandomSampler,
     "grid": optuna.samplers.RandomSampler,  # of points that are enqueued
@@ -35,7 +35,6 @@ _CLASSES: dict[str, type[optuna.samplers.BaseSampler]] = {
     "gp": optuna.samplers.GPSampler,
     "cmaes": optuna.samplers.CmaEsSampler,
 }
-_OURS = ("self", "seed")
 _MOST_OF_GP = 100
 """Trials up to which `auto` takes a Gaussian process: its time grows with their cube."""
 _MOST_POINTS = 100_000
@@ -82,7 +81,7 @@ def chosen(settings: Search, space: SearchSpace) -> str:
 def sampler_problems(settings: Search, space: SearchSpace, distributions: Distributions) -> Iterator[tuple[str, str]]:
     """Yield (key, why) of what the sampler cannot do with a space, or with its options."""
     kind = chosen(settings, space)
-    possible = [name for name in inspect.signature(_CLASSES[kind].__init__).parameters if name not in _OURS]
+    possible = [name for name in inspect.signature(_CLASSES[kind]).parameters if name != "seed"]
     for option in settings.sampler.options:
         if option not in possible or kind == "grid":
             known = possible if kind != "grid" else []

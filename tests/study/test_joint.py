@@ -89,7 +89,8 @@ def run(
 ) -> list[Any]:
     """Run a study one trial after another, each worth what is said of its arm, language and settings; the store has the
     trials that ran `before`."""
-    planner, trials = Planner(config, "c", known(before), searches), []
+    planner = Planner(config, "c", known(before), searches)
+    trials: list[Any] = []
     while len(trials) < most and (trial := planner.next()) is not None:
         trials.append(trial)
         planner.ended(trial.key, worth(trial.key.arm, trial.key.language, trial.config.model_dump()))
