@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from softnce_ray.corpus import Corpus
 from softnce_ray.store import Store
 from softnce_ray.study import calibrating
 from softnce_ray.study.calibrating import Speed, calibrated
-from softnce_ray.study.costs import costs, planned_cells
+from softnce_ray.study.costs import Known, costs, planned_cells
 from softnce_ray.study.estimate import cell_time
 
 
@@ -38,12 +37,12 @@ def test_each_encoder_is_measured_once_and_every_cell_has_a_time(
     texts = 2 * counts["valid"] + counts["test"] + counts["codebase"]
     asked: list[int] = []
 
-    def measure(config, corpus, resources, steps) -> Speed:
+    def measure(config, corpus, resources, steps, *, of_queries) -> Speed:
         asked.append(config.encoder.width)
         return Speed(0.1, 0.01)
 
     monkeypatch.setattr(calibrating, "measure", measure)
-    planned = list(planned_cells(study, corpus.manifest, corpus.fingerprint, Counter()))
+    planned = list(planned_cells(study, corpus.manifest, corpus.fingerprint, Known()))
     trials = calibrated(study, corpus, planned)
     assert asked == [8, 16]  # a step of 16 pairs takes longer than half a second: not measured in more of them
     seconds = [found.confirm_seconds for each in planned if (found := cell_time(each, trials))]
