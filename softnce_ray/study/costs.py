@@ -217,7 +217,11 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, know
         begun = sum(count for key, count in known.ended.items() if key[:3] == (cell.arm, cell.language, "search"))
         search = max(min(search, int(not begun)), 0 if known.searches_over else search - begun)
         fewest, most = _seeds(study, cell.language, known)
-        done = 0 if search else sum(bool(known.ended[cell.arm, cell.language, "confirm", seed]) for seed in fewest)
+        missing = [
+            seed
+            for seed in study.possible_seeds[:most]
+            if search or not known.ended[cell.arm, cell.language, "confirm", seed]
+        ]
         yield Planned(
             arm=cell.arm,
             language=cell.language,
@@ -226,11 +230,11 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, know
             pairs=sum(manifest.languages[name].pairs.get("train", 0) for name in several.train),
             epochs=config.training.epochs,
             search=search,
-            confirm=len(fewest) - done,
+            confirm=len(set(fewest) & set(missing)),
             resources=hardware(study.resources),
             stops=study.search is not None and study.search.early_stopping is not None,
             begun=begun,
-            later=most - len(fewest),
+            later=len(set(missing) - set(fewest)),
         )
 
 

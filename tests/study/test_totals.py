@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from softnce_ray.config import Budget, Resources
-from softnce_ray.results import TimedTrial
+from softnce_ray.corpus import Corpus
+from softnce_ray.results import SeedsAsked, TimedTrial
 from softnce_ray.study.cost_lines import Bounds, lines
+from softnce_ray.study.costs import Known, planned_cells
 from softnce_ray.study.totals import Span, estimate
 
 from .test_estimate import planned, timed
@@ -137,3 +141,34 @@ def test_a_budget_keeps_room_for_seeds_that_may_be_added() -> None:
 def test_a_budget_of_trials_says_what_it_leaves_out() -> None:
     found = estimate([planned(3, 2)], LIKE, 1)
     assert told(found, budget=Budget(trials=5), left_out=7)[1] == "the budget of 5 trials leaves out 7 search trials"
+
+
+def missing(study, corpus: Path, **known) -> list[tuple[int, int, int]]:
+    """Search and confirm trials of each cell that are missing, and those that may be added."""
+    opened = Corpus.open(corpus)
+    found = planned_cells(study, opened.manifest, opened.fingerprint, Known(**known))
+    return [(each.search, each.confirm, each.later) for each in found]
+
+
+def ended(*seeds: int, arms: tuple[str, ...] = ("infonce", "soft")) -> Counter[tuple[str, str, str, int]]:
+    return Counter({(arm, "python", "confirm", seed): 1 for arm in arms for seed in seeds})
+
+
+def test_seeds_are_missing_until_a_language_is_narrow_enough(tiny_study, tiny_corpus: Path) -> None:
+    study = tiny_study(seeds={"at_least": 3, "at_most": 5, "half_width": 0.004})
+    assert missing(study, tiny_corpus) == [(0, 3, 2)] * 2
+    assert missing(study, tiny_corpus, ended=ended(1, 2)) == [(0, 1, 2)] * 2
+    assert missing(study, tiny_corpus, ended=ended(1, 2, 3, 4)) == [(0, 0, 1)] * 2
+    assert missing(study, tiny_corpus, ended=ended(1, 2, 3, 4, arms=("soft",))) == [(0, 3, 2), (0, 0, 1)]
+    for width, why, later in ((0.004, "narrow enough", 0), (0.005, "narrow enough", 1), (0.005, "", 1)):
+        asked = {"python": SeedsAsked(4, width, why)}
+        assert missing(study, tiny_corpus, ended=ended(1, 2, 3, 4), asked=asked) == [(0, 0, later)] * 2
+        assert missing(study, tiny_corpus, ended=ended(1, 2, 4), asked=asked) == [(0, 1, 1)] * 2
+
+
+def test_searches_that_a_budget_has_ended_are_missing_no_more_but_the_first(tiny_study, tiny_corpus: Path) -> None:
+    search = {"trials": 4, "seed": 9, "space": {"temperature": {"low": 0.03, "high": 0.1}}}
+    study = tiny_study(search=search, budget={"hours": 1})
+    searched = Counter({("soft", "python", "search", 9): 2}) + ended(1, arms=("soft",))
+    assert missing(study, tiny_corpus, ended=searched) == [(4, 2, 0), (2, 2, 0)]
+    assert missing(study, tiny_corpus, ended=searched, searches_over=True) == [(1, 2, 0), (0, 1, 0)]
