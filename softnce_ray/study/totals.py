@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from softnce_ray.results import TimedTrial
 from softnce_ray.study.budget import MARGIN
@@ -23,8 +23,7 @@ Batches = Sequence[Sequence[Sequence[ItemT]]]
 """What each cell has, in batches of cells that are prepared one after another."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A number as it is estimated, and the bounds of what it may be."""
 
     middle: float

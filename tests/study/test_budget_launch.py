@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -55,8 +56,8 @@ def test_a_budget_ends_searches_and_a_larger_one_goes_on(plain_study, store) -> 
 
 
 def test_what_preparation_trains_is_told_as_it_goes_recorded_and_estimated(plain_study, tiny_study, store) -> None:
-    soft = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "trained"}}
-    alike = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "simcse"}}
+    soft: dict[str, dict[str, Any]] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "trained"}}
+    alike: dict[str, dict[str, Any]] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "simcse"}}
     changes = {"arms": {"infonce": {}, "soft": soft, "alike": alike}, "seeds": [1], "resources": {"chunk_size": 3}}
     corpus, said = Corpus.open(plain_study()["corpus"]), Said()
     empty = costs(tiny_study(**changes), corpus, store)

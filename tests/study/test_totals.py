@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from softnce_ray.corpus import Corpus
 from softnce_ray.results import SeedsAsked, TimedTrial
 from softnce_ray.study.cost_lines import Bounds, lines
 from softnce_ray.study.costs import Known, planned_cells
-from softnce_ray.study.totals import Span, estimate
+from softnce_ray.study.totals import estimate
 
 from .test_estimate import planned, timed
 
@@ -25,10 +26,10 @@ def told(found, **bounds) -> list[str]:
     return lines(found, Resources(), "no memory", Bounds(**bounds))
 
 
-def spans(*seconds: float, by: float = 1.2) -> Span:
+def spans(*seconds: float, by: float = 1.2) -> Any:
     """10 s until workers run, and these seconds, which may be off by a factor."""
     whole = sum(seconds)
-    return Span(10 + whole, pytest.approx(10 + whole / by), pytest.approx(10 + whole * by))
+    return pytest.approx((10 + whole, 10 + whole / by, 10 + whole * by))
 
 
 def test_nothing_alike_is_told() -> None:
@@ -62,8 +63,8 @@ def test_models_are_trained_before_in_the_order_of_preparing() -> None:
     assert [each.confirm_seconds for each in found.models] == pytest.approx([4 + 4 * (4 + 1 / 3), 28])
     assert [each.factor for each in found.models] == [1.3, 3.0]
     low = (4 + 4 * (4 + 1 / 3)) / 1.3  # the other is faster at its least
-    assert found.preparing == Span(28, pytest.approx(low), pytest.approx(84))
-    assert found.wall == Span(58, pytest.approx(10 + low + 20 / 1.2), pytest.approx(10 + 84 + 24))
+    assert found.preparing == pytest.approx((28, low, 84))
+    assert found.wall == pytest.approx((58, 10 + low + 20 / 1.2, 10 + 84 + 24))
     assert found.seconds() == pytest.approx(2 * 20 + 28 + 4 + 4 * (4 + 1 / 3))
     assert told(found) == [
         "2 trials to run, 2 at a time: 58 s (43 s to 2 min), 28 s (16 s to 84 s) of it preparing, 0.025 core hours; "
@@ -103,7 +104,7 @@ def test_a_budget_of_hours_is_told_with_what_it_leaves_out() -> None:
     by 1.2, four need 10 + 1.2 (120 + 6) = 161.2 s and five 185.2 s."""
     cell = planned(10, 2, stops=False)
     found = estimate([cell], LIKE, 1, seconds_left=180)
-    assert found.left_out == Span(4, 3, 6)
+    assert found.left_out == (4, 3, 6)
     budget = {"budget": Budget(hours=0.05), "seconds_left": 180.0}
     assert told(found, **budget)[:2] == [
         "8 trials to run, 1 at a time: up to 3 min by its budget, 0.044 core hours; about no memory",
