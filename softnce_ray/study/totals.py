@@ -40,7 +40,7 @@ class Estimate:
       models: the same of models that preparation trains.
       unknown: cells and models for which nothing alike was timed.
       slots: trials that run at once.
-      preparing: the training of `models`.
+      preparing: the training of `models`, from the start of workers.
       wall: from the start of workers to the last trial's end, with `preparing` and without `unknown`.
       most: the same with all seeds that may be added; None: none may.
       left_out: search trials that the budget is expected to leave out, so many `rounds_left_out` of a cell at most.
@@ -123,10 +123,9 @@ class _Whole:
 
     def __init__(self, cells: Sequence[CellTime], training: Batches[CellTime], slots: int, power: int) -> None:
         self._cells, self._slots, self._power = cells, slots, power
-        self.preparing = sum(
-            wall_seconds([Work(0, 0.0, 1, sum(map(self._confirm, cell))) for cell in batch], slots)
-            for batch in training
-        )
+        batches = [[Work(0, 0.0, 1, sum(map(self._confirm, cell))) for cell in batch] for batch in training]
+        start = _WORKER if any(_flat(training)) else 0.0  # its workers are others than those of trials
+        self.preparing = start + sum(wall_seconds(batch, slots) for batch in batches)
         trials = any(cell.planned.search or cell.planned.confirm for cell in cells)
         self._start = _WORKER + max((cell.start for cell in cells), default=0.0) if trials else 0.0
 

@@ -55,7 +55,8 @@ def test_seeds_that_may_be_added_run_one_after_another() -> None:
 
 def test_models_are_trained_before_in_the_order_of_preparing() -> None:
     """`trained` as a trial, 4 s and 4 1/3 epochs of 4 s; `simcse` 4 s and two epochs of 3,000 queries, of which 1,000
-    are taken for pairs that take 4 s, may be off by 3. They are prepared at once, then trials of 20 s run."""
+    are taken for pairs that take 4 s, may be off by 3. They are prepared at once, 10 s after workers were started; then
+    trials of 20 s run."""
     trained = planned(0, 1, epochs=4, model="trained")
     trained = replace(trained, epochs=4 + 1 / 3)
     simcse = planned(0, 1, epochs=2, model="simcse", pairs=3000)
@@ -63,18 +64,18 @@ def test_models_are_trained_before_in_the_order_of_preparing() -> None:
     assert [each.confirm_seconds for each in found.models] == pytest.approx([4 + 4 * (4 + 1 / 3), 28])
     assert [each.factor for each in found.models] == [1.3, 3.0]
     low = (4 + 4 * (4 + 1 / 3)) / 1.3  # the other is faster at its least
-    assert found.preparing == pytest.approx((28, low, 84))
-    assert found.wall == pytest.approx((58, 10 + low + 20 / 1.2, 10 + 84 + 24))
+    assert found.preparing == pytest.approx((38, 10 + low, 94))
+    assert found.wall == pytest.approx((68, 20 + low + 20 / 1.2, 20 + 84 + 24))
     assert found.seconds() == pytest.approx(2 * 20 + 28 + 4 + 4 * (4 + 1 / 3))
     assert told(found) == [
-        "2 trials to run, 2 at a time: 58 s (43 s to 2 min), 28 s (16 s to 84 s) of it preparing, 0.025 core hours; "
+        "2 trials to run, 2 at a time: 68 s (53 s to 2 min), 38 s (26 s to 2 min) of it preparing, 0.025 core hours; "
         "about no memory",
         "trained of arm/python: 21 s a model, by 2 trainings with the same encoder and batches",
         "simcse of arm/python: 28 s a model, by 2 trainings with the same encoder, a query taken for a pair",
         "arm/python: 20 s a trial, by 2 trials of the same arm",
     ]
     one = estimate([planned()], LIKE, 1, models=[[[trained]], [[simcse]]])
-    assert one.preparing.middle == pytest.approx(28 + 4 + 4 * (4 + 1 / 3))
+    assert one.preparing.middle == pytest.approx(10 + 28 + 4 + 4 * (4 + 1 / 3))
 
 
 def test_a_model_like_nothing_timed_is_left_out_by_name() -> None:
