@@ -11,6 +11,7 @@ import pytest
 from reported_study import make
 
 from softnce_ray.store import Store
+from softnce_ray.tracking import load_results
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,18 @@ def test_a_file_of_the_user_s_is_only_replaced_when_asked(store: Store, tmp_path
     assert run(store, "--format", "markdown", "--out", tmp_path / "mine.md", "--overwrite").returncode == 0
     assert (tmp_path / "mine.md").read_text().startswith("## small")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.md"]
+
+
+@pytest.mark.slow
+def test_a_trial_whose_ranks_are_gone_is_named_on_stderr_beside_the_numbers_of_the_others(
+    tmp_path: Path, tiny_corpus: Path
+) -> None:
+    store = make(tmp_path, tiny_corpus)
+    lost = next(trial.run_id for trial in load_results(store, "small").trials if trial.phase == "confirm")
+    (file,) = store.root.rglob(f"{lost}/**/reciprocal_ranks.parquet")
+    file.unlink()
+    done = run(store, "--format", "json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert done.returncode == 0 and done.stderr.startswith("note: not in the table: ")
+    assert problem["run_ids"] == [lost] and lost in done.stderr
+    assert "No such artifact: 'reciprocal_ranks.parquet'" in done.stderr

@@ -13,7 +13,7 @@ import typer
 
 from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
 from softnce_ray.errors import UserError
-from softnce_ray.terminal import plain, to_stdout
+from softnce_ray.terminal import plain, to_stderr, to_stdout
 
 _PAGE = 130
 """Columns of a report that is not for a terminal: nobody's window cuts it."""
@@ -59,6 +59,7 @@ def report(
 ) -> None:
     """Compare the arms of a study: means, intervals, differences, corrected p; html has the pictures."""
     from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown, to_terminal
+    from softnce_ray.report.wording import problem_text
     from softnce_ray.rich_console import PlainConsole
     from softnce_ray.tracking import load_results
 
@@ -72,6 +73,10 @@ def report(
     place = store_at(store, tracking_uri)
     results = load_results(place, study, baseline=baseline)
     made = build_report(results, baseline=baseline, measure=measure, inference=inference, versus_paper=versus_paper)
+    damaged = {trial.run_id for trial in results.trials if trial.status == "FINISHED" and trial.failure}
+    for problem in made.problems:
+        if damaged.intersection(problem.run_ids):  # in a pipe, numbers are taken for those of all trials
+            to_stderr(f"note: not in the table: {problem_text(problem)}")
     written = ""
     match format:
         case Format.html:

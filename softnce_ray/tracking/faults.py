@@ -26,6 +26,8 @@ _OF_DATABASE = re.compile(
     r"|database is locked|server closed the connection|terminating connection|connection is closed|QueuePool limit"
 )
 _NO_SPACE = re.compile(r"No space left on device|database or disk is full|Disk quota exceeded")
+_SEVERAL = "The following failures occurred while downloading"
+"""Begins what MLflow says of files that it cannot fetch; the last line says why."""
 _STATUS = re.compile(
     r"too many (\d{3}) error responses|failed with error code (\d{3})|^(\d{3}) (?:Client|Server) Error"
 )
@@ -67,7 +69,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, MlflowException) and status is not None and _STATUS.search(text):
         return f"HTTP status {status}"
     lines = text.strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if lines[0].startswith(_SEVERAL) else lines[0]
 
 
 def _status(error: BaseException) -> int | None:
