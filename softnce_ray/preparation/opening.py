@@ -35,6 +35,9 @@ MINED_FILE = "rows.npy"
 METRICS_FILE = "metrics.json"
 """In the folder of an estimator that was trained: what it scored on validation."""
 
+QUERIES_PER_SECOND = "queries_per_second"
+"""Of the metrics of `simcse`: how fast its model was trained, validations included."""
+
 
 @dataclass(frozen=True)
 class Prepared:

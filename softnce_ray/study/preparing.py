@@ -51,10 +51,6 @@ def prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display,
         asked = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "memory": resources.asked["memory"]}
         return {name: count for name, count in asked.items() if count}
 
-    first: dict[Any, Cell] = {}
-    for cell in calls:
-        arm = study.arms[cell.arm]
-        first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
     done: list[Cell] = []
 
     def pass_on() -> None:
@@ -68,7 +64,7 @@ def prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display,
         show.say(f"{'prepared' if prepared else 'could not prepare'} {cell}{scores} [{len(done)}/{len(calls)}]")
 
     whole = Outcome({}, {})
-    for batch in (list(first.values()), [cell for cell in calls if cell not in first.values()]):
+    for batch in batches(study):
         outcome = run_all(
             _prepare,
             {cell: (*calls[cell], resources, notes) for cell in batch},
@@ -80,6 +76,15 @@ def prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display,
         )
         whole = Outcome(whole.done | outcome.done, whole.failed | outcome.failed)
     return whole
+
+
+def batches(study: StudyConfig) -> tuple[list[Cell], list[Cell]]:
+    """Return the cells that are prepared first, one for each kind of tokens, and the others."""
+    first: dict[Any, Cell] = {}
+    for cell in cells(study):
+        arm = study.arms[cell.arm]
+        first.setdefault((arm.tokens, arm.encoder.kind, getattr(arm.encoder, "model", None)), cell)
+    return list(first.values()), [cell for cell in cells(study) if cell not in first.values()]
 
 
 def _prepare(

@@ -12,7 +12,7 @@ from softnce_ray.config import Precision, StudyConfig, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.verifying import Verify
 from softnce_ray.errors import UserError
-from softnce_ray.preparation import Prepared, content_of
+from softnce_ray.preparation import QUERIES_PER_SECOND, Prepared, content_of
 from softnce_ray.results import KnownTrial, SeedsAsked, StudyResults, TrialKey
 from softnce_ray.rich_console import PlainConsole
 from softnce_ray.store import Store, only_launch
@@ -21,7 +21,7 @@ from softnce_ray.study.attempts import Attempts
 from softnce_ray.study.budget import Limit, budget_text, left_out
 from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.cluster import LaunchError, session
-from softnce_ray.study.costs import limit_of
+from softnce_ray.study.costs import job_costs, limit_of
 from softnce_ray.study.definitions import search_name
 from softnce_ray.study.details import Details
 from softnce_ray.study.display import Display, display_for
@@ -163,6 +163,8 @@ def _launch(study: StudyConfig, corpus: Corpus, store: Store, show: Display, int
             with session(study.resources, begun=interrupts.listen, say=show.say) as slots:
                 for warning in check_before_launch(study, store, corpus):
                     show.say(f"note: {warning}")
+                for line in job_costs(study, corpus, store, slots) if again.is_job() else ():
+                    show.say(f"note: estimate: {line}")
                 run = _start(study, corpus, store, tracker, planner, show, slots, trying, details, more_seeds, limit)
                 try:
                     run_tune(
@@ -266,7 +268,8 @@ def _scores(prepared: Mapping[Cell, Prepared]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for cell, each in prepared.items():
         for name, metrics in each.metrics.items():
-            found.setdefault(cell.arm, {})[f"{cell.language}_{name}_valid_mrr"] = metrics["valid_mrr"]
+            told = {each: metrics[each] for each in ("valid_mrr", QUERIES_PER_SECOND) if each in metrics}
+            found.setdefault(cell.arm, {}).update({f"{cell.language}_{name}_{each}": told[each] for each in told})
     return found
 
 

@@ -21,7 +21,11 @@ def test_a_joint_search_is_run_cut_off_resumed_and_ends_as_an_undisturbed_one(pl
         "estimator": {"name": "bm25"},
         "search": {"loss.alpha": {"low": 0.2, "high": 1.5}, "estimator.name": {"choices": ["bm25", "uniform"]}},
     }
-    arms = {"infonce": {}, "soft": soft, "weighted": {"loss": {"name": "weighted_infonce"}, "estimator": {"name": "bm25"}}}
+    arms = {
+        "infonce": {},
+        "soft": soft,
+        "weighted": {"loss": {"name": "weighted_infonce"}, "estimator": {"name": "bm25"}},
+    }
     search: dict[str, Any] = {
         "mode": "joint",
         "trials": 6,
@@ -40,7 +44,11 @@ def test_a_joint_search_is_run_cut_off_resumed_and_ends_as_an_undisturbed_one(pl
     assert (phases.count("search"), phases.count("confirm")) == (6, 4)
     assert "infonce" in confirmed and len(confirmed) == 2
     first = whole.results.trials[0]
-    assert (first.arm, first.settings["estimator.name"], float(first.settings["loss.alpha"])) == ("soft", "uniform", 1.0)
+    assert (first.arm, first.settings["estimator.name"], float(first.settings["loss.alpha"])) == (
+        "soft",
+        "uniform",
+        1.0,
+    )
 
     report = build_report(whole.results)
     assert {row.arm for row in report.rows} == confirmed and not report.problems
