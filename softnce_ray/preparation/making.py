@@ -37,7 +37,14 @@ from softnce_ray.hard_negatives import NONE, mine
 from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
 from softnce_ray.preparation.checkpoints import ModelCheckpoint
-from softnce_ray.preparation.opening import METRICS_FILE, MINED_FILE, Prepared, open_estimator, training_groups
+from softnce_ray.preparation.opening import (
+    METRICS_FILE,
+    MINED_FILE,
+    PACE_FILE,
+    Prepared,
+    open_estimator,
+    training_groups,
+)
 from softnce_ray.preparation.reading import content_of, counted_content
 from softnce_ray.preparation.vectors import Sources
 from softnce_ray.shared import is_made, shared_once
@@ -113,6 +120,7 @@ def prepare(
         estimators=made,
         hard_negatives=mined,
         metrics={name: found for name, found in scored.items() if found},
+        pace=_pace(shared.folder(made["simcse"])) if "simcse" in made else None,
         notes=(*unknown_tokens.notes(tokens.unknown_shares(languages.train)), *_without_hard_negatives(shared, mined)),
     )
 
@@ -173,6 +181,12 @@ def _metrics(folder: Path) -> dict[str, float]:
     """Return the metrics of an estimator's model; {} where none was trained, or by a version that did not keep them."""
     file = folder / METRICS_FILE
     return json.loads(read_file(file)) if file.exists() else {}
+
+
+def _pace(folder: Path) -> float | None:
+    """Return the pace that the model of `simcse` was trained with; None where it is not known."""
+    file = folder / PACE_FILE
+    return float(json.loads(read_file(file))) if file.exists() else None
 
 
 def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> tuple[str, str]:

@@ -40,7 +40,7 @@ from softnce_ray.named import located, model_content
 from softnce_ray.preparation.checkpoints import ModelCheckpoint
 from softnce_ray.preparation.opening import (
     METRICS_FILE,
-    QUERIES_PER_SECOND,
+    PACE_FILE,
     Prepared,
     called,
     open_data,
@@ -143,7 +143,8 @@ def write_sentences(key: str, settings: SimCSEEstimator, sources: Sources, kept:
             **options,
         )
     if epochs := settings.epochs - (options["resume"].progress.epoch if options["resume"] else 0):
-        metrics |= {QUERIES_PER_SECOND: epochs * len(everywhere) / (time.monotonic() - began)}
+        pace = epochs * len(everywhere) / (time.monotonic() - began)
+        (folder / PACE_FILE).write_text(json.dumps(pace), encoding="utf-8")
     queries = training_tokens(tokens, sources.languages, "query")
     _write(folder, "asking", _encoded(encoder, queries), called(key, settings), sources)
     _write_metrics(folder, metrics)

@@ -12,7 +12,7 @@ from softnce_ray.config import Precision, StudyConfig, arm_settings, flatten
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.verifying import Verify
 from softnce_ray.errors import UserError
-from softnce_ray.preparation import QUERIES_PER_SECOND, Prepared, content_of
+from softnce_ray.preparation import Prepared, content_of
 from softnce_ray.results import KnownTrial, SeedsAsked, StudyResults, TrialKey
 from softnce_ray.rich_console import PlainConsole
 from softnce_ray.store import Store, only_launch
@@ -45,6 +45,7 @@ from softnce_ray.study.summary import PATIENCE, sum_up
 from softnce_ray.study.tuning import run_tune
 from softnce_ray.study.watch import VanishedError, Watch
 from softnce_ray.tracking import Tracker, Unsent, load_results, load_test_ranks, studies
+from softnce_ray.tracking.durations import QUERIES_PER_SECOND
 from softnce_ray.tracking.history import load_histories
 from softnce_ray.tracking.parent import asked_tags
 
@@ -268,8 +269,9 @@ def _scores(prepared: Mapping[Cell, Prepared]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for cell, each in prepared.items():
         for name, metrics in each.metrics.items():
-            told = {each: metrics[each] for each in ("valid_mrr", QUERIES_PER_SECOND) if each in metrics}
-            found.setdefault(cell.arm, {}).update({f"{cell.language}_{name}_{each}": told[each] for each in told})
+            found.setdefault(cell.arm, {})[f"{cell.language}_{name}_valid_mrr"] = metrics["valid_mrr"]
+        if each.pace is not None:
+            found.setdefault(cell.arm, {})[f"{cell.language}{QUERIES_PER_SECOND}"] = each.pace
     return found
 
 

@@ -24,8 +24,8 @@ _MOST = 150
 _MOST_ELSEWHERE = 50
 """The same of other corpora, which count only where the corpus itself has nothing."""
 
-_QUERIES_PER_SECOND = "_simcse_queries_per_second"
-"""End of the names of metrics of an arm's run, after the language; `hard_negatives` is never of `simcse`."""
+QUERIES_PER_SECOND = "_simcse_queries_per_second"
+"""Metric of an arm's run, after the language: how fast the model of its `simcse` was trained."""
 
 SPENT = "budget_seconds"
 """Metric of a trial of a study with a budget of hours: the seconds of its launches, when the trial ended."""
@@ -88,7 +88,7 @@ def load_query_times(store: Store, kinds: Collection[str]) -> list[TimedTrial]:
         )
         for run in runs
         for name, pace in run.data.metrics.items()
-        if name.endswith(_QUERIES_PER_SECOND)
+        if name.endswith(QUERIES_PER_SECOND)
     ]
 
 
