@@ -14,7 +14,7 @@ from softnce_ray.corpus.manifest import Manifest
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.results import TimedTrial
 from softnce_ray.store import Store
-from softnce_ray.study.budget import Limit, is_larger, rounds_within
+from softnce_ray.study.budget import Limit, budget_left, is_larger, searched_within
 from softnce_ray.study.calibrating import calibrated
 from softnce_ray.study.cells import Cell, cells
 from softnce_ray.study.cluster import trials_on
@@ -60,13 +60,14 @@ def costs(
       say: told, a line each, what is measured.
     """
     slots = slots_on([this_machine()] if nodes is None else nodes, study.resources)
-    trouble = ""
+    trouble = budget = ""
     ended: Ended = Counter()
     timed: list[TimedTrial] = []
     if store.database is None or store.database.exists():
         try:
             ended = load_ended(store, study.study, definitions(study, corpus, model_contents(study, store)))
             timed = _timed(study, corpus, store)
+            budget = budget_left(study, _searches(study, ended), *load_spent(store, study.study))
         except TrackingError as error:
             trouble = str(error)
     planned = list(planned_cells(study, corpus.manifest, corpus.fingerprint, ended))
@@ -77,9 +78,28 @@ def costs(
     disk = need.lasting + 2 * slots * need.checkpoint
     space = f"{size(need.memory)} of memory a trial, {size(disk)} of disk"
     return [
-        *lines(found, study.resources, space),
+        *(lines(found, study.resources, space) or [_nothing_to_do(study, ended)]),
+        *([budget] if budget else []),
         *([f"what the store has is not in it: {trouble}"] if trouble else []),
     ]
+
+
+def _searches(study: StudyConfig, ended: Ended) -> list[int]:
+    """Return how many trials of each search have ended."""
+    searched = [cell for cell in cells(study) if study.space(cell.arm)]
+    return [_ended(cell, ended, "search") for cell in searched]
+
+
+def _ended(cell: Cell, ended: Ended, phase: str) -> int:
+    return sum(count for key, count in ended.items() if key[:3] == (cell.arm, cell.language, phase))
+
+
+def _nothing_to_do(study: StudyConfig, ended: Ended) -> str:
+    """Return the line of a study of which nothing is missing: a launch says the same."""
+    confirmed = sum(
+        bool(ended[cell.arm, cell.language, "confirm", seed]) for cell in cells(study) for seed in study.possible_seeds
+    )
+    return f"nothing to do: all {sum(_searches(study, ended)) + confirmed} trials are there"
 
 
 def _is_unlike(planned: Planned, timed: Sequence[TimedTrial]) -> bool:
@@ -118,7 +138,7 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
 
     Until a search has ended, all its confirmations count as missing: it may choose other settings than before.
     """
-    text, searched = study_text(study), _searched(study)
+    text, searched = study_text(study), searched_within(study)
     for cell in cells(study):
         arm = arm_settings(study.arms[cell.arm])
         several = study.training_set(cell.language)
@@ -129,9 +149,7 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
             for name, value in params_of(flatten(resolved(config))).items()
         } | {name: SEARCHED for name, value in open_to.items() if value == SEARCHED}
         search = searched if study.space(cell.arm) else 0
-        search -= min(
-            search, sum(count for key, count in ended.items() if key[:3] == (cell.arm, cell.language, "search"))
-        )
+        search -= min(search, _ended(cell, ended, "search"))
         done = 0 if search else sum(bool(ended[cell.arm, cell.language, "confirm", seed]) for seed in study.first_seeds)
         yield Planned(
             arm=cell.arm,
@@ -147,18 +165,11 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, ende
         )
 
 
-def _searched(study: StudyConfig) -> int:
-    """Return the search trials of each cell that has a search, as far as a budget of trials lets it."""
-    if study.search is None or study.budget is None or study.budget.trials is None:
-        return study.search.trials if study.search else 0
-    return min(study.search.trials, rounds_within(study.budget.trials, study.searches, study.confirmations))
-
-
 def lines(found: Estimate, resources: Resources, space: str) -> list[str]:
-    """Return an estimate for people."""
+    """Return an estimate for people; empty where nothing is missing."""
     missing = sum(each.search + each.confirm for each in (*(cell.planned for cell in found.cells), *found.unknown))
     if not missing:
-        return ["nothing is missing: a launch would train nothing"]
+        return []
     count = f"{missing} trial{'s' if missing > 1 else ''} to run, {found.slots} at a time"
     told = []
     if found.cells:
