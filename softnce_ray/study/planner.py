@@ -158,6 +158,9 @@ class Planner:
         self.problems.append(f"{cell}: nothing of it was run: {reason}")
         seeds = [trial.key.seed for trial in state.asked] or self._study.first_seeds
         trials = state.asked = [self._trial(cell, "confirm", seed, {}) for seed in seeds]
+        if state.confirm is None:
+            state.searched = state.done
+        state.done = state.searched + len(trials)
         state.search, state.confirm, state.lost, state.later, state.given_up = None, deque(), deque(), deque(), True
         self._again = deque(trial for trial in self._again if self._state(trial.key) is not state)
         return [trial for trial in trials if trial.key not in self._done]
@@ -216,7 +219,9 @@ class Planner:
     def total(self) -> int:
         """Number of trials of the whole study, as far as its seeds and rounds are decided."""
         searched = sum(self._rounds.at_most(each.searches, each.begun) for each in self._standings())
-        return searched + sum(len(state.asked) or len(self._study.first_seeds) for state in self._cells)
+        searched += sum(state.searched for state in self._cells if state.given_up)
+        first = len(self._study.first_seeds)
+        return searched + sum(first if state.confirm is None else len(state.asked) for state in self._cells)
 
     def left(self) -> list[tuple[Cell, int, int]]:
         """Return the search and confirm trials of each cell that are still to be handed out."""
