@@ -20,9 +20,9 @@ ENGINE = shutil.which("pdflatex")
 COMMANDS = {
     "makeatletter", "makeatother", "ifx", "documentclass", "@twoclasseserror", "let", "softnceend", "relax", "else",
     "usepackage", "def", "begin", "end", "fi", "centering", "scriptsize", "setlength", "tabcolsep", "caption", "label",
-    "toprule", "midrule", "bottomrule", "multicolumn", "textit", "textbf", "approx", "pm", "ge", "textbackslash", "textbar",
+    "toprule", "midrule", "bottomrule", "multicolumn", "textit", "textbf", "approx", "ge", "textbackslash", "textbar",
     "textasciitilde", "textasciicircum", "textless", "textgreater", "alpha", "beta", "tau", "par", "medskip", "sbox",
-    "softncetable", "ifdim", "wd", "linewidth", "fontsize", "selectfont",
+    "softncetable", "ifdim", "wd", "linewidth", "fontsize", "selectfont", "pm",
 }  # fmt: skip
 
 
