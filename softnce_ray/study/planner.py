@@ -27,6 +27,7 @@ from softnce_ray.config import (
 from softnce_ray.config.study import FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
 from softnce_ray.study.cells import Cell, CellState, Trial, cells
+from softnce_ray.study.problems import text_of
 from softnce_ray.study.proposing import Proposes
 from softnce_ray.study.rounds import Rounds, Standing
 
@@ -275,9 +276,10 @@ class Planner:
             try:
                 trial = self._trial(state.cell, "search", settings.seed, proposal.values)
             except ValidationError as error:
+                first = error.errors()[0]
                 shown = ", ".join(f"{path} = {value}" for path, value in proposal.values.items())
                 self.notes.append(
-                    f"{state.cell}: the search reached an impossible setting ({shown}): {error.errors()[0]['msg']}"
+                    f"{state.cell}: the search reached an impossible setting ({shown}): {text_of(first, first['loc'])}"
                 )
                 search.tell(proposal.number, None)
                 state.done += 1
