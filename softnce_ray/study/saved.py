@@ -101,9 +101,15 @@ def extended(
       StudyError: what is added does not go together with the study.
     """
     problems = []
-    if trials is not None and (study.search is None or trials < study.search.trials):
-        now = "no search" if study.search is None else f"{study.search.trials}"
-        problems.append(Problem("search.trials", f"expected at least what the study has ({now}), got {trials}"))
+    if trials is not None and study.search is None:
+        said = f"expected none for a study without a search, got {trials}: add search to its file and launch that"
+        problems.append(Problem("search.trials", said))
+    elif trials is not None and study.search is not None and trials < (now := study.search.trials):
+        said = (
+            f"expected at least the {now} that each cell has, got {trials}: count those too, --trials {now + trials} "
+            f"adds {trials}"
+        )
+        problems.append(Problem("search.trials", said))
     if seeds and isinstance(study.seeds, Precision):
         asked, got = study.seeds, ", ".join(map(str, seeds))
         problems.append(

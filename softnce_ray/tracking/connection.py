@@ -205,8 +205,8 @@ def not_begun(store: Store, study: str) -> str:
     if re.fullmatch(NAME, study) is None or not store.study_file(study).exists():
         return ""
     return (
-        f"study {study!r} was launched, and none of its trials has started yet: wait, or where it was interrupted go on "
-        f"with `{store.command('resume', study)}`"
+        f"study {study!r} was launched, and none of its trials has started yet: wait, or where it was interrupted go "
+        f"on with `{store.command('resume', study)}`"
     )
 
 
