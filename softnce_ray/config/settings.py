@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from softnce_ray.config.values import with_checks
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 NAME_RULE = "a name of at most 63 lower-case letters, digits, - and _, the first a letter or a digit"
@@ -35,9 +37,14 @@ of their rounding, and further below leave float32's range."""
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, and a misspelt key is an error instead of a silent default."""
+    """Base of all settings: immutable, and a misspelt key is an error instead of a silent default, as is a value of
+    another type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return with_checks(handler(source))
 
 
 def wrong(key: str, message: str) -> PydanticCustomError:

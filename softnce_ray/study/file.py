@@ -77,7 +77,7 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
         raise StudyError(source, [place(("defaults",), said, lines)])
     found: list[tuple[Key, Any]] = []
     try:
-        ArmConfig.model_validate(defaults or {})
+        ArmConfig.model_validate({} if defaults is None else defaults)
     except ValidationError as error:  # laws are checked arm by arm, when each has its own settings
         found += [(("defaults", *item["loc"]), item) for item in error.errors() if item["type"] != "law"]
     study, wrong, aside = _validated(_with_defaults(raw))

@@ -28,6 +28,7 @@ from softnce_ray.config import (
 from softnce_ray.config.study import FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
 from softnce_ray.study.cells import Cell, CellState, Trial, cells, search_groups
+from softnce_ray.study.problems import text_of
 from softnce_ray.study.proposing import Proposes
 from softnce_ray.study.rounds import Rounds, Standing
 
@@ -161,6 +162,9 @@ class Planner:
         self.problems.append(f"{cell}: nothing of it was run: {reason}")
         seeds = [trial.key.seed for trial in state.asked] or self._study.first_seeds
         trials = state.asked = [self._trial(cell, "confirm", seed, {}) for seed in seeds]
+        if state.confirm is None:
+            state.searched = state.done
+        state.done = state.searched + len(trials)
         state.search, state.confirm, state.lost, state.later, state.given_up = None, deque(), deque(), deque(), True
         self._again = deque(trial for trial in self._again if self._state(trial.key) is not state)
         return [trial for trial in trials if trial.key not in self._done]
@@ -220,6 +224,7 @@ class Planner:
     def total(self) -> int:
         """Number of trials of the whole study, as far as its seeds and rounds are decided."""
         searched = sum(self._rounds.at_most(each.searches, each.begun) for each in self._standings())
+        searched += sum(state.searched for state in self._cells if state.given_up)
         return searched + sum(map(self._confirmations, self._each_group()))
 
     def left(self) -> list[tuple[Cell, int, int]]:
@@ -306,9 +311,10 @@ class Planner:
             try:
                 trial = self._trial(state.cell, "search", settings.seed, proposal.values)
             except ValidationError as error:
+                first = error.errors()[0]
                 shown = ", ".join(f"{path} = {value}" for path, value in proposal.values.items())
                 self.notes.append(
-                    f"{state.cell}: the search reached an impossible setting ({shown}): {error.errors()[0]['msg']}"
+                    f"{state.cell}: the search reached an impossible setting ({shown}): {text_of(first, first['loc'])}"
                 )
                 search.tell(proposal.number, None)
                 state.done += 1
