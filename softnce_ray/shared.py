@@ -55,6 +55,16 @@ def shared_once(root: Location, name: str, make: Callable[[Path], object] | None
     return folder
 
 
+def is_made(root: Location, name: str) -> bool:
+    """Return True where `shared_once` would make nothing on any machine.
+
+    Raises:
+      StorageError: the storage cannot be used.
+    """
+    folder = (root / name).path
+    return read(root / name / _LIST) is not None if folder is None else folder.is_dir()
+
+
 def _fetched(root: Location, name: str, folder: Path) -> bool:
     """Fill a folder from the storage, if it is there."""
     content = read(root / name / _LIST)

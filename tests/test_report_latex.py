@@ -128,8 +128,8 @@ def test_the_caption_has_what_a_reader_must_know_as_the_other_renderings_do():
     report = build(study(*complete()[:7], left_out="the budget of 40 trials ended the searches"))
     told = [escaped(note) for note in report.notes]
     assert len(told) == 3 and told[-1] == "The budget of 40 trials ended the searches."
-    caption = to_latex(report).partition(r"\caption{")[2].partition("\n")[0]
-    assert all(f" {note}" in caption for note in told)
+    caption = re.search(r"\\caption\{(.*)\}", to_latex(report))
+    assert caption and all(f" {note}" in caption[1] for note in told)
 
 
 def test_failures_have_a_column_where_there_are_any_and_the_caption_says_that_there_are_none():

@@ -75,7 +75,7 @@ def submit(
     from softnce_ray.study.jobs import Jobs, past_checks, send, submission
     from softnce_ray.study.jobs.checking import environment_with
     from softnce_ray.study.jobs.client import address_of
-    from softnce_ray.study.jobs.sending import refuse_second
+    from softnce_ray.study.jobs.sending import estimate_there, refuse_second
 
     where = address_of(address)
     made = submission(
@@ -92,6 +92,7 @@ def submit(
     if dry_run:
         refuse_second(jobs, jobs.all(), made.study)
         _print_submission(made)
+        tell([f"estimate: {estimate_there(made)}"])
         return
     name = send(jobs, made)
     tell([f"{made.study} was sent as job {name}; it goes on when this terminal is closed"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import types
 import typing
 from collections import Counter
@@ -59,16 +58,13 @@ def repeated(values: Iterable[Any]) -> str:
     return ", ".join(map(str, twice[:10])) + (f" and {len(twice) - 10:,} others" if len(twice) > 10 else "")
 
 
-def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of nested `settings` in which dotted paths are set to `values`."""
-    result = json.loads(json.dumps(settings))
-    for path, value in values.items():
-        *parents, last = path.split(".")
-        inner = result
-        for key in parents:
-            inner = inner.setdefault(key, {})  # a group that says nothing may have been left out
-        inner[last] = value
-    return result
+def has_setting(settings: BaseModel, path: str) -> bool:
+    """Return True if settings have one at a dotted path."""
+    inner: Any = settings
+    *parents, last = path.split(".")
+    for key in parents:
+        inner = getattr(inner, key, None)
+    return isinstance(inner, BaseModel) and last in type(inner).model_fields
 
 
 def kind_of(settings: BaseModel, path: str) -> Any:

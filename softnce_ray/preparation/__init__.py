@@ -1,7 +1,18 @@
 """What trials share, made once: token ids and estimators. Trials get names of folders and map the files into memory."""
 
-from softnce_ray.preparation.making import learns, prepare
+from softnce_ray.preparation.making import learns, prepare, to_train
 from softnce_ray.preparation.opening import Prepared, open_data, partners, with_answers
 from softnce_ray.preparation.reading import content_of
+from softnce_ray.preparation.vectors import infonce_trial
 
-__all__ = ["Prepared", "content_of", "learns", "open_data", "partners", "prepare", "with_answers"]
+__all__ = [
+    "Prepared",
+    "content_of",
+    "infonce_trial",
+    "learns",
+    "open_data",
+    "partners",
+    "prepare",
+    "to_train",
+    "with_answers",
+]

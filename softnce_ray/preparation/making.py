@@ -28,7 +28,7 @@ from softnce_ray.corpus import unknown_tokens
 from softnce_ray.corpus.graph_tokens import check_languages
 from softnce_ray.corpus.pairs import CorpusError
 from softnce_ray.corpus.store import Corpus
-from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups
+from softnce_ray.corpus.tokens import Progress, prepare_tokens, text_groups, token_key
 from softnce_ray.corpus.verifying import Verify
 from softnce_ray.errors import UserError
 from softnce_ray.estimators import BM25, count_words, save_sparse, words
@@ -37,10 +37,17 @@ from softnce_ray.hard_negatives import NONE, mine
 from softnce_ray.named import located, model_content, sentence_model_problem
 from softnce_ray.preparation import vectors
 from softnce_ray.preparation.checkpoints import ModelCheckpoint
-from softnce_ray.preparation.opening import METRICS_FILE, MINED_FILE, Prepared, open_estimator, training_groups
+from softnce_ray.preparation.opening import (
+    METRICS_FILE,
+    MINED_FILE,
+    PACE_FILE,
+    Prepared,
+    open_estimator,
+    training_groups,
+)
 from softnce_ray.preparation.reading import content_of, counted_content
 from softnce_ray.preparation.vectors import Sources
-from softnce_ray.shared import shared_once
+from softnce_ray.shared import is_made, shared_once
 from softnce_ray.storage import Location
 
 _MANY_WITHOUT = 0.1
@@ -113,6 +120,7 @@ def prepare(
         estimators=made,
         hard_negatives=mined,
         metrics={name: found for name, found in scored.items() if found},
+        pace=_pace(shared.folder(made["simcse"])) if "simcse" in made else None,
         notes=(*unknown_tokens.notes(tokens.unknown_shares(languages.train)), *_without_hard_negatives(shared, mined)),
     )
 
@@ -133,6 +141,28 @@ def learns(config: ArmConfig) -> bool:
     return any(isinstance(part, SimCSEEstimator | TrainedEstimator) for part in config.all_estimators.values())
 
 
+def to_train(
+    config: ArmConfig, corpus: Corpus, languages: TrainingSet, root: Location
+) -> dict[str, SimCSEEstimator | TrainedEstimator]:
+    """Return the estimators whose models `prepare` would train, by the names of folders that `root` lacks.
+
+    Raises:
+      CorpusError: a table of the corpus cannot be read.
+      StorageError: `root` is a URI and cannot be used.
+    """
+    parts = [
+        part
+        for part in config.all_estimators.values()
+        if isinstance(part, SimCSEEstimator | TrainedEstimator) and part.model is None
+    ]
+    if not parts:
+        return {}
+    shared = Prepared(str(root), f"tokens/{token_key(corpus, config.tokens, config.encoder.inputs)}", {})
+    sources = Sources(config, corpus, languages, shared, "cpu", _PLAIN, lambda text: None)
+    found = {_folder_of(part, sources): part for part in parts}
+    return {name: part for name, part in found.items() if not is_made(root, name)}
+
+
 def _prepare_groups(corpus: Corpus, languages: TrainingSet, root: Location) -> str:
     """The name of the folder of the duplicates among the training pairs of several languages: the same query in two of
     them is the same query."""
@@ -151,6 +181,12 @@ def _metrics(folder: Path) -> dict[str, float]:
     """Return the metrics of an estimator's model; {} where none was trained, or by a version that did not keep them."""
     file = folder / METRICS_FILE
     return json.loads(read_file(file)) if file.exists() else {}
+
+
+def _pace(folder: Path) -> float | None:
+    """Return the pace that the model of `simcse` was trained with; None where it is not known."""
+    file = folder / PACE_FILE
+    return float(json.loads(read_file(file))) if file.exists() else None
 
 
 def _prepare_hard_negatives(settings: HardNegatives, sources: Sources) -> tuple[str, str]:
@@ -196,6 +232,22 @@ def _named_model(settings: Estimator) -> str | None:
 
 
 def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
+    """The name of an estimator's folder, which is made unless it is there."""
+    root, name = Location(sources.shared.root), _folder_of(settings, sources)
+    parent, _, own = name.rpartition("/")
+    kept = ModelCheckpoint(root / f"{parent}/.{own}.training")
+
+    def make(folder: Path) -> None:
+        _make_estimator(key, settings, sources, kept, folder)
+        sources.corpus.check_unchanged()  # else its name would say what it is not
+
+    shared_once(root, name, make)
+    if isinstance(settings, SimCSEEstimator | TrainedEstimator):
+        kept.remove()  # also what is left of a process that was killed when all was made
+    return name
+
+
+def _folder_of(settings: Estimator, sources: Sources) -> str:
     """The name of an estimator's folder, made of all that decides what is in it."""
     corpus, languages = sources.corpus, sources.languages
     decisive = settings.model_dump(exclude={"temperature"})  # which a trial applies itself
@@ -206,18 +258,7 @@ def _prepare_estimator(key: str, settings: Estimator, sources: Sources) -> str:
     texts = counted_content(corpus, [settings], languages)
     content = [_ESTIMATORS_VERSION, texts, trained_on, decisive, _decides_learned(settings, sources)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-    root, name = Location(sources.shared.root), f"estimators/{settings.name}-{digest}"
-    kept = ModelCheckpoint(root / f"estimators/.{settings.name}-{digest}.training")
-
-    def make(folder: Path) -> None:
-        _make_estimator(key, settings, sources, kept, folder)
-        corpus.check_unchanged()  # else its name would say what it is not
-
-    shared_once(root, name, make)
-    if isinstance(settings, SimCSEEstimator | TrainedEstimator):
-        kept.remove()  # also what is left of a process that was killed when all was made
-    return name
+    return f"estimators/{settings.name}-{digest}"
 
 
 def _decides_learned(settings: Estimator, sources: Sources) -> object:

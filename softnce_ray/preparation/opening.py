@@ -35,6 +35,10 @@ MINED_FILE = "rows.npy"
 METRICS_FILE = "metrics.json"
 """In the folder of an estimator that was trained: what it scored on validation."""
 
+PACE_FILE = "pace.json"
+"""Beside it for `simcse`: the queries per second that its model was trained with, validations included. A file of its
+own, since metrics are the same on every machine."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -42,7 +46,7 @@ class Prepared:
     have in common. They are the token ids, what each estimator that its loss needs has stored, and where it is trained
     on several languages, which pairs are duplicates among all of them, and the hard negatives, where there are any.
     `metrics` has what each model scored that was trained for it: by the estimator's name, or `hard_negatives`. `notes`
-    say what a user should know of them."""
+    say what a user should know of them. `pace` is the queries per second that `simcse` was trained with."""
 
     root: str
     tokens: str
@@ -51,6 +55,7 @@ class Prepared:
     hard_negatives: str | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    pace: float | None = None
 
     def folder(self, name: str) -> Path:
         """One of them on this machine, which fetches it when it first asks.

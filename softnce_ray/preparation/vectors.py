@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,15 @@ from softnce_ray.exported import EXPORT_SETTINGS
 from softnce_ray.model import encode, load_export
 from softnce_ray.named import located, model_content
 from softnce_ray.preparation.checkpoints import ModelCheckpoint
-from softnce_ray.preparation.opening import METRICS_FILE, Prepared, called, open_data, training_tokens, with_answers
+from softnce_ray.preparation.opening import (
+    METRICS_FILE,
+    PACE_FILE,
+    Prepared,
+    called,
+    open_data,
+    training_tokens,
+    with_answers,
+)
 from softnce_ray.simcse import train_sentence_encoder
 from softnce_ray.training import TrainingError, train
 
@@ -123,6 +132,7 @@ def write_sentences(key: str, settings: SimCSEEstimator, sources: Sources, kept:
     everywhere = concatenate([tokens.texts(each, "train", "query") for each in sources.corpus.languages])
     plain = infonce_trial(TrainedEstimator(), sources.arm, sources.languages)
     options = _training("simcse", settings.epochs, settings.batch_size, sources, kept)
+    began = time.monotonic()
     with _errors_of(key, settings):
         encoder, metrics = train_sentence_encoder(
             settings,
@@ -132,6 +142,9 @@ def write_sentences(key: str, settings: SimCSEEstimator, sources: Sources, kept:
             with_answers(open_data(sources.shared, plain, sources.languages), sources.corpus),
             **options,
         )
+    if epochs := settings.epochs - (options["resume"].progress.epoch if options["resume"] else 0):
+        pace = epochs * len(everywhere) / (time.monotonic() - began)
+        (folder / PACE_FILE).write_text(json.dumps(pace), encoding="utf-8")
     queries = training_tokens(tokens, sources.languages, "query")
     _write(folder, "asking", _encoded(encoder, queries), called(key, settings), sources)
     _write_metrics(folder, metrics)

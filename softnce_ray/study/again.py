@@ -25,6 +25,11 @@ def command() -> str:
     return os.environ.get(VARIABLE) or "the same call"
 
 
+def is_job() -> bool:
+    """Return True in a job of a cluster, whose lines its sender reads."""
+    return os.environ.get(VARIABLE, "").startswith("softnce-ray submit")
+
+
 def giving_up() -> str:
     """Return what to type so that a launch ends."""
-    return "stopping the job" if os.environ.get(VARIABLE, "").startswith("softnce-ray submit") else "Ctrl-C"
+    return "stopping the job" if is_job() else "Ctrl-C"

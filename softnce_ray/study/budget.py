@@ -10,7 +10,7 @@ from softnce_ray.config import Budget, StudyConfig
 from softnce_ray.study.estimate import how_long
 from softnce_ray.study.pace import Left, Pace
 
-_MARGIN = 1.1
+MARGIN = 1.1
 """Confirmations are given so much more time than they are expected to take: trials of one arm differ by some percent,
 and a launch ends some seconds after its last trial."""
 
@@ -37,7 +37,7 @@ class Limit:
         if self.budget.trials is not None and counted + _count(left) > self.budget.trials:
             return False
         needed = None if self.budget.hours is None else self.pace.left(left)
-        return needed is None or self.seconds + _MARGIN * needed <= 3600 * (self.budget.hours or 0)
+        return needed is None or self.seconds + MARGIN * needed <= 3600 * (self.budget.hours or 0)
 
     def within(self, seconds: float | None) -> float | None:
         """Return at most the seconds that are left."""

@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.errors import UserError
 from softnce_ray.preparation import open_data, prepare, with_answers
 from softnce_ray.results import TimedTrial
-from softnce_ray.study.estimate import Planned
+from softnce_ray.study.estimate import SIMCSE, Planned
 from softnce_ray.study.surroundings import device_for
 from softnce_ray.temporary import temporary_folder
 from softnce_ray.training import train
@@ -56,17 +57,31 @@ def calibrated(
     found = []
     for each in planned:
         arm, languages = study.arms[each.arm], study.training_set(each.language)
-        key = json.dumps(_plain(arm), sort_keys=True)
-        if key not in speeds:
-            say(f"calibrating the encoder of {each}")
-            speeds[key] = _speed(arm, study.resources, corpus, languages.train[0], each, say)
-        if (speed := speeds[key]) is not None:
-            found.append(_trial(each, arm, speed, _texts(corpus.manifest, languages), study.resources.workers))
+
+        def speed_of(plain: dict[str, Any], *, of_queries: bool, cell: Planned = each) -> Speed | None:
+            key = json.dumps([plain, of_queries], sort_keys=True)
+            if key not in speeds:
+                say(f"calibrating the encoder of {cell}")
+                language = study.training_set(cell.language).train[0]
+                speeds[key] = _speed(plain, study.resources, corpus, language, cell, say, of_queries=of_queries)
+            return speeds[key]
+
+        speed = speed_of(_plain(arm), of_queries=False)
+        if each.model == SIMCSE and speed is not None:
+            batch_size = int(each.settings["training.batch_size"])
+            views = speed_of(_plain(arm, batch_size=batch_size, batch_tokens=None), of_queries=True)
+            speed = None if views is None else Speed(views.pair, speed.text)
+        if speed is not None:
+            workers = 1 if each.model else study.resources.workers  # one process trains what is prepared
+            found.append(_trial(each, arm, speed, _texts(corpus.manifest, languages), workers))
     return found
 
 
-def measure(config: TrialConfig, corpus: Corpus, resources: Resources, steps: int) -> Speed:
-    """Measure an epoch of so many steps, after another, and the evaluation after it.
+def measure(
+    config: TrialConfig, corpus: Corpus, resources: Resources, steps: int, *, of_queries: bool = False
+) -> Speed:
+    """Measure an epoch of so many steps, after another, and the evaluation after it; on request of pairs of a query
+    with itself, as `simcse` has them.
 
     Raises:
       UserError: the corpus has too few pairs for a batch, or the encoder cannot be used.
@@ -76,7 +91,7 @@ def measure(config: TrialConfig, corpus: Corpus, resources: Resources, steps: in
     epochs: list[dict[str, float]] = []
     with temporary_folder() as folder, _threads(resources.resolved_threads):
         splits = {
-            "train": _pairs(corpus, language, "train", steps * config.training.batch_size),
+            "train": _pairs(corpus, language, "train", steps * config.training.batch_size, of_queries=of_queries),
             "valid": _pairs(corpus, language, "valid", _TEXTS),
             "test": _pairs(corpus, language, "test", _TEXTS),
             "codebase": _pairs(corpus, language, "codebase", _TEXTS),
@@ -101,23 +116,30 @@ def measure(config: TrialConfig, corpus: Corpus, resources: Resources, steps: in
 
 
 def _speed(
-    arm: StudyArm, resources: Resources, corpus: Corpus, language: str, cell: object, say: Callable[[str], object]
+    plain: dict[str, Any],
+    resources: Resources,
+    corpus: Corpus,
+    language: str,
+    cell: object,
+    say: Callable[[str], object],
+    *,
+    of_queries: bool,
 ) -> Speed | None:
-    config = TrialConfig.model_validate({**_plain(arm), "language": language, "seed": 0})
+    config = TrialConfig.model_validate({**plain, "language": language, "seed": 0})
     try:
-        speed = measure(config, corpus, resources, _FEW)
+        speed = measure(config, corpus, resources, _FEW, of_queries=of_queries)
         if speed.pair * config.training.batch_size < _SLOW:
-            speed = measure(config, corpus, resources, _STEPS)
+            speed = measure(config, corpus, resources, _STEPS, of_queries=of_queries)
     except (UserError, ValueError) as error:
         say(f"{cell} cannot be calibrated: {' '.join(str(error).split())}")
         return None
     return speed
 
 
-def _plain(arm: StudyArm) -> dict[str, object]:
+def _plain(arm: StudyArm, **training_settings: object) -> dict[str, Any]:
     """An arm that trains as fast but for its loss: InfoNCE, without estimator and hard negatives, for two epochs."""
     settings = arm_settings(arm)
-    training = {**settings["training"], "epochs": 2}
+    training = {**settings["training"], "epochs": 2, **training_settings}
     kept = {name: settings[name] for name in ("encoder", "tokens", "similarity", "symmetric")}
     return {**kept, "training": training}
 
@@ -125,11 +147,11 @@ def _plain(arm: StudyArm) -> dict[str, object]:
 def _trial(planned: Planned, arm: StudyArm, speed: Speed, texts: int, workers: int) -> TimedTrial:
     """A trial of one epoch: its training, its validation, and at the end valid and test once more. A hard negative is
     half as much work as a pair, which is two texts."""
-    hard = arm.hard_negatives.count if arm.hard_negatives else 0
+    hard = arm.hard_negatives.count if arm.hard_negatives and not planned.model else 0
     evaluation = speed.text * texts / workers
     epoch = speed.pair * planned.pairs * (1 + hard / 2) / workers + evaluation
     return TimedTrial(
-        phase="measured",
+        phase=f"measured {SIMCSE}" if planned.model == SIMCSE else "measured",
         settings=planned.settings,
         corpus=planned.corpus,
         seconds=epoch + 2 * evaluation,
@@ -146,12 +168,12 @@ def _texts(manifest: Manifest, languages: TrainingSet) -> int:
     return sum(2 * pairs.get("valid", 0) + pairs.get("test", 0) + pairs.get("codebase", 0) for pairs in counts)
 
 
-def _pairs(corpus: Corpus, language: str, split: str, most: int) -> Iterator[Pair]:
+def _pairs(corpus: Corpus, language: str, split: str, most: int, *, of_queries: bool = False) -> Iterator[Pair]:
     if not corpus.manifest.languages[language].pairs.get(split, 0):
         return
     names = ("query", "code", "language", "package", "path", "line", "name")
     for row in corpus.table(language, split).slice(0, most).to_pylist():
-        yield Pair(**{name: row[name] for name in names})
+        yield Pair(**{name: row["query" if of_queries and name == "code" else name] for name in names})
 
 
 @contextlib.contextmanager

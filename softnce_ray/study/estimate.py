@@ -6,7 +6,7 @@ import heapq
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from softnce_ray.results import TimedTrial
@@ -20,18 +20,22 @@ _LEVELS = (
     ("of a calibration just now", 2.0),
     ("with the same encoder and batches on other data, scaled by pairs", 2.0),
     ("with the same kind of encoder, scaled by pairs", 3.0),
+    ("of simcse with the same encoder, scaled by queries", 2.0),
+    ("of simcse with the same kind of encoder, scaled by queries", 3.0),
+    ("with the same encoder, a query taken for a pair", 3.0),
+    ("with the same kind of encoder, a query taken for a pair", 4.0),
 )
 """Likeness of timed trials to planned ones, the most alike first, and the least factor that the estimate may be off by:
 trials of one launch are more alike than launches are."""
+
+SIMCSE = "simcse"
+"""Phase of the training of an estimator's sentence encoder, which no trial is like in its texts."""
 
 MEASURED = 2
 """The level of trials of a calibration; those that are less alike are scaled by pairs."""
 
 _LONE = 1.5
 """The least factor where one trial alone was timed: it says nothing of a spread."""
-
-_WORKER = 10.0
-"""Seconds until a worker's process has its libraries: 8 idle, 16 on a busy machine with two cores."""
 
 _MOST = 20
 """Trials that an estimate is made of: the latest, since machines and their load change."""
@@ -41,20 +45,24 @@ _MOST_SIMULATED = 2_000
 
 _DATA = ("language", "train_languages", "test_languages")
 _NOT_THE_ARM = (*_DATA, "seed", "training.epochs")
-_STEP = ("encoder.", "tokens.", "hard_negatives.")
+_ENCODED = ("encoder.", "tokens.")
+_STEP = (*_ENCODED, "hard_negatives.")
 _STEP_TOO = ("training.batch_size", "training.batch_tokens", "training.length_buckets", "training.precision")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Trials of a cell that are missing.
+    """Trials of a cell that are missing, or the training of a model that preparing an arm needs: one confirm trial.
 
     Attributes:
       settings: of its trials, flat, as the store has them; `SEARCHED` for those that are searched.
       corpus: its fingerprint.
-      pairs: training pairs of an epoch.
+      pairs: training pairs of an epoch; for `simcse` queries.
       search, confirm: numbers of trials.
       stops: whether search trials may stop early.
+      begun: search trials that are not missing.
+      later: confirm trials of seeds that may be added, one after another.
+      model: name of the estimator that the model is for; "" for trials.
     """
 
     arm: str
@@ -62,14 +70,21 @@ class Planned:
     settings: Mapping[str, str]
     corpus: str
     pairs: int
-    epochs: int
+    epochs: float
     search: int
     confirm: int
     resources: str = ""
     stops: bool = True
+    begun: int = 0
+    later: int = 0
+    model: str = ""
 
     def __str__(self) -> str:
-        return f"{self.arm}/{self.language}"
+        return f"{self.model} of {self.arm}/{self.language}" if self.model else f"{self.arm}/{self.language}"
+
+    def searches(self, rounds_left_out: int = 0) -> int:
+        """Return the missing search trials where a budget leaves out so many of each cell; the first is never one."""
+        return max(min(self.search, int(not self.begun)), self.search - rounds_left_out)
 
 
 @dataclass(frozen=True)
@@ -85,40 +100,14 @@ class CellTime:
     basis: str
     timed: int
 
-    @property
-    def seconds(self) -> float:
-        """Of all its trials, one after another."""
-        return self.planned.search * self.search_seconds + self.planned.confirm * self.confirm_seconds
-
-    def work(self, factor: float = 1.0) -> Work:
-        """Its missing trials, each `factor` times as long."""
+    def work(self, factor: float = 1.0, rounds_left_out: int = 0) -> Work:
+        """Return its missing trials, each `factor` times as long, without those that a budget leaves out."""
         return Work(
-            self.planned.search, self.search_seconds * factor, self.planned.confirm, self.confirm_seconds * factor
+            self.planned.searches(rounds_left_out),
+            self.search_seconds * factor,
+            self.planned.confirm,
+            self.confirm_seconds * factor,
         )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Times of a study's missing trials in seconds.
-
-    Attributes:
-      cells: those that something alike was timed for.
-      unknown: the others.
-      slots: trials that run at once.
-      wall, low, high: from the start of workers to the last trial's end, without `unknown`.
-    """
-
-    cells: tuple[CellTime, ...]
-    unknown: tuple[Planned, ...]
-    slots: int
-    wall: float
-    low: float
-    high: float
-
-    @property
-    def seconds(self) -> float:
-        """Of all trials, one after another."""
-        return sum(cell.seconds for cell in self.cells)
 
 
 @dataclass(frozen=True)
@@ -130,6 +119,11 @@ class Work:
     confirm: int
     confirm_seconds: float
 
+    @property
+    def seconds(self) -> float:
+        """Of all its trials, one after another."""
+        return self.search * self.search_seconds + self.confirm * self.confirm_seconds
+
 
 @dataclass(frozen=True)
 class Running:
@@ -138,17 +132,6 @@ class Running:
     cell: int
     search: bool
     seconds: float
-
-
-def estimate(planned: Iterable[Planned], timed: Sequence[TimedTrial], slots: int) -> Estimate:
-    """Estimate the times of missing trials from those that were timed, the latest first."""
-    found = [(each, cell_time(each, timed)) for each in planned if each.search or each.confirm]
-    cells = tuple(cell for _, cell in found if cell is not None)
-    start = _WORKER + max((cell.start for cell in cells), default=0.0)
-    wall, low, high = (
-        wall_seconds([cell.work(cell.factor**power) for cell in cells], slots) + start for power in (0, -1, 1)
-    )
-    return Estimate(cells, tuple(each for each, cell in found if cell is None), slots, wall, low, high)
 
 
 def cell_time(planned: Planned, timed: Sequence[TimedTrial]) -> CellTime | None:
@@ -186,18 +169,32 @@ def cell_time(planned: Planned, timed: Sequence[TimedTrial]) -> CellTime | None:
 def likeness(planned: Planned, trial: TimedTrial) -> int | None:
     """Return how like a timed trial is to planned ones, from 0, the same arm on the same data; None: it is not."""
     of, to = trial.settings, planned.settings
+    if trial.phase.endswith(SIMCSE) and planned.model != SIMCSE:
+        return None
     if of.get("encoder.kind") != to.get("encoder.kind") or (planned.epochs and not trial.epochs):
         return None
     if trial.resources and planned.resources and trial.resources != planned.resources:
         return None
     differ = {name for name in {*of, *to} if of.get(name) != to.get(name) and to.get(name) != SEARCHED}
+    if planned.model == SIMCSE:
+        return _likeness_of_queries(trial, any(name.startswith(_ENCODED) for name in differ))
     if any(name.startswith(_STEP) or name in _STEP_TOO for name in differ):
         return 4 if trial.pairs else None
     if trial.corpus != planned.corpus or differ & set(_DATA):
         return 3 if trial.pairs else None
     if trial.phase == "measured":
         return MEASURED
-    return 1 if differ - set(_NOT_THE_ARM) else 0
+    return 1 if planned.model or differ - set(_NOT_THE_ARM) else 0
+
+
+def _likeness_of_queries(trial: TimedTrial, other_encoder: bool) -> int | None:
+    """Return the likeness to the training of a sentence encoder, which has two views of a query where trials have a
+    query and a code."""
+    if trial.phase == f"measured {SIMCSE}":
+        return MEASURED
+    if trial.phase == "measured" or not trial.pairs:
+        return None
+    return (5 if trial.phase == SIMCSE else 7) + other_encoder
 
 
 def wall_seconds(cells: Sequence[Work], slots: int, running: Sequence[Running] = ()) -> float:
@@ -209,8 +206,7 @@ def wall_seconds(cells: Sequence[Work], slots: int, running: Sequence[Running] =
     """
     slots = max(1, slots)
     if sum(cell.search + cell.confirm for cell in cells) > _MOST_SIMULATED:
-        whole = sum(cell.search * cell.search_seconds + cell.confirm * cell.confirm_seconds for cell in cells)
-        return (whole + sum(trial.seconds for trial in running)) / slots
+        return (sum(cell.seconds for cell in cells) + sum(trial.seconds for trial in running)) / slots
     search, confirm = [cell.search for cell in cells], [cell.confirm for cell in cells]
     live = [sum(trial.search and trial.cell == number for trial in running) for number in range(len(cells))]
     ends = [(trial.seconds, trial.cell, trial.search) for trial in running]

@@ -13,7 +13,8 @@ from softnce_ray.config import (
     StudyConfig,
 )
 from softnce_ray.config.presets import preset_settings
-from softnce_ray.study.laws import corpus_problems, same_arms, search_problems
+from softnce_ray.study.corpus_laws import corpus_problems
+from softnce_ray.study.laws import same_arms, search_problems
 from softnce_ray.study.problems import (
     Key,
     Problem,

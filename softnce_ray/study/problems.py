@@ -64,7 +64,9 @@ _UNIONS: tuple[Key, ...] = (
     *(("defaults", group) for group in _TAGGED),
     ("arms", "*", "search", "*"),
     ("search", "space", "*"),
-    ("languages", "*"),
+    ("languages",),
+    ("languages", "list", "*"),
+    ("languages", "choices", "choices", "*"),
     ("seeds",),
 )
 """Where pydantic adds the name of the member of a union that it tried."""

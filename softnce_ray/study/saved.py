@@ -124,7 +124,8 @@ def extended(
     plain = study.model_dump(mode="json")
     if seeds:
         plain["seeds"] += [seed for seed in dict.fromkeys(seeds) if seed not in study.possible_seeds]
-    plain["languages"] += [name for name in dict.fromkeys(languages) if name not in study.language_names]
+    entries = plain["languages"]["choices"] if isinstance(plain["languages"], dict) else plain["languages"]
+    entries += [name for name in dict.fromkeys(languages) if name not in study.language_names]
     if trials is not None:
         plain["search"]["trials"] = trials
     return parse_study(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), source=f"study {study.study}")

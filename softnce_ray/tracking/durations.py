@@ -10,12 +10,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 
 from softnce_ray.config.study import OF_THE_SETTINGS
-from softnce_ray.results import TimedTrial, definition_of
+from softnce_ray.results import SeedsAsked, TimedTrial, definition_of
 from softnce_ray.store import Store
 from softnce_ray.tracking.connection import connect, readable, search_runs
 from softnce_ray.tracking.known import best_of_each, rank
 from softnce_ray.tracking.params import current_names
-from softnce_ray.tracking.parent import experiments_of
+from softnce_ray.tracking.parent import experiments_of, seeds_in
 
 _THREADS = 8
 _MOST = 150
@@ -23,6 +23,9 @@ _MOST = 150
 
 _MOST_ELSEWHERE = 50
 """The same of other corpora, which count only where the corpus itself has nothing."""
+
+QUERIES_PER_SECOND = "_simcse_queries_per_second"
+"""Metric of an arm's run, after the language: how fast the model of its `simcse` was trained."""
 
 SPENT = "budget_seconds"
 """Metric of a trial of a study with a budget of hours: the seconds of its launches, when the trial ended."""
@@ -56,6 +59,52 @@ def load_timed(store: Store, kinds: Collection[str], corpus: str) -> list[TimedT
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda run: _timed(client, run), runs))
     return [trial for trial in found if trial is not None]
+
+
+@readable
+def load_query_times(store: Store, kinds: Collection[str]) -> list[TimedTrial]:
+    """The latest trainings of sentence encoders of `simcse`, for these kinds of encoders in all studies of the store:
+    as one epoch of a second each, of as many queries for pairs.
+
+    Raises:
+      TrackingError: no such store, or it cannot be read.
+    """
+    client = connect(store, must_exist=True)
+    studies = [experiment.experiment_id for experiment in experiments_of(client)]
+    runs: list[Run] = []
+    for kind in kinds if studies else ():
+        query = f"tags.role = 'arm' and params.`encoder.kind` = '{kind}'"
+        runs += client.search_runs(studies, query, max_results=_MOST, order_by=["attributes.start_time DESC"])
+    return [
+        TimedTrial(
+            phase="simcse",
+            settings=current_names(run.data.params),
+            corpus="",
+            seconds=1.0,
+            epochs=1,
+            epoch_seconds=1.0,
+            pairs=pace,
+            resources=run.data.tags.get("resources", ""),
+        )
+        for run in runs
+        for name, pace in run.data.metrics.items()
+        if name.endswith(QUERIES_PER_SECOND)
+    ]
+
+
+@readable
+def load_asked(store: Store, study: str, languages: tuple[str, ...]) -> dict[str, SeedsAsked]:
+    """Return the latest decision on the seeds of each language of a study that asks for precision; {} for none.
+
+    Raises:
+      TrackingError: no such store, or it cannot be read.
+    """
+    client = connect(store, must_exist=True)
+    if (experiment := _experiment(client, study)) is None:
+        return {}
+    tags = _parent_tags(client, experiment)
+    asked: dict[str, SeedsAsked] = seeds_in(tags, languages).get("asked", {}) if tags else {}
+    return asked
 
 
 @readable
@@ -106,8 +155,14 @@ def _experiment(client: MlflowClient, study: str) -> Experiment | None:
 
 
 def _budget(client: MlflowClient, experiment: Experiment) -> str:
+    return _parent_tags(client, experiment).get("budget", "")
+
+
+def _parent_tags(client: MlflowClient, experiment: Experiment) -> Mapping[str, str]:
+    """Return the tags of a study's own run; {} where it has none."""
     parents = search_runs(client, experiment.experiment_id, "tags.role = 'study'")
-    return min(parents, key=rank).data.tags.get("budget", "") if parents else ""
+    tags: Mapping[str, str] = min(parents, key=rank).data.tags if parents else {}
+    return tags
 
 
 def _timed(client: MlflowClient, run: Run) -> TimedTrial | None:

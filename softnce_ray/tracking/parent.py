@@ -61,6 +61,7 @@ def record_tags(record: StudyRecord) -> dict[str, str]:
         "question": record.question,
         "baseline": record.baseline,
         "family": record.family,
+        "search_mode": "joint" if record.is_joint else "equal",
         **in_pieces("arms", json.dumps(record.arms)),
         **in_pieces("languages", json.dumps(record.languages)),
         **in_pieces("seeds", json.dumps(seeds)),

@@ -1,8 +1,9 @@
-"""Launches with a budget: what ends, what is told, and what goes on with a larger one."""
+"""Launches with a budget: what ends, what is told, and what goes on with a larger one; and what preparing takes."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,14 +11,16 @@ import pytest
 from softnce_ray.corpus import Corpus
 from softnce_ray.report import build_report
 from softnce_ray.study.costs import costs
+from softnce_ray.study.estimate import how_long
 from softnce_ray.study.file import parse_study
-from softnce_ray.tracking.durations import load_spent
+from softnce_ray.tracking.durations import load_query_times, load_spent
 
-from .launching import go, runs
+from .launching import Said, go, runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.usefixtures("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 
+@pytest.mark.long
 def test_a_budget_ends_searches_and_a_larger_one_goes_on(plain_study, store) -> None:
     def asked(**budget: float) -> dict[str, Any]:
         arms = {"soft": {**plain_study()["arms"]["soft"], "search": {"loss.alpha": {"low": 0.2, "high": 1.5}}}}
@@ -60,3 +63,38 @@ def test_a_budget_ends_searches_and_a_larger_one_goes_on(plain_study, store) -> 
     assert (searched, whole.notes) == (4, ())
     assert (tags["budget"], tags["left_out"]) == ("", "")
     assert not [note for note in build_report(whole.results).notes if "budget" in note]
+
+
+def test_what_preparation_trains_is_told_as_it_goes_recorded_and_estimated(plain_study, tiny_study, store) -> None:
+    soft: dict[str, dict[str, Any]] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "trained"}}
+    alike: dict[str, dict[str, Any]] = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "simcse"}}
+    changes = {"arms": {"infonce": {}, "soft": soft, "alike": alike}, "seeds": [1], "resources": {"chunk_size": 3}}
+    corpus, said = Corpus.open(plain_study()["corpus"]), Said()
+    empty = costs(tiny_study(**changes), corpus, store)
+    assert "like infonce/python, soft/python, alike/python, trained of soft/python, simcse of alike/python:" in empty[1]
+    done = go(plain_study(**changes), store, said)
+    assert (done.ran, done.failed) == (3, 0)
+    (file,) = store.root.glob("prepared/estimators/trained-*/metrics.json")
+    scored = json.loads(file.read_text())["valid_mrr"]
+    told = [line for line in said.said if "soft/python" in line and "prepar" in line]
+    for epoch, line in enumerate(told[:2], 1):
+        assert re.fullmatch(rf"preparing soft/python: trained: epoch {epoch}/2, loss \d\.\d+, valid MRR 0\.\d+", line)
+    assert re.fullmatch(rf"prepared soft/python, trained: valid MRR {scored:.4f} \[\d/3\]", told[2])
+    assert len(told) == 3
+    metrics = {run.data.tags["arm"]: run.data.metrics for run in runs(store, "arm")}
+    assert {arm: each.get("python_trained_valid_mrr") for arm, each in metrics.items()} == {
+        "infonce": None,
+        "soft": scored,
+        "alike": None,
+    }
+    pace = metrics["alike"]["python_simcse_queries_per_second"]
+    assert [load_query_times(store, ["bag", "minilm"])[0].pairs] == [pace]
+
+    assert "model" not in "".join(costs(tiny_study(**{**changes, "seeds": [1, 2]}), corpus, store))
+    soft["estimator"]["seed"], alike["estimator"]["epochs"] = 1, 50
+    more = "\n".join(costs(tiny_study(**changes), corpus, store))
+    assert "of it preparing" in more
+    assert re.search(r"trained of soft/python: .* a model, by [123] trainings? with the same encoder and batches", more)
+    queries = corpus.manifest.languages["python"].pairs["train"]
+    took = how_long(50 * queries / pace)
+    assert f"simcse of alike/python: {took} a model, by 1 training of simcse with the same encoder, scaled" in more

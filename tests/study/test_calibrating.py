@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from softnce_ray.cli import app
 from softnce_ray.config import StudyConfig
 from softnce_ray.corpus import Corpus
+from softnce_ray.storage import Location
 from softnce_ray.store import Store
 from softnce_ray.study import calibrating
 from softnce_ray.study.calibrating import Speed, calibrated
-from softnce_ray.study.costs import costs, planned_cells
+from softnce_ray.study.costs import Known, costs, job_costs, planned_cells
 from softnce_ray.study.estimate import cell_time
+from softnce_ray.study.jobs import submission
+from softnce_ray.study.jobs.sending import estimate_there
+from softnce_ray.study.models_to_train import models_to_train
 
 
-def three_arms(tiny_study, **changes) -> StudyConfig:
-    """Two arms of the same encoder, one of them with hard negatives, and one of another."""
+def three_arms(tiny_study, **more) -> StudyConfig:
+    """Two arms of the same encoder, one of them with hard negatives, and one of another; and `more`."""
     arms = {
         "infonce": {},
         "hard": {"hard_negatives": {"name": "bm25_code", "count": 2}},
         "wide": {"encoder": {"kind": "bag", "width": 16}, "training": {"batch_size": 8}},
+        **more,
     }
-    return tiny_study(arms=arms, baseline="infonce", **changes)
+    return tiny_study(arms=arms, baseline="infonce")
 
 
 def test_each_encoder_is_measured_once_and_every_cell_has_a_time(
@@ -38,12 +43,12 @@ def test_each_encoder_is_measured_once_and_every_cell_has_a_time(
     texts = 2 * counts["valid"] + counts["test"] + counts["codebase"]
     asked: list[int] = []
 
-    def measure(config, corpus, resources, steps) -> Speed:
+    def measure(config, corpus, resources, steps, *, of_queries) -> Speed:
         asked.append(config.encoder.width)
         return Speed(0.1, 0.01)
 
     monkeypatch.setattr(calibrating, "measure", measure)
-    planned = list(planned_cells(study, corpus.manifest, corpus.fingerprint, Counter()))
+    planned = list(planned_cells(study, corpus.manifest, corpus.fingerprint, Known()))
     trials = calibrated(study, corpus, planned)
     assert asked == [8, 16]  # a step of 16 pairs takes longer than half a second: not measured in more of them
     seconds = [found.confirm_seconds for each in planned if (found := cell_time(each, trials))]
@@ -51,15 +56,52 @@ def test_each_encoder_is_measured_once_and_every_cell_has_a_time(
     assert seconds == pytest.approx([2 * (each + evaluation) + 2 * evaluation for each in (train, 2 * train, train)])
 
 
+def test_a_model_that_preparing_trains_is_measured_of_what_it_trains_on(
+    tiny_study, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs take 0.1 s, queries with themselves 0.02 s and a text of an evaluation 0.01 s. `trained` takes 2 1/3 epochs
+    as a trial has, `simcse` 3 epochs of all queries, and both are evaluated twice in the end."""
+    arms = {
+        "soft": {"loss": {"name": "soft_infonce"}, "estimator": {"name": "trained"}},
+        "alike": {"loss": {"name": "soft_infonce"}, "estimator": {"name": "simcse", "epochs": 3, "batch_size": 64}},
+    }
+    study, corpus = tiny_study(arms=arms, baseline="soft"), Corpus.open(tiny_corpus)
+    asked: list[tuple[int, bool]] = []
+
+    def measure(config, corpus, resources, steps, *, of_queries) -> Speed:
+        asked.append((config.training.batch_size, of_queries))
+        return Speed(0.02, 99) if of_queries else Speed(0.1, 0.01)
+
+    monkeypatch.setattr(calibrating, "measure", measure)
+    models = [
+        each for batch in models_to_train(study, corpus, Location(str(tmp_path))) for cell in batch for each in cell
+    ]
+    trials = calibrated(study, corpus, models)
+    assert asked == [(16, False), (64, True)]
+    found = [time for each in models if (time := cell_time(each, trials))]
+    counts = corpus.manifest.languages["python"].pairs
+    evaluation = 0.01 * (2 * counts["valid"] + counts["test"] + counts["codebase"])
+    expected = [
+        (2 + 1 / 3) * (0.1 * counts["train"] + evaluation) + 2 * evaluation,
+        3 * (0.02 * counts["train"] + evaluation) + 2 * evaluation,
+    ]
+    assert [each.confirm_seconds for each in found] == pytest.approx(expected)
+    assert {each.factor for each in found} == {2.0}
+
+
 def test_real_steps_are_measured_and_nothing_is_left(tiny_study, tiny_corpus: Path, tmp_path: Path) -> None:
     told: list[str] = []
     place = Store(tmp_path / "store", f"sqlite:///{tmp_path}/store/mlflow.db")
-    found = costs(three_arms(tiny_study), Corpus.open(tiny_corpus), place, calibrate=True, say=told.append)
-    assert told == ["calibrating the encoder of infonce/python", "calibrating the encoder of wide/python"]
-    assert found[0].startswith("6 trials to run, ")
-    assert "infonce/python, hard/python, wide/python: " in found[1]
-    assert found[1].endswith("trial of a calibration just now") or "trials of a calibration just now" in found[1]
-    assert len(found) == 2
+    study = three_arms(tiny_study, alike={"loss": {"name": "soft_infonce"}, "estimator": {"name": "simcse"}})
+    found = costs(study, Corpus.open(tiny_corpus), place, calibrate=True, say=told.append)
+    cells = ("infonce/python", "wide/python", "simcse of alike/python")
+    assert told == [f"calibrating the encoder of {each}" for each in cells]
+    assert found[0].startswith("8 trials to run, ")
+    assert "simcse of alike/python: " in found[1]
+    assert found[1].endswith(" a model, by 1 training of a calibration just now")
+    assert "infonce/python, hard/python, wide/python, alike/python: " in found[2]
+    assert found[2].endswith("trials of a calibration just now")
+    assert len(found) == 3
     assert not list(tmp_path.iterdir())
 
 
@@ -79,6 +121,21 @@ def test_what_cannot_be_measured_is_told_and_left_out(tiny_study, tiny_corpus: P
     found = costs(study, corpus, Store.at(tmp_path), calibrate=True, say=told.append)
     assert told[1].startswith("infonce/python cannot be calibrated: expected at least batch_size 5000 training pairs")
     assert found[1].startswith("nothing that was timed is like infonce/python")
+
+
+def test_a_study_that_is_sent_names_what_calibrates_on_the_cluster(
+    plain_study, tiny_study, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "my study.yaml"
+    path.write_text(yaml.safe_dump(plain_study()))
+    made = submission(path, "http://head:8265", {"SOFTNCE_STORE": "/runs", "MLFLOW_TRACKING_URI": "http://mlflow:5000"})
+    typed = "`softnce-ray launch 'my study.yaml' --dry-run --calibrate --store /runs --tracking-uri http://mlflow:5000`"
+    assert estimate_there(made).endswith(f"the job prints it before it trains; on the head, {typed} prints it now")
+    monkeypatch.setenv("SOFTNCE_STORE", str(tmp_path / "runs"))  # as in the job
+    told = job_costs(tiny_study(), Corpus.open(tiny_corpus), Store.at(), 3)
+    assert told[0].startswith("4 trials to run, 3 at a time; about ")
+    typed = f"`softnce-ray launch STUDY.yaml --dry-run --calibrate --store {tmp_path}/runs` on the cluster's head"
+    assert told[1].endswith(f"soft/python: {typed} measures some steps and an evaluation")
 
 
 def test_a_launch_is_not_calibrated() -> None:

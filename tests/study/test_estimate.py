@@ -13,7 +13,6 @@ from softnce_ray.study.estimate import (
     Running,
     Work,
     cell_time,
-    estimate,
     how_long,
     likeness,
     wall_seconds,
@@ -64,6 +63,17 @@ def planned(search: int = 0, confirm: int = 2, *, epochs: int = 4, **changes: An
         (timed(resources="1 CPUs, 1 GPUs"), planned(), None),
         (timed(resources=""), planned(), 0),
         (timed(epochs=0), planned(), None),
+        (timed(), planned(model="trained"), 1),
+        (timed(settings={"encoder.width": "9"}), planned(model="trained"), 4),
+        (timed(phase="simcse"), planned(), None),
+        (timed(phase="simcse"), planned(model="trained"), None),
+        (timed(phase="simcse"), planned(model="simcse"), 5),
+        (timed(phase="simcse", settings={"encoder.width": "9"}), planned(model="simcse"), 6),
+        (timed(settings={"training.batch_size": "64"}), planned(model="simcse"), 7),
+        (timed(settings={"encoder.width": "9"}), planned(model="simcse"), 8),
+        (timed(phase="measured simcse"), planned(model="simcse"), 2),
+        (timed(phase="measured simcse"), planned(), None),
+        (timed(phase="measured"), planned(model="simcse"), None),
     ],
 )
 def test_the_more_alike_the_lower(trial: TimedTrial, to: Planned, expected: int | None) -> None:
@@ -117,14 +127,6 @@ def test_searches_that_stop_early_are_expected_to_again() -> None:
     whole = cell_time(planned(search=3, epochs=8, stops=False), trials)
     assert whole is not None
     assert whole.search_seconds == 36
-
-
-def test_nothing_alike_is_told() -> None:
-    found = estimate([planned(), planned(settings={"encoder.kind": "minilm"}), planned(0, 0)], [timed()], 2)
-    assert [cell.planned.settings["encoder.kind"] for cell in found.cells] == ["bag"]
-    assert [cell.settings["encoder.kind"] for cell in found.unknown] == ["minilm"]
-    assert found.seconds == 40
-    assert (found.wall, found.low, found.high) == pytest.approx((30, 10 + 20 / 1.5, 40))  # 10 s until workers run
 
 
 def test_slots_are_filled_and_confirmations_wait_for_their_search() -> None:

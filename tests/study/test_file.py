@@ -167,7 +167,11 @@ MISTAKES = [
     ),
     (
         ARMS + "search: {trials: 1, space: {loss.name: {choices: [infonce, soft_infonce]}}}\n",
-        "f.yaml:7: search.space.loss.name: loss.name makes another arm: write one arm for each",
+        "f.yaml:7: search.space.loss.name: the space of arm infonce reaches an impossible setting (loss.name = ",
+    ),
+    (
+        ARMS + "search: {trials: 1, space: {encoder.kind: {choices: [bag, minilm]}}}\n",
+        "f.yaml:7: search.space.encoder.kind: encoder.kind makes another arm: write one arm for each",
     ),
     (
         ARMS + "search: {trials: 1, space: {temperature: {low: -1, high: 1}}}\n",

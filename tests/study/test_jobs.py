@@ -530,8 +530,7 @@ def test_a_connection_that_breaks_or_falls_silent_is_made_again_and_nothing_come
 
 @pytest.mark.usefixtures("hurried")
 def test_following_ends_when_enough_was_seen_or_the_server_stays_away_or_forgets_the_job() -> None:
-    enough = Broken((18, None))
-    assert follow(cast(Jobs, enough), "job", lambda line: line == "two").id == "job"
+    assert follow(cast(Jobs, Broken((18, None))), "job", lambda line: line == "two").id == "job"
     with pytest.raises(JobError, match="may go on"):
         follow(cast(Jobs, Broken((0, OSError))), "job", lambda line: False, patience=0.0)
     with pytest.raises(JobError, match="no such job"):
@@ -734,9 +733,8 @@ def test_a_study_whose_terminal_is_closed_at_once_ends_with_the_numbers_of_a_loc
     assert two_nodes.states()[job][3:5] == ["4", "4"]
     local = [sys.executable, "-m", "softnce_ray", "launch", str(path), "--store", str(tmp_path / "local")]
     subprocess.run(local, env=_environment(RAY_AUTH_MODE="disabled"), check=True, timeout=600)
-    alone = _results(tmp_path / "local", "closed")
-    assert len(alone) == 4
-    assert _results(tmp_path / "cluster", "closed") == alone
+    alone, there = (_results(tmp_path / name, "closed") for name in ("local", "cluster"))
+    assert (len(alone), there) == (4, alone)
 
 
 @pytest.mark.long
@@ -756,6 +754,8 @@ def test_two_studies_share_a_cluster_and_one_that_was_stopped_goes_on_to_the_sam
             pool.submit(two_nodes.run, "submit", paths["right"], *limited),
         ]
         left, right = (each.result().stdout.strip() for each in started)
+    for sent in started:
+        assert "note: estimate: 4 trials to run, 1 at a time; about " in sent.result().stderr
     states = two_nodes.states()
     assert (states[left][1], states[right][1]) == ("RUNNING", "RUNNING")
     assert "2 cells on 1 slot;" in two_nodes.run("logs", "left").stdout
@@ -800,12 +800,10 @@ def test_a_second_job_of_a_study_that_runs_is_listed_with_its_reason_and_hides_n
     two_nodes.until_said(first, ": epoch 2/4000")
     second = f"{first}-more"  # as if it had been sent at the same time, before the first was known
     script = (
-        "import sys\n"
+        "import sys; from pathlib import Path\n"
         "from softnce_ray.study.jobs import Jobs, sending\n"
-        "from pathlib import Path\n"
-        "folder = Path(sys.argv[4])\n"
         "made = sending.submission(sys.argv[1], sys.argv[2], {'SOFTNCE_STORE': sys.argv[3]})\n"
-        "folder.mkdir()\n"
+        "(folder := Path(sys.argv[4])).mkdir()\n"
         "environment = sending._runtime(made, folder)\n"
         "print(Jobs(sys.argv[2]).send(sys.argv[5], made.entrypoint, environment, made.metadata))\n"
     )
@@ -834,6 +832,8 @@ def test_a_job_that_fails_its_checks_is_told_as_a_failed_launch_is(
     two_nodes: Cluster, plain_study: Plain, tmp_path: Path
 ) -> None:
     path = _study(plain_study, tmp_path, "nowhere", 1, corpus="/nowhere/corpus")
+    done = two_nodes.run("submit", path, "--store", tmp_path / "store", "--dry-run")
+    assert f"--dry-run --calibrate --store {tmp_path / 'store'}` prints it now" in done.stderr
     done = two_nodes.run("submit", path, "--store", tmp_path / "store", status=2)
     assert "expected a corpus folder at /nowhere/corpus" in done.stderr
     assert done.stdout == ""

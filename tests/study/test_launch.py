@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -182,22 +181,6 @@ def test_added_seeds_and_trials_run_alone_and_a_seed_left_out_counts_no_more(und
     assert sorted(trial.seed for trial in back.results.trials) == [1, 2, 3]
     before, after = scores(done.results.trials), scores(back.results.trials)
     assert [after[key] for key in before if key in after] == [before[key] for key in before if key in after]
-
-
-def test_what_preparation_trains_is_told_as_it_goes_and_recorded_with_its_arm(plain_study, store) -> None:
-    soft = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "trained"}}
-    said = Said()
-    done = go(plain_study(arms={"infonce": {}, "soft": soft}, seeds=[1], resources={"chunk_size": 3}), store, said)
-    assert (done.ran, done.failed) == (2, 0)
-    (file,) = store.root.glob("prepared/estimators/trained-*/metrics.json")
-    scored = json.loads(file.read_text())["valid_mrr"]
-    told = [line for line in said.said if "soft/python" in line and "prepar" in line]
-    for epoch, line in enumerate(told[:2], 1):
-        assert re.fullmatch(rf"preparing soft/python: trained: epoch {epoch}/2, loss \d\.\d+, valid MRR 0\.\d+", line)
-    assert re.fullmatch(rf"prepared soft/python, trained: valid MRR {scored:.4f} \[\d/2\]", told[2])
-    assert len(told) == 3
-    found = {run.data.tags["arm"]: run.data.metrics.get("python_trained_valid_mrr") for run in runs(store, "arm")}
-    assert found == {"infonce": None, "soft": scored}
 
 
 def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_others_go_on(two_arms, store, monkeypatch) -> None:

@@ -46,6 +46,7 @@ class FakeSearch:
     stops: set[int] = field(default_factory=set)
     told: dict[int, tuple[float | None, bool]] = field(default_factory=dict)
     asked: int = 0
+    is_confirmed: bool = True
 
     @property
     def answered(self) -> int:

@@ -11,10 +11,12 @@ from killed_study import larger_corpus, precise_study_of
 from killing import Bench, bench, table_row
 from moments import Kill, checkpoint, last_epoch
 
+from softnce_ray.corpus import Corpus
 from softnce_ray.report import build_report
 from softnce_ray.results import StudyResults
 from softnce_ray.selection import choose
 from softnce_ray.statistics import difference
+from softnce_ray.study.costs import costs
 from softnce_ray.tracking.selecting import load_validation
 
 from .launching import Said, go, runs, scores
@@ -43,7 +45,7 @@ def width(results: StudyResults, language: str, count: int) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_study_stops_in_each_language_at_the_first_seed_that_makes_it_narrow_enough(
-    plain_study, two_languages, store, cluster
+    plain_study, tiny_study, two_languages, store, cluster
 ) -> None:
     two = {"corpus": str(two_languages), "languages": ["python", "ruby"]}
     shown = Said()
@@ -68,6 +70,12 @@ def test_a_study_stops_in_each_language_at_the_first_seed_that_makes_it_narrow_e
     # Launched again there is nothing to do, nor with a list of the same seeds: a seed's trial is the same.
     again = go(plain_study(**two, seeds={"at_least": 2, "at_most": 6, "half_width": HALF_WIDTH}), store)
     assert (again.ran, again.already_done, again.results.asked) == (0, trials, done.results.asked)
+    corpus, seeds = Corpus.open(two_languages), {"at_least": 2, "at_most": 6}
+    decided = costs(tiny_study(**two, seeds={**seeds, "half_width": HALF_WIDTH}), corpus, store)
+    assert decided == [f"nothing to do: all {trials} trials are there"]
+    narrower = costs(tiny_study(**two, seeds={**seeds, "half_width": 1e-4}), corpus, store)
+    assert narrower[0].startswith(f"0 to {2 * 12 - trials} trials to run, ")
+    assert f": 0 s for {min(counts.values())} seeds to " in narrower[0]
     # A wider half-width asks for fewer: what was trained for the narrower one is named, and in no mean.
     fewer = go(plain_study(**two, seeds={"at_least": 2, "at_most": 6, "half_width": 0.5}), store)
     assert (fewer.ran, fewer.already_done, fewer.results.seeds) == (0, 8, (1, 2))

@@ -114,6 +114,17 @@ def submission(
     )
 
 
+def estimate_there(made: Submission) -> str:
+    """Return where the estimate of a study comes from that is not sent: store, corpus and slots are the cluster's."""
+    options = [word for option, name in OPTIONS.items() if name in made.environment for word in (option, name)]
+    words = [made.environment.get(word, word) for word in options]
+    typed = command("softnce-ray", "launch", made.file, "--dry-run", "--calibrate", *words)
+    return (
+        f"only the cluster can tell, where store and corpus are: the job prints it before it trains; on the head, "
+        f"`{typed}` prints it now"
+    )
+
+
 def send(jobs: Jobs, made: Submission) -> str:
     """Start a job; returns its id, `<study>-<date>-<n>`.
 
