@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import io
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,9 +13,6 @@ import typer
 from softnce_ray.cli.options import StoreOption, StudyName, TrackingOption, store_at
 from softnce_ray.errors import UserError
 from softnce_ray.terminal import plain, to_stderr, to_stdout
-
-_PAGE = 130
-"""Columns of a report that is not for a terminal: nobody's window cuts it."""
 
 
 class Format(enum.StrEnum):
@@ -60,7 +56,7 @@ def report(
     """Compare the arms of a study: means, intervals, differences, corrected p; html has the pictures."""
     from softnce_ray.report import build_report, to_html, to_json, to_latex, to_markdown, to_terminal
     from softnce_ray.report.wording import problem_text
-    from softnce_ray.rich_console import PlainConsole
+    from softnce_ray.rich_console import Page, for_stdout
     from softnce_ray.tracking import load_results
 
     file = None if out is None else _free(out, overwrite)
@@ -91,8 +87,8 @@ def report(
             written = to_json(made)
     if format is Format.terminal:
         text = io.StringIO()
-        width = PlainConsole().width if file is None and sys.stdout.isatty() else _PAGE
-        PlainConsole(file=text if file else sys.stdout, width=width).print(to_terminal(made, width=width))
+        console = Page(text) if file else for_stdout()
+        console.print(to_terminal(made, width=console.width))
         written = text.getvalue()
     if file is not None:
         _write(file, plain(written).rstrip("\n") + "\n")

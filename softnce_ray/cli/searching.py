@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from softnce_ray.progress import Advance
     from softnce_ray.retrieval import Answered, Evaluation, Line
 
-_PAGE = 130
-
 
 class Format(enum.StrEnum):
     """Renderings of an evaluation; tsv is the default where stdout is no terminal."""
@@ -255,9 +253,9 @@ def _show(made: Iterable[Evaluation]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from softnce_ray.rich_console import PlainConsole
+    from softnce_ray.rich_console import for_stdout
 
-    console = PlainConsole(width=None if sys.stdout.isatty() else _PAGE)
+    console = for_stdout()
     for each in made:
         console.print(f"{each.model.name} ({each.content[:12]}) on {each.data}, {each.split}", markup=False)
         names = list(each.lines[0].metrics)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,8 +14,6 @@ from softnce_ray.terminal import to_stderr, to_stdout
 if TYPE_CHECKING:
     from softnce_ray.selection import Candidate, Choice
     from softnce_ray.store import Store
-
-_PAGE = 130
 
 
 class Format(enum.StrEnum):
@@ -81,9 +78,9 @@ def _show(choice: Choice, store: Store) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from softnce_ray.rich_console import PlainConsole
+    from softnce_ray.rich_console import for_stdout
 
-    console = PlainConsole(width=None if sys.stdout.isatty() else _PAGE)
+    console = for_stdout()
     trial = choice.trial
     to_stdout(f"{choice.language}: {choice.chosen.arm}, seed {trial.seed}, run {trial.run_id}")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
