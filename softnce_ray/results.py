@@ -100,7 +100,7 @@ class StudyRecord:
     `languages` are names, of languages and of training sets; `training_sets` says what the latter are, and
     `definitions` has for each of them, as `arm/name`, a meaning of its own. `models` has hashes of folders of models by
     their names, as they were when the study was first launched. `family` says which differences are corrected for
-    together.
+    together. `is_joint` says that one search went over all arms.
     """
 
     study: str
@@ -116,6 +116,7 @@ class StudyRecord:
     training_sets: Mapping[str, TrainingSet] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     family: Family = "study"
+    is_joint: bool = False
 
 
 def definition_of(definitions: Mapping[str, str], arm: str, language: str) -> str | None:
@@ -219,6 +220,7 @@ class StudyResults:
         precision: what decides how many seeds a language has; None: all have the same.
         asked: with a precision, by language what was decided so far.
         left_out: what its budget left out, a sentence without its capital and stop.
+        is_joint: one search went over all arms, and only the best of them were confirmed.
 
     Raises:
         ValueError: a trial of an arm or a language that the study does not have, or a name listed twice.
@@ -238,6 +240,14 @@ class StudyResults:
     precision: Precision | None = None
     asked: Mapping[str, SeedsAsked] = field(default_factory=dict)
     left_out: str = ""
+    is_joint: bool = False
+
+    def is_asked(self, arm: str, language: str) -> bool:
+        """Return True if an arm is asked for in a language or training set: after a joint search, if it was confirmed
+        there."""
+        return not self.is_joint or any(
+            (trial.arm, trial.language, trial.phase) == (arm, language, "confirm") for trial in self.trials
+        )
 
     def seeds_of(self, language: str) -> tuple[int, ...]:
         """Return the seeds that every arm is asked for in a language or training set."""

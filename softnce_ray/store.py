@@ -101,6 +101,10 @@ class Store:
         """The folder that one launch at a time holds; without a storage, that of its checkpoints too."""
         return self.root / "ray" / study
 
+    def study_file(self, study: str) -> Path:
+        """The study as it was last launched."""
+        return self.root / "studies" / f"{study}.yaml"
+
     def spool(self, study: str) -> Path:
         return self.root / "spool" / study
 

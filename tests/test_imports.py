@@ -78,7 +78,7 @@ BESIDE = {
 DOORS = {
     "ray": ("study/",),
     "mlflow": ("tracking/",),
-    "optuna": ("study/search.py", "study/storage.py", "study/importances.py"),
+    "optuna": ("study/search.py", "study/samplers.py", "study/storage.py", "study/importances.py"),
     "typer": ("cli/",),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 from dataclasses import replace
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from softnce_ray.cli import app
+from softnce_ray.cli.power import _show
+from softnce_ray.report.sensitivity import needed, sensitivity
 from softnce_ray.statistics import Components, Design, detectable, difference, power_of, queries_needed, seeds_needed
 from softnce_ray.statistics.power import shares, standard_error
 
@@ -122,12 +126,37 @@ def test_the_command_answers_before_any_study() -> None:
     ("arguments", "said"),
     [
         (["--effect", "0.01", *STATED[:4]], "got no --rest-sd and no --seeds and no --queries: give them, or a study"),
-        (["--effect", "0", *STATED], "--effect: expected a number other than 0, got 0"),
-        ([*STATED, "--seed-sd", "1e200"], "--seed-sd: expected a standard deviation of at most 1e+06, got 1e+200"),
-        ([*STATED, "--rest-sd", "inf"], "--rest-sd: expected a standard deviation of at most 1e+06, got inf"),
-        (["small", "--seed-sd", "0.1"], "--seed-sd: expected none with a study, whose differences tell it"),
+        *[
+            (["--effect", each, *STATED], f"rank, above 0 and below 1, got {each}: give the size")
+            for each in ("0", "-0.01", "5", "nan")
+        ],
+        *[
+            ([*STATED, "--seed-sd", each], f"ranks lie between -1 and 1, got {each}: give one in these units")
+            for each in ("1e+09", "-0.1", "inf", "nan")
+        ],
+        ([*STATED, "--seeds", "1001"], "--seeds: expected at most 1,000, got 1,001: give fewer"),
+        ([*STATED, "--languages", "1001"], "--languages: expected at most 1,000, got 1,001: give fewer"),
+        (["small", "--seed-sd", "0.1"], "--seed-sd: expected none with a study, which tells it, got one: leave it out"),
+        (["small", "--languages", "6"], "--languages: expected none with a study, which tells it, got one"),
+        (["folder/small.yaml"], "got 'folder/small.yaml': give what its file has as `study:`"),
     ],
 )
 def test_what_is_missing_or_too_much_is_told(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(app, ["power", *arguments])
     assert said in str(done.exception)
+
+
+def test_a_table_in_a_pipe_has_a_comparison_in_a_line_and_says_in_words_what_is_no_number() -> None:
+    label = "soft_infonce_with_a_name_that_fills_a_line_of_a_terminal (a language of a long name)"
+    mixed, one_seed = (
+        sensitivity(label, each, (1e-4,)) for each in (PLAIN, replace(PLAIN, components=(BY_QUERIES,), seeds=1))
+    )
+    assert needed(mixed) == ["no number", "no number"]
+    assert needed(one_seed)[0] == "unknown"
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        _show([mixed, one_seed], 1e-4)
+    lines = out.getvalue().splitlines()
+    assert [line.startswith(f"{label} ") for line in lines] == [False, True, True, False]
+    assert "unknown" in lines[2] and "unknown" not in lines[1]
+    assert lines[3].endswith("no number: none is enough; unknown: one seed does not tell how much seeds vary.")

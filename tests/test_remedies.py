@@ -74,6 +74,7 @@ EXECUTED = {
     ("study/jobs/sending.py", "stop"): "study/test_jobs.py::test_two_studies_share_a_cluster",
     ("study/storage.py", "cp"): "test_schemas.py::test_older_searches",
     ("study/storage.py", "optuna storage upgrade"): "test_schemas.py::test_older_searches",
+    ("tracking/connection.py", "resume"): "study/test_interrupts.py::test_who_waits_for_nodes",
     ("tracking/connection.py", "mlflow experiments restore"): "test_a_deleted_experiment",
     ("tracking/files.py", "mlflow runs delete"): "test_tracking.py::test_a_finished_trial_whose_ranks_are_damaged",
     ("tracking/moved.py", "cp"): "test_moved_stores.py::test_a_copied_link",

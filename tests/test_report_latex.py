@@ -22,7 +22,7 @@ COMMANDS = {
     "usepackage", "def", "begin", "end", "fi", "centering", "scriptsize", "setlength", "tabcolsep", "caption", "label",
     "toprule", "midrule", "bottomrule", "multicolumn", "textit", "textbf", "approx", "ge", "textbackslash", "textbar",
     "textasciitilde", "textasciicircum", "textless", "textgreater", "alpha", "beta", "tau", "par", "medskip", "sbox",
-    "softncetable", "ifdim", "wd", "linewidth", "fontsize", "selectfont",
+    "softncetable", "ifdim", "wd", "linewidth", "fontsize", "selectfont", "pm",
 }  # fmt: skip
 
 
@@ -124,6 +124,14 @@ def test_the_caption_says_n_the_intervals_and_the_correction():
         assert part in caption[1]
 
 
+def test_the_caption_has_what_a_reader_must_know_as_the_other_renderings_do():
+    report = build(study(*complete()[:7], left_out="the budget of 40 trials ended the searches"))
+    told = [escaped(note) for note in report.notes]
+    assert len(told) == 3 and told[-1] == "The budget of 40 trials ended the searches."
+    caption = re.search(r"\\caption\{(.*)\}", to_latex(report))
+    assert caption and all(f" {note}" in caption[1] for note in told)
+
+
 def test_failures_have_a_column_where_there_are_any_and_the_caption_says_that_there_are_none():
     trials = complete()
     (rows,), text = tables(to_latex(build(study(*trials)))), to_latex(build(study(*trials)))
@@ -147,7 +155,7 @@ def test_any_name_is_escaped_whole(name: str):
     made = escaped(name)
     assert made.isascii() and "\n" not in made
     plain = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar)\{\}", "", made)
-    plain = re.sub(r"\$(-|\\approx|\\ge|\\alpha|\\beta|\\tau)\$", "", plain).replace("{[}", "").replace("{]}", "")
+    plain = re.sub(r"\$(-|\\approx|\\pm|\\ge|\\alpha|\\beta|\\tau)\$", "", plain).replace("{[}", "").replace("{]}", "")
     assert not re.search(r"[\\{}$&#%_~^<>|\[\]]", without_escapes(plain))
 
 

@@ -559,6 +559,7 @@ def test_an_experiment_of_somebody_else_is_not_written_to(client, store, study) 
     client.create_experiment(study)
     with pytest.raises(TrackingError, match="is not one of ours: rename the study"):
         Tracker(store, record(study), versions={})
+    assert not store.spool(study).exists()
 
 
 def test_a_deleted_experiment_is_named_with_the_way_back(open_tracker, client, store, study) -> None:

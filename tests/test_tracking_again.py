@@ -12,10 +12,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from softnce_ray.config import StudyConfig
 from softnce_ray.distributions import DISTRIBUTIONS_FILE
 from softnce_ray.ranks_file import RANKS_FILE, write_ranks
 from softnce_ray.results import MODEL_FOLDER, StudyRecord, TrialKey
 from softnce_ray.store import Store
+from softnce_ray.study.saved import save_study
 from softnce_ray.tracking import Tracker, TrackingError, Unsent, load_results, sending
 from softnce_ray.tracking.connection import search_runs
 from softnce_ray.tracking.history import load_distributions
@@ -223,6 +225,19 @@ def test_synchronising_opens_nothing_and_a_study_that_is_not_there_is_an_error(c
     assert runs(client, study, "arm")[0].data.metrics == {"test_mrr": 0.5}
     with pytest.raises(TrackingError, match="no study 'nothing' in the MLflow store"):
         Tracker.to_sync(store, "nothing")
+
+
+def test_a_study_that_was_interrupted_before_its_first_trial_is_told_with_how_it_goes_on(client, store, study) -> None:
+    config = {"study": study, "corpus": "c", "languages": ["python"], "seeds": [1], "arms": {"infonce": {}}}
+    save_study(store, StudyConfig.model_validate(config))
+    for read in (load_results, Tracker.to_sync):
+        with pytest.raises(
+            TrackingError, match=f"none of its trials has started .*`softnce-ray resume {study} --store"
+        ):
+            read(store, study)
+    tracker = opened(store, study)
+    tracker.close()
+    assert load_results(store, study).trials == ()
 
 
 def test_where_no_journal_can_be_kept_records_go_out_from_memory(client, store, study, ranks) -> None:

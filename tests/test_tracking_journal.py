@@ -58,6 +58,17 @@ def test_a_journal_that_is_done_leaves_nothing_but_its_lock(store, tmp_path) -> 
     assert unsent_records(store, "study") == 0
 
 
+def test_a_journal_that_was_begun_for_nothing_takes_its_folders_with_it_and_another_stays(store) -> None:
+    Journal(store.spool("study")).close(done=False)
+    assert not store.spool("study").parent.exists()
+    journal = Journal(store.spool("study"))
+    journal.append(record(1))
+    journal.close(done=False)
+    Journal(store.spool("another")).close(done=False)
+    assert not store.spool("another").exists()
+    assert unsent_records(store, "study") == 1
+
+
 @given(cut=st.integers(1, 60))
 def test_a_last_line_that_was_cut_off_is_no_record_and_harms_none(tmp_path_factory, cut: int) -> None:
     folder = tmp_path_factory.mktemp("spool")

@@ -14,10 +14,12 @@ import typer
 
 from softnce_ray.cli import corpora, doctor, jobs, models, power, results, searching, selection, studies
 from softnce_ray.cli.options import hide_password
+from softnce_ray.cli.usage import Commands
 from softnce_ray.errors import UserError
 from softnce_ray.terminal import to_stderr
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich" if sys.stdout.isatty() else None,  # boxes are for people
     pretty_exceptions_enable=False,

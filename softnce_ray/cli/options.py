@@ -85,8 +85,8 @@ UpgradeOption = Annotated[
 ]
 
 
-def _study_name(text: str) -> str:
-    """A name becomes folders of the store: no other text may pass for one, and lead out of it."""
+def study_name(text: str) -> str:
+    """Return the name of a study. It becomes folders of the store: no other text may lead out of it."""
     from softnce_ray.config.settings import NAME
 
     if not re.fullmatch(NAME, text):
@@ -98,7 +98,7 @@ def _study_name(text: str) -> str:
 
 
 StudyName = Annotated[
-    str, typer.Argument(metavar="STUDY", help="Name of a launched study, as in its file.", callback=_study_name)
+    str, typer.Argument(metavar="STUDY", help="Name of a launched study, as in its file.", callback=study_name)
 ]
 
 

@@ -59,15 +59,17 @@ def launch(
         resources = config.resources.model_copy(update={"max_concurrent": max_concurrent})
         config = config.model_copy(update={"resources": resources})
     if dry_run:
+        from softnce_ray.study.planned import planned_trials
+
+        for arm, language, phase, what in planned_trials(config):
+            to_stdout(f"{arm}\t{language}\t{phase}\t{what}")
+        tell(["checking the corpus and the models, and reading the store"])  # imports alone take seconds
         from softnce_ray.corpus.store import Corpus
         from softnce_ray.corpus.verifying import Verify
         from softnce_ray.study.costs import costs
         from softnce_ray.study.doctor import check_settings, check_texts, settle
-        from softnce_ray.study.planned import planned_trials
 
         corpus = Corpus.open(config.corpus, verify=Verify.unless(trust_corpus))
-        for arm, language, phase, what in planned_trials(config):
-            to_stdout(f"{arm}\t{language}\t{phase}\t{what}")
         config, notes = settle(config)
         place = store_at(store, tracking_uri, storage)
         notes += check_settings(config, place)

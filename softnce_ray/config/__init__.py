@@ -42,22 +42,20 @@ from softnce_ray.config.estimators import (
     UniformEstimator,
 )
 from softnce_ray.config.hard_negatives import HardNegatives
-from softnce_ray.config.languages import ALL, TrainingSet
+from softnce_ray.config.languages import ALL, LanguageChoices, TrainingSet
 from softnce_ray.config.losses import InfoNCE, Loss, SoftInfoNCE
+from softnce_ray.config.search import EarlyStopping, Sampler, Search
+from softnce_ray.config.search_space import Choices, Range, SearchSpace
 from softnce_ray.config.seeds import Precision
-from softnce_ray.config.settings import Name, Settings, flatten, with_values
+from softnce_ray.config.settings import Name, Settings, flatten
 from softnce_ray.config.study import (
-    Choices,
-    EarlyStopping,
     Failures,
-    Range,
     Resources,
-    Search,
-    SearchSpace,
     StudyArm,
     StudyConfig,
     arm_settings,
 )
+from softnce_ray.config.variants import variants, with_values
 
 __all__ = [
     "ALL",
@@ -80,6 +78,7 @@ __all__ = [
     "HardNegatives",
     "InfoNCE",
     "Inputs",
+    "LanguageChoices",
     "LoRA",
     "Loss",
     "MiniLMEncoder",
@@ -89,6 +88,7 @@ __all__ = [
     "Precision",
     "Range",
     "Resources",
+    "Sampler",
     "Search",
     "SearchSpace",
     "Settings",
@@ -111,5 +111,6 @@ __all__ = [
     "resolved",
     "revisions",
     "trial_languages",
+    "variants",
     "with_values",
 ]

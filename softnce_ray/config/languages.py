@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
+from softnce_ray.config.seeds import MOST
 from softnce_ray.config.settings import LanguageName, Settings, repeated
 
 ALL = "all"
@@ -46,3 +48,47 @@ class TrainingSet(Settings):
     def is_language(self) -> bool:
         """Whether this is just a language, trained on and tested on alone, under its own name."""
         return self.train == self.test == (self.name,)
+
+
+def _kind_of_entry(value: Any) -> str:
+    return "trainingset" if isinstance(value, dict | TrainingSet) else "name"
+
+
+LanguageEntry = Annotated[
+    Annotated[LanguageName, Tag("name")] | Annotated[TrainingSet, Tag("trainingset")], Discriminator(_kind_of_entry)
+]
+"""A language by its name, `all`, or a training set."""
+
+
+class LanguageChoices(Settings):
+    """What to train on, searched: every choice is measured on the same languages."""
+
+    choices: tuple[LanguageEntry, ...] = Field(
+        min_length=2, max_length=MOST, description="languages, all, or training sets; those to test on are the target"
+    )
+    target: tuple[LanguageName, ...] = Field(min_length=1, description="languages that all are validated and tested on")
+
+    @field_validator("choices", "target")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [value.name if isinstance(value, TrainingSet) else value for value in values]
+        if twice := repeated(names):
+            raise ValueError(f"expected each once, got more than one {twice}")
+        return values
+
+    def training_set(self, entry: str | TrainingSet) -> TrainingSet:
+        """Return what a choice is trained on and tested on."""
+        several = TrainingSet.of(entry)
+        return TrainingSet(name=several.name, train=several.train, test=self.target)
+
+
+def _kind_of_languages(value: Any) -> str:
+    return "choices" if isinstance(value, dict | LanguageChoices) else "list"
+
+
+Languages = Annotated[
+    Annotated[tuple[LanguageEntry, ...], Field(min_length=1, max_length=MOST), Tag("list")]
+    | Annotated[LanguageChoices, Tag("choices")],
+    Discriminator(_kind_of_languages),
+]
+"""Languages as a study file has them."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 import types
 import typing
 from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from softnce_ray.config.values import with_checks
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 NAME_RULE = "a name of at most 63 lower-case letters, digits, - and _, the first a letter or a digit"
@@ -36,9 +37,14 @@ of their rounding, and further below leave float32's range."""
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, and a misspelt key is an error instead of a silent default."""
+    """Base of all settings: immutable, and a misspelt key is an error instead of a silent default, as is a value of
+    another type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return with_checks(handler(source))
 
 
 def wrong(key: str, message: str) -> PydanticCustomError:
@@ -52,16 +58,13 @@ def repeated(values: Iterable[Any]) -> str:
     return ", ".join(map(str, twice[:10])) + (f" and {len(twice) - 10:,} others" if len(twice) > 10 else "")
 
 
-def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A copy of nested `settings` in which dotted paths are set to `values`."""
-    result = json.loads(json.dumps(settings))
-    for path, value in values.items():
-        *parents, last = path.split(".")
-        inner = result
-        for key in parents:
-            inner = inner.setdefault(key, {})  # a group that says nothing may have been left out
-        inner[last] = value
-    return result
+def has_setting(settings: BaseModel, path: str) -> bool:
+    """Return True if settings have one at a dotted path."""
+    inner: Any = settings
+    *parents, last = path.split(".")
+    for key in parents:
+        inner = getattr(inner, key, None)
+    return isinstance(inner, BaseModel) and last in type(inner).model_fields
 
 
 def kind_of(settings: BaseModel, path: str) -> Any:

@@ -2,150 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from softnce_ray.config.arm import ArmConfig
 from softnce_ray.config.budget import Budget
-from softnce_ray.config.languages import ALL, TrainingSet
+from softnce_ray.config.languages import ALL, LanguageChoices, LanguageEntry, Languages, TrainingSet
 from softnce_ray.config.presets import PAPER
+from softnce_ray.config.search import ARM, LANGUAGES, Search
+from softnce_ray.config.search_space import SearchSpace, Value
 from softnce_ray.config.seeds import MOST, Precision, Seeds
-from softnce_ray.config.settings import Family, LanguageName, Name, Settings, repeated, wrong
-
-Value = str | int | float | bool | None
-
-
-def _listed(value: Any) -> tuple[Any, ...]:
-    """One value or a list of them, as a list."""
-    values = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not values or not all(isinstance(each, Value) for each in values):
-        raise ValueError("expected a value (true, false, a number or a string) or a list of values")
-    if any(isinstance(each, float) and not math.isfinite(each) for each in values):
-        raise ValueError("expected finite numbers")
-    return values
-
-
-OneOrMore = Annotated[
-    tuple[Value, ...],
-    BeforeValidator(_listed, json_schema_input_type=Value | Annotated[list[Value], Field(min_length=1)]),
-]
-
-
-class _Searched(Settings):
-    """What all searched settings have in common."""
-
-    # Left out where there is none: a space without conditions stays the one that it was before there were any.
-    when: dict[str, OneOrMore] | None = Field(
-        None,
-        min_length=1,
-        exclude_if=lambda when: when is None,
-        description="searched only in trials where each of these settings (dotted paths, searched by choices in the "
-        "same arm) takes the value, or one of the values; elsewhere the arm's own value stands",
-    )
-
-    def applies(self, values: Mapping[str, Any]) -> bool:
-        """Whether the setting is searched in a trial whose searched settings have these `values`."""
-        return all(other in values and is_among(values[other], those) for other, those in (self.when or {}).items())
-
-
-class Range(_Searched):
-    """An interval to search: whole numbers where the setting is one."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(None, gt=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> Range:
-        if not self.low < self.high:
-            raise wrong("low", f"expected low < high, got {self.low:g} and {self.high:g}")
-        if self.log and self.low <= 0:
-            raise wrong("low", f"expected low > 0 with log: true, got {self.low:g}")
-        if self.log and self.step is not None:
-            raise wrong("step", "log and step exclude each other: remove one")
-        if self.step is not None and self.step > self.high - self.low:
-            raise wrong("step", f"expected step <= high - low = {self.high - self.low:g}, got {self.step:g}")
-        return self
-
-    @property
-    def highest(self) -> float:
-        """The highest value that is searched: `high`, but where steps do not meet it."""
-        if self.step is None:
-            return self.high
-        # In decimals, as they were written: 0.1 + 3 * 0.3 is 1.
-        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
-        return float(low + (high - low) // step * step)
-
-
-class Choices(_Searched):
-    """A list of values to search."""
-
-    choices: tuple[Value, ...] = Field(min_length=2, max_length=MOST)
-
-
-def _kind_of_space(value: Any) -> str:
-    return "choices" if isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value) else "range"
-
-
-SearchSpace = dict[
-    str,
-    Annotated[Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind_of_space)],
-]
-
-
-def is_among(value: Any, values: tuple[Any, ...]) -> bool:
-    """Whether a value is one of `values`; true is not 1, as Python has it."""
-    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
-
-
-def in_order(space: SearchSpace) -> list[str]:
-    """The settings of a space, each after those that its conditions name.
-
-    Left out are those whose conditions can never be looked up: they name a setting that is not searched, or go in
-    a circle.
-    """
-    order: list[str] = []
-    rest = list(space)
-    while ready := [path for path in rest if all(other in order for other in space[path].when or ())]:
-        order += ready
-        rest = [path for path in rest if path not in ready]
-    return order
-
-
-def searched(space: SearchSpace, values: Mapping[str, Any]) -> list[str]:
-    """The settings that are searched in a trial where they have these `values`: those whose conditions hold.
-
-    A condition on a setting that is itself not searched there does not hold, whatever `values` says of it.
-    """
-    found: dict[str, Any] = {}
-    for path in in_order(space):
-        if space[path].applies(found):
-            found[path] = values.get(path, _NO_VALUE)
-    return list(found)
-
-
-_NO_VALUE = object()
-
-
-class EarlyStopping(Settings):
-    """Asynchronous successive halving (ASHA) among the search trials of one cell."""
-
-    min_epochs: int = Field(1, ge=1, description="no trial is stopped before")
-    reduction: int = Field(2, ge=2, description="at each rung the best 1/reduction go on")
-
-
-class Search(Settings):
-    """Optuna's search within each cell, before the confirmation on the study's seeds."""
-
-    trials: int = Field(ge=1, le=100_000, description="search trials of each cell")
-    space: SearchSpace = Field(default_factory=dict, description="settings of every arm, as dotted paths")
-    seed: int = Field(0, ge=0, lt=2**31, description="seeds the sampler and the search trials")
-    early_stopping: EarlyStopping | None = EarlyStopping()
+from softnce_ray.config.settings import Family, Name, Settings, flatten, repeated, wrong
+from softnce_ray.config.variants import conditioned
 
 
 class StudyArm(ArmConfig):
@@ -262,27 +132,16 @@ class Failures(Settings):
     )
 
 
-def _kind_of_entry(value: Any) -> str:
-    return "trainingset" if isinstance(value, dict | TrainingSet) else "name"
-
-
-LanguageEntry = Annotated[
-    Annotated[LanguageName, Tag("name")] | Annotated[TrainingSet, Tag("trainingset")], Discriminator(_kind_of_entry)
-]
-"""A language by its name, `all`, or a training set."""
-
-
 class StudyConfig(Settings):
     """A whole study: arms × languages × seeds, searched first where `search` says so."""
 
     study: Name
     question: str = Field("", description="what the study asks; shown with its results")
     corpus: str = Field(description="folder of a built corpus, from the working directory")
-    languages: tuple[LanguageEntry, ...] = Field(
-        min_length=1,
-        max_length=MOST,
+    languages: Languages = Field(
         description="each a language (a model of its own), all (one model for all languages of the corpus, tested on "
-        "each), or a name with the languages to train on together and those to test on",
+        "each), or a name with the languages to train on together and those to test on; or {choices, target}: a joint "
+        "search over what to train on",
     )
     seeds: Seeds = Field(
         description="a list of numbers, or {at_least, at_most, half_width}: as many as make differences that certain"
@@ -303,8 +162,8 @@ class StudyConfig(Settings):
 
     @field_validator("languages", "seeds")
     @classmethod
-    def _distinct(cls, values: tuple[Any, ...] | Precision) -> tuple[Any, ...] | Precision:
-        if isinstance(values, Precision):
+    def _distinct(cls, values: Any) -> Any:
+        if isinstance(values, Precision | LanguageChoices):
             return values
         names = [value.name if isinstance(value, TrainingSet) else value for value in values]
         if twice := repeated(names):
@@ -323,6 +182,8 @@ class StudyConfig(Settings):
                 f"expected a seed that no confirmation uses, got {self.search.seed}: a "
                 "configuration tuned on a seed looks better on it",
             )
+        if isinstance(self.languages, LanguageChoices) and (self.search is None or not self.search.is_joint):
+            raise wrong("languages", "choices of languages are searched: expected search: {mode: joint, trials: …}")
         if self.budget is not None:
             self._check_budget(self.budget)
         workers = self.resources.workers
@@ -354,17 +215,43 @@ class StudyConfig(Settings):
     @property
     def language_names(self) -> tuple[str, ...]:
         """What runs, folders and reports call the languages and training sets."""
-        return tuple(entry.name if isinstance(entry, TrainingSet) else entry for entry in self.languages)
+        return tuple(entry.name if isinstance(entry, TrainingSet) else entry for entry in self.entries)
+
+    @property
+    def entries(self) -> tuple[LanguageEntry, ...]:
+        """Languages and training sets, those that are searched included."""
+        return self.languages.choices if isinstance(self.languages, LanguageChoices) else self.languages
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether one search goes over all arms."""
+        return self.search is not None and self.search.is_joint
+
+    @property
+    def joint_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Languages, or training sets, of each joint search."""
+        if isinstance(self.languages, LanguageChoices):
+            return (self.language_names,)
+        return tuple((name,) for name in self.language_names)
 
     @property
     def searches(self) -> int:
-        """Number of cells, arm × language, that are searched."""
-        return sum(bool(self.space(arm)) for arm in self.arms) * len(self.languages)
+        """Number of searches: of cells, arm × language, or of joint ones."""
+        if self.is_joint:
+            return len(self.joint_groups)
+        return sum(bool(self.space(arm)) for arm in self.arms) * len(self.entries)
+
+    @property
+    def confirmed_cells(self) -> int:
+        """Number of cells that are confirmed, as far as that is known before a search."""
+        if self.search is not None and self.search.is_joint:
+            return min(self.search.confirmed + 1, len(self.arms)) * len(self.joint_groups)
+        return len(self.arms) * len(self.entries)
 
     @property
     def confirmations(self) -> int:
         """Number of confirmations, of all seeds that may be asked for."""
-        return len(self.arms) * len(self.languages) * len(self.possible_seeds)
+        return self.confirmed_cells * len(self.possible_seeds)
 
     @property
     def possible_seeds(self) -> tuple[int, ...]:
@@ -378,7 +265,10 @@ class StudyConfig(Settings):
 
     def training_set(self, name: str) -> TrainingSet:
         """What the language or training set of this name is trained and tested on; see `with_all` for `all`."""
-        return TrainingSet.of(self.languages[self.language_names.index(name)])
+        entry = self.entries[self.language_names.index(name)]
+        if isinstance(self.languages, LanguageChoices):
+            return self.languages.training_set(entry)
+        return TrainingSet.of(entry)
 
     def with_all(self, languages: Iterable[str]) -> StudyConfig:
         """The study with the languages of its corpus in the place of `all`. A corpus that has a language of that name
@@ -386,12 +276,31 @@ class StudyConfig(Settings):
         every = tuple(languages)
         if ALL in every:
             return self
-        entries = tuple(TrainingSet.of_all(every) if entry == ALL else entry for entry in self.languages)
+        entries = tuple(TrainingSet.of_all(every) if entry == ALL else entry for entry in self.entries)
+        if isinstance(self.languages, LanguageChoices):
+            return self.model_copy(update={"languages": self.languages.model_copy(update={"choices": entries})})
         return self.model_copy(update={"languages": entries})
 
     def space(self, arm: str) -> SearchSpace:
         """The search space of an arm: the study's, and the arm's own."""
-        return {} if self.search is None else {**self.search.space, **self.arms[arm].search}
+        return {} if self.search is None else conditioned({**self.search.space, **self.arms[arm].search})
+
+    def start_points(self, arm: str) -> list[dict[str, Value]]:
+        """Values of an arm's searched settings that its search tries first, or a joint search with it: those that are
+        given, and those of its preset."""
+        space = self.space(arm)
+        if self.search is None or not (space or self.is_joint):
+            return []
+        points: list[dict[str, Value]] = []
+        for point in self.search.start:
+            own = {path: value for path, value in point.items() if path not in (ARM, LANGUAGES)}
+            if point.get(ARM, arm) == arm and own.keys() <= space.keys():
+                points.append(dict(point) if self.is_joint else own)
+        if self.arms[arm].preset is not None:
+            written = flatten(arm_settings(self.arms[arm]))
+            preset = {path: written.get(path) for path, each in space.items() if not each.when}
+            points.append({path: value for path, value in preset.items() if space[path].holds(value)})
+        return [point for point in points if point]
 
 
 def arm_settings(arm: StudyArm) -> dict[str, Any]:

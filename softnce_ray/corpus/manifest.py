@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from softnce_ray import json_text
 from softnce_ray.commands import command
@@ -93,7 +94,8 @@ class Manifest(BaseModel):
                 *(("split", split, split in SPLITS) for split in counts.pairs),
             ):
                 if not right:
-                    raise ValueError(f"expected a {what}'s name, got {text[:80]!r}")
+                    got = {"what": what, "got": repr(text[:80])}
+                    raise PydanticCustomError("name", "expected a {what}'s name, got {got}", got)
         return languages
 
 

@@ -52,7 +52,13 @@ def planned_comparisons(results: StudyResults, language: str) -> int:
     where every arm has a finished trial."""
     own = family_of((language,), results.family)
     tables = [table for table in tables_of(results) if family_of(table.languages, results.family) == own]
-    return sum(len(table.sets) for table in tables) * (len(results.arms) - 1)
+    return sum(
+        all(results.is_asked(arm, name) for name in names)
+        for table in tables
+        for names in table.sets.values()
+        for arm in results.arms
+        if arm != results.baseline
+    )
 
 
 def measured_by(results: StudyResults, measure: Measure) -> StudyResults:

@@ -97,6 +97,7 @@ def build_report(
             _Contestant(arm, training_set, tuple(cells[arm, name] for name in names))
             for training_set, names in table.sets.items()
             for arm in results.arms
+            if all(results.is_asked(arm, name) for name in names)
         ]
         finished = [each for each in contestants if all(each.cells)]
         units = units_of(table.languages, queries, shared) if finished else None

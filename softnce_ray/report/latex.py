@@ -46,6 +46,7 @@ _SPECIAL = {
     "−": "$-$",
     "–": "--",
     "≈": r"$\approx$",
+    "±": r"$\pm$",
     "≥": r"$\ge$",
     "α": r"$\alpha$",
     "β": r"$\beta$",
@@ -58,7 +59,7 @@ def to_latex(report: Report) -> str:
     r"""A `table` of booktabs with a group of rows for each language, the best mean in bold; ends with a newline.
 
     The text compiles by itself and can be put into a document that has booktabs with `\input`. The caption says n, how
-    intervals and p were made; with published numbers a second table follows.
+    intervals and p were made, and what stands as notes elsewhere; with published numbers a second table follows.
     """
     blocks = [
         "% Compiles as it is; in a document that has \\usepackage{booktabs}, \\input it.",
@@ -164,6 +165,7 @@ def _caption(report: Report) -> str:
         parts.append(
             escaped(f"In brackets: one model trained on several languages ({sets}), compared with the baseline's.")
         )
+    parts += [escaped(note) for note in report.notes]
     return " ".join(parts)
 
 

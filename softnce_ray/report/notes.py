@@ -28,7 +28,7 @@ def problems_of(results: StudyResults, cells: Cells, unusable: Mapping[str, str]
     started = {(t.arm, t.language, t.seed) for t in results.trials if t.phase == "confirm"}
     reason = "not started yet" if results.status == "RUNNING" else "never started"
     for arm, language in cells:
-        for seed in results.seeds_of(language):
+        for seed in results.seeds_of(language) if results.is_asked(arm, language) else ():
             if (arm, language, seed) not in started:
                 found.setdefault((arm, language, "missing", "confirm", reason), []).append(seed)
     problems = [
@@ -51,7 +51,7 @@ def title_of(results: StudyResults, cells: Cells) -> str:
     state = {"FINISHED": "", "RUNNING": "still running"}.get(results.status, state_of(results.status))
     if not state:
         return results.study
-    asked = sum(len(results.seeds_of(language)) for _, language in cells)
+    asked = sum(len(results.seeds_of(language)) for arm, language in cells if results.is_asked(arm, language))
     running = sum(trial.status == "RUNNING" for trial in results.trials)
     now = f", {running} trial{'s' if running > 1 else ''} running" if running else ""
     return f"{results.study} ({state}: {sum(map(len, cells.values()))} of {asked} confirm trials finished{now})"
@@ -86,9 +86,22 @@ def notes_on(rows: Sequence[Row], baseline: str, results: StudyResults) -> tuple
     if searched:
         states = ", ".join(f"{n} {state_of(outcome)}" for outcome, n in sorted(searched.items()))
         notes.append(f"{searched.total()} search trials ({states}) chose the settings; they do not enter the table.")
+        if results.is_joint:
+            notes.append(_joint_note(results))
     if results.left_out:
         notes.append(f"{results.left_out[0].upper()}{results.left_out[1:]}.")
     return tuple(notes)
+
+
+def _joint_note(results: StudyResults) -> str:
+    """Say what a table after a joint search may claim, and what not."""
+    counts = Counter(trial.arm for trial in results.trials if trial.phase == "search")
+    shown = ", ".join(f"{arm} {counts[arm]}" for arm in results.arms)
+    return (
+        "One search chose among all arms and gave most trials to those that did well "
+        f"({shown}): the table says how good the configurations are that it found, trained anew on other seeds, and "
+        "not which arm is better when all are given the same number of trials."
+    )
 
 
 def _seeds_notes(results: StudyResults) -> list[str]:

@@ -14,6 +14,8 @@ SENSITIVITY_HEADING = "What could this study see?"
 COMPARISON = "comparison"
 POWER = 0.8
 """Chance with which a difference is to be detected."""
+NEEDED = "no number: none is enough; unknown: one seed does not tell how much seeds vary"
+"""Legend of the words of `needed`."""
 EFFECTS = (0.002, 0.005, 0.01)
 """Differences that papers on code search claim."""
 
@@ -108,7 +110,7 @@ def sensitivity_table(found: Sequence[Sensitivity]) -> list[list[str]]:
     effects = list(found[0].seeds)
     head = [COMPARISON, "seeds", "queries", "both together", "could see"]
     head += [f"seeds for {effect:g}" for effect in effects] + [f"queries for {effect:g}" for effect in effects]
-    return [head, *([each.label, *_parts(each), f"{each.detectable:.4f}", *_needed(each)] for each in found)]
+    return [head, *([each.label, *_parts(each), f"{each.detectable:.4f}", *needed(each)] for each in found)]
 
 
 def sensitivity_legend() -> str:
@@ -117,7 +119,7 @@ def sensitivity_legend() -> str:
         "First columns: whose share of the variance of the difference it is (seeds, queries, and how the two go "
         f"together). Could see: the smallest difference that is called one with {_percent(POWER)} power, at the level "
         "of all comparisons. Last columns: the seeds that it would take with these queries, and the queries of each "
-        f"language with these seeds; {NOTHING}: no number is enough, or one seed does not tell."
+        f"language with these seeds; {NEEDED}."
     )
 
 
@@ -127,8 +129,15 @@ def _parts(each: Sensitivity) -> list[str]:
     return [_percent(part) for part in (each.shares.seeds, each.shares.queries, each.shares.interaction)]
 
 
-def _needed(each: Sensitivity) -> list[str]:
-    return [NOTHING if n is None else f"{n:,}" for n in (*each.seeds.values(), *each.queries.values())]
+def needed(each: Sensitivity) -> list[str]:
+    """Return the seeds that each effect would take, and the queries; in words where that is no number."""
+    is_unknown = any(part.seeds is None for part in each.design.components)
+    seeds = ["unknown" if is_unknown else _number(n) for n in each.seeds.values()]
+    return [*seeds, *map(_number, each.queries.values())]
+
+
+def _number(needed: int | None) -> str:
+    return "no number" if needed is None else f"{needed:,}"
 
 
 def _percent(share: float) -> str:

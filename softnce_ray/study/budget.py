@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable, Collection
 
-from softnce_ray.config import Budget
+from softnce_ray.config import Budget, StudyConfig
+from softnce_ray.study.estimate import how_long
 from softnce_ray.study.pace import Left, Pace
 
 MARGIN = 1.1
@@ -60,6 +61,32 @@ def budget_text(budget: Budget) -> str:
 def rounds_within(trials: int, searches: int, confirmations: int) -> int:
     """Return how many search trials each of several searches has within a budget of trials: at least one."""
     return max(1, (trials - confirmations) // searches) if searches else 0
+
+
+def searched_within(study: StudyConfig) -> int:
+    """Return the search trials of each cell that is searched, as far as a budget of trials lets it."""
+    asked = study.search.trials if study.search else 0
+    if study.budget is None or study.budget.trials is None:
+        return asked
+    return min(asked, rounds_within(study.budget.trials, study.searches, study.confirmations))
+
+
+def budget_left(study: StudyConfig, begun: Collection[int], spent: float, ended: str) -> str:
+    """Return what earlier launches left of a study's budget, for people; "" for nothing to say.
+
+    Args:
+      begun: search trials of each search that have ended.
+      spent: seconds of the launches of a budget of hours.
+      ended: the budget that ended the searches, as `budget_text` has it; "" for none.
+    """
+    budget, trials = study.budget, study.search.trials if study.search else 0
+    if budget is None or not any(begun):
+        return ""
+    seconds = None if budget.hours is None else 3600 * budget.hours - spent
+    is_used_up = seconds is not None and (seconds <= 0 or not is_larger(budget, ended))
+    if is_used_up or (budget.trials is not None and min(begun) >= searched_within(study)):
+        return left_out(budget, [min(trials, max(1, each)) for each in begun], trials)
+    return "" if seconds is None else f"of the budget of {budget} {how_long(seconds)} is left"
 
 
 def left_out(budget: Budget, asked: Collection[int], trials: int) -> str:

@@ -63,3 +63,10 @@ class CellState:
 def cells(study: StudyConfig) -> list[Cell]:
     """All cells of a study, languages within arms."""
     return [Cell(arm, language) for arm in study.arms for language in study.language_names]
+
+
+def search_groups(study: StudyConfig) -> list[list[Cell]]:
+    """Return the cells that are searched together: each by itself, or those of a joint search."""
+    if not study.is_joint:
+        return [[cell] for cell in cells(study)]
+    return [[cell for cell in cells(study) if cell.language in languages] for languages in study.joint_groups]

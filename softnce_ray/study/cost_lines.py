@@ -35,7 +35,7 @@ class Bounds:
 def lines(
     found: Estimate, resources: Resources, space: str, bounds: Bounds | None = None, calibrate: str = CALIBRATE
 ) -> list[str]:
-    """Return an estimate for people.
+    """Return an estimate for people; empty where nothing is missing.
 
     Args:
       space: memory and disk.
@@ -43,7 +43,7 @@ def lines(
     """
     bounds = bounds or Bounds()
     if not found.trials and not found.later:
-        return ["nothing is missing: a launch would train nothing"]
+        return []
     most = found.trials + found.later
     trials = f"{found.trials} to {most}" if found.later else f"{most}"
     count = f"{trials} trial{'s' if most > 1 else ''} to run, {found.slots} at a time"

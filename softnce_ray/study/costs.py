@@ -25,9 +25,9 @@ from softnce_ray.corpus.store import Corpus
 from softnce_ray.results import SeedsAsked, TimedTrial
 from softnce_ray.storage import StorageError
 from softnce_ray.store import Store
-from softnce_ray.study.budget import Limit, is_larger, rounds_within
+from softnce_ray.study.budget import Limit, budget_left, is_larger, searched_within
 from softnce_ray.study.calibrating import calibrated
-from softnce_ray.study.cells import Cell, cells
+from softnce_ray.study.cells import Cell, cells, search_groups
 from softnce_ray.study.cluster import trials_on
 from softnce_ray.study.cost_lines import CALIBRATE, Bounds, lines
 from softnce_ray.study.doctor.finding import size
@@ -76,13 +76,15 @@ def costs_on(
     calibration: str = CALIBRATE,
 ) -> list[str]:
     """Return `costs` for so many trials at once; `calibration` is what is typed for one."""
-    trouble = ""
+    trouble = budget = ""
     known, timed, models = Known(), list[TimedTrial](), list[list[list[Planned]]]()
     try:
         models = models_to_train(study, corpus, store.prepared)
         if store.database is None or store.database.exists():
             known = _known(study, corpus, store)
             timed = _timed(study, corpus, store)
+            if study.budget is not None:
+                budget = budget_left(study, _searches(study, known.ended), *load_spent(store, study.study))
             if any(each.model == SIMCSE for batch in models for cell in batch for each in cell):
                 timed += load_query_times(store, _kinds(study))
     except (TrackingError, StorageError) as error:
@@ -101,7 +103,8 @@ def costs_on(
     fewest = min(len(_seeds(study, each, known)[0]) for each in study.language_names)
     bounds = Bounds((fewest, len(study.possible_seeds)), study.budget, seconds_left, _left_out_by_trials(study))
     return [
-        *lines(found, study.resources, space, bounds, calibration),
+        *(lines(found, study.resources, space, bounds, calibration) or [_nothing_to_do(study, known.ended)]),
+        *([budget] if budget else []),
         *([f"what the store has is not in it: {trouble}"] if trouble else []),
     ]
 
@@ -140,7 +143,7 @@ def _seconds_left(study: StudyConfig, spent: float) -> float | None:
 
 def _left_out_by_trials(study: StudyConfig) -> int:
     """Return the search trials that a budget of trials leaves out."""
-    return study.searches * (study.search.trials - _searched(study)) if study.search else 0
+    return study.searches * (study.search.trials - searched_within(study)) if study.search else 0
 
 
 def _seeds(study: StudyConfig, language: str, known: Known) -> tuple[tuple[int, ...], int]:
@@ -162,6 +165,27 @@ def _seeds(study: StudyConfig, language: str, known: Known) -> tuple[tuple[int, 
         if narrow and all(map(all_have, seeds[:count])):
             return seeds[:count], count
     return seeds[:count], len(seeds)
+
+
+def _searches(study: StudyConfig, ended: Ended) -> list[int]:
+    """Return how many trials of each search have ended."""
+    return [
+        sum(_ended(cell, ended, "search") for cell in group)
+        for group in search_groups(study)
+        if study.is_joint or study.space(group[0].arm)
+    ]
+
+
+def _ended(cell: Cell, ended: Ended, phase: str) -> int:
+    return sum(count for key, count in ended.items() if key[:3] == (cell.arm, cell.language, phase))
+
+
+def _nothing_to_do(study: StudyConfig, ended: Ended) -> str:
+    """Return the line of a study of which nothing is missing: a launch says the same."""
+    confirmed = sum(
+        bool(ended[cell.arm, cell.language, "confirm", seed]) for cell in cells(study) for seed in study.possible_seeds
+    )
+    return f"nothing to do: all {sum(_searches(study, ended)) + confirmed} trials are there"
 
 
 def _is_unlike(planned: Planned, timed: Sequence[TimedTrial]) -> bool:
@@ -203,7 +227,10 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, know
 
     Until a search has ended, all its confirmations count as missing: it may choose other settings than before.
     """
-    text, searched = study_text(study), _searched(study)
+    text, searched = study_text(study), searched_within(study)
+    groups: dict[Cell, tuple[int, int]] = {}
+    for group in search_groups(study) if study.is_joint else ():
+        groups |= {cell: (number, len(group)) for number, cell in enumerate(group)}
     for cell in cells(study):
         arm = arm_settings(study.arms[cell.arm])
         several = study.training_set(cell.language)
@@ -214,7 +241,10 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, know
             for name, value in params_of(flatten(resolved(config))).items()
         } | {name: SEARCHED for name, value in open_to.items() if value == SEARCHED}
         search = searched if study.space(cell.arm) else 0
-        begun = sum(count for key, count in known.ended.items() if key[:3] == (cell.arm, cell.language, "search"))
+        if study.is_joint:  # which arms will get most is not known: all alike
+            number, count = groups[cell]
+            search = searched // count + (number < searched % count)
+        begun = _ended(cell, known.ended, "search")
         search = max(min(search, int(not begun)), 0 if known.searches_over else search - begun)
         fewest, most = _seeds(study, cell.language, known)
         missing = [
@@ -230,19 +260,22 @@ def planned_cells(study: StudyConfig, manifest: Manifest, fingerprint: str, know
             pairs=sum(manifest.languages[name].pairs.get("train", 0) for name in several.train),
             epochs=config.training.epochs,
             search=search,
-            confirm=len(set(fewest) & set(missing)),
+            confirm=len(set(fewest) & set(missing)) if _may_be_confirmed(study, cell) else 0,
             resources=hardware(study.resources),
             stops=study.search is not None and study.search.early_stopping is not None,
             begun=begun,
-            later=len(set(missing) - set(fewest)),
+            later=len(set(missing) - set(fewest)) if _may_be_confirmed(study, cell) else 0,
         )
 
 
-def _searched(study: StudyConfig) -> int:
-    """Return the search trials of each cell that has a search, as far as a budget of trials lets it."""
-    if study.search is None or study.budget is None or study.budget.trials is None:
-        return study.search.trials if study.search else 0
-    return min(study.search.trials, rounds_within(study.budget.trials, study.searches, study.confirmations))
+def _may_be_confirmed(study: StudyConfig, cell: Cell) -> bool:
+    """Return True for as many cells as are confirmed: after a joint search, for the baseline and the arms that come
+    first, since nobody knows yet which ones will be the best."""
+    if study.search is None or not study.search.is_joint:
+        return True
+    group = next(group for group in study.joint_groups if cell.language in group)
+    others = [arm for arm in study.arms if arm != study.baseline][: study.search.confirmed]
+    return cell.language == group[0] and cell.arm in (study.baseline, *others)
 
 
 def slots_on(nodes: Sequence[Mapping[str, float]], resources: Resources) -> int:

@@ -24,7 +24,9 @@ def definition(study: StudyConfig, arm: str, content: str, language: str) -> str
     always = [path for path, each in space.items() if not each.when]
     fixed = with_values(arm_settings(study.arms[arm]), dict.fromkeys(always))
     spaces = {path: values.model_dump(mode="json") for path, values in space.items()}
-    rules = study.search.model_dump(mode="json", include={"seed", "early_stopping"}) if study.search and space else None
+    named = {"seed", "early_stopping", "mode", "sampler"}
+    is_searched = study.search is not None and (space or study.is_joint)
+    rules = study.search.model_dump(mode="json", include=named) if study.search and is_searched else None
     several = study.training_set(language)
     languages = [] if several.is_language else [several.train, several.test]
     choices = {path: each.choices for path, each in space.items() if isinstance(each, Choices)}

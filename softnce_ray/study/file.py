@@ -13,7 +13,8 @@ from softnce_ray.config import (
     StudyConfig,
 )
 from softnce_ray.config.presets import preset_settings
-from softnce_ray.study.laws import corpus_problems, same_arms, search_problems
+from softnce_ray.study.corpus_laws import corpus_problems
+from softnce_ray.study.laws import same_arms, search_problems
 from softnce_ray.study.problems import (
     Key,
     Problem,
@@ -76,7 +77,7 @@ def parse_study(text: str, *, source: str = "study") -> StudyConfig:
         raise StudyError(source, [place(("defaults",), said, lines)])
     found: list[tuple[Key, Any]] = []
     try:
-        ArmConfig.model_validate(defaults or {})
+        ArmConfig.model_validate({} if defaults is None else defaults)
     except ValidationError as error:  # laws are checked arm by arm, when each has its own settings
         found += [(("defaults", *item["loc"]), item) for item in error.errors() if item["type"] != "law"]
     study, wrong, aside = _validated(_with_defaults(raw))

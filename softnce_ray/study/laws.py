@@ -1,4 +1,4 @@
-"""Laws of a study that pydantic does not check: searched settings, equal arms, the corpus."""
+"""Laws of a study that pydantic does not check: searched settings and equal arms."""
 
 from __future__ import annotations
 
@@ -11,45 +11,52 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from softnce_ray.config import (
-    ALL,
     ArmConfig,
     BM25Estimator,
     Choices,
     Range,
     SearchSpace,
     StudyConfig,
-    TrainingSet,
     arm_settings,
     resolved,
+    variants,
     with_values,
 )
+from softnce_ray.config.search import ARM, LANGUAGES, Search
+from softnce_ray.config.search_space import in_order, is_among, searched
 from softnce_ray.config.settings import kind_of
-from softnce_ray.config.study import in_order, is_among, searched
-from softnce_ray.corpus.checking import check_corpus
-from softnce_ray.corpus.graph_tokens import flow_problem
-from softnce_ray.corpus.pairs import CorpusError
-from softnce_ray.corpus.store import Corpus
+from softnce_ray.config.variants import KINDS
+from softnce_ray.study.joint import joint_space
 from softnce_ray.study.problems import Key, suggestion, text_of
+from softnce_ray.study.samplers import Distributions, sampler_problems
+from softnce_ray.study.search import distributions_of
 
 _CORNERS, _ALL_CORNERS = 256, 20_000  # of an arm's space, and about so many of all arms' together
+
+_NAMES = tuple(f"{group}.name" for group in KINDS)
+"""Settings whose other values bring settings of their own."""
 
 _PREPARED = ("tokens", "encoder.model", "encoder.query_prompt", "encoder.code_prompt", "encoder.flow_length")
 """Settings, or groups of them, that decide token ids, which are made once for all trials of an arm."""
 
 
 def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> Iterator[tuple[Key, str]]:
+    wrong_spaces = False
     for arm, config in study.arms.items():
         if arm in aside:
             continue
         if config.search and study.search is None:
             yield ("arms", arm, "search"), "the study has no search: add search: {trials: …} or remove it here"
-        settings = arm_settings(config)
+        settings, reached = arm_settings(config), variants(config, study.space(arm))
         valid: SearchSpace = {}
         for path, space in study.space(arm).items():
             own = path in config.search
             place: Key = ("arms", arm, "search", path) if own else ("search", "space", path)
-            message = _path_problem(config, path)
-            wrong = None if message else _range_problem(config, path, space)
+            found = [(each, _path_problem(each, path)) for each in reached]
+            having = next((each for each, problem in found if problem is None), None)
+            message = None if having else found[0][1]
+            wrong = None if having is None else _range_problem(having, path, space)
+            wrong_spaces |= bool(wrong or message)
             if wrong:
                 yield place, wrong
             elif message:
@@ -60,6 +67,7 @@ def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> 
         for path, other, message in _condition_problems(arm, study.space(arm)):
             inner = () if other is None else (other,)
             own = path in config.search
+            wrong_spaces = True
             yield (("arms", arm, "search", path) if own else ("search", "space", path)) + ("when", *inner), message
             valid.pop(path, None)
         most = min(_CORNERS, max(16, _ALL_CORNERS // len(study.arms)))
@@ -76,6 +84,10 @@ def search_problems(study: StudyConfig, aside: frozenset[str] = frozenset()) -> 
                     f"the space of arm {arm} reaches an impossible setting ({shown}): {text_of(first, first['loc'])}",
                 )
                 break
+
+    if study.search is not None and not aside and not wrong_spaces:
+        yield from _start_problems(study, study.search)
+        yield from _sampler_problems(study, study.search)
 
 
 def _condition_problems(arm: str, space: SearchSpace) -> Iterator[tuple[str, str | None, str]]:
@@ -194,6 +206,8 @@ def _path_problem(arm: ArmConfig, path: str) -> str | None:
         return _unknown(path, last, model)
     if isinstance(getattr(model, last), BaseModel):
         return f"{path} is a group of settings, not one"
+    if path in _NAMES:
+        return None
     if path in ("search", "preset") or last in ("kind", "name"):
         return f"{path} makes another arm: write one arm for each"
     if any(path == each or path.startswith(f"{each}.") for each in _PREPARED):
@@ -215,7 +229,9 @@ def _is_prepared(arm: ArmConfig, path: str) -> bool:
 
 
 def _range_problem(arm: ArmConfig, path: str, space: Range | Choices) -> str | None:
-    """Why an interval does not fit a setting, or None. Its ends are checked with all others of the space."""
+    """Why an interval or choices do not fit a setting, or None. Ends are checked with all others of the space."""
+    if path in _NAMES:
+        return _names_problem(path, space)
     if isinstance(space, Choices):
         return None
     kind = kind_of(arm, path)
@@ -224,6 +240,60 @@ def _range_problem(arm: ArmConfig, path: str, space: Range | Choices) -> str | N
     if kind is int and space.step is not None and space.step != int(space.step):
         return f"{path} is a whole number: expected a whole step, got {space.step:g}"
     return None
+
+
+def _names_problem(path: str, space: Range | Choices) -> str | None:
+    """Why a loss or an estimator cannot be searched by these names, or None."""
+    group = path.partition(".")[0]
+    possible = list(KINDS[group])
+    if isinstance(space, Range):
+        return f"{path} is a name: expected choices, got low and high; possible: {', '.join(possible)}"
+    strange = [name for name in space.choices if name not in possible]
+    if strange:
+        return f"expected names of a{'n' if group == 'estimator' else ''} {group}, got {strange[0]!r}" + (
+            suggestion(str(strange[0]), possible) or f"; possible: {', '.join(possible)}"
+        )
+    return None
+
+
+def _start_problems(study: StudyConfig, search: Search) -> Iterator[tuple[Key, str]]:
+    """What no arm can try of the points that are to be tried first."""
+    searched_by = {arm: study.space(arm) for arm in study.arms}
+    languages = dict.fromkeys(study.language_names, True) if len(study.joint_groups[0]) > 1 else {}
+    for number, point in enumerate(search.start):
+        place: Key = ("search", "start", number)
+        own = {path: value for path, value in point.items() if not (search.is_joint and path in (ARM, LANGUAGES))}
+        if search.is_joint and len(study.arms) > 1 and point.get(ARM) not in study.arms:
+            got = point.get(ARM, "none")
+            yield place, f"expected arm: one of {', '.join(study.arms)}, got {got}"
+            continue
+        if search.is_joint and LANGUAGES in point and point[LANGUAGES] not in languages:
+            yield place, f"expected {LANGUAGES}: one of {', '.join(languages) or 'none'}, got {point[LANGUAGES]}"
+        arms = [str(point[ARM])] if search.is_joint and ARM in point else list(study.arms)
+        having = [arm for arm in arms if own.keys() <= searched_by[arm].keys()]
+        if not having:
+            known = sorted({path for arm in arms for path in searched_by[arm]})
+            strange = next((path for path in own if path not in known), None)
+            which = f"no arm searches {strange}{suggestion(strange, known)}" if strange else "no arm searches all of it"
+            yield place, f"{which}: leave it out, or add it to the space"
+            continue
+        for path, value in own.items():
+            if not any(searched_by[arm][path].holds(value) for arm in having):
+                yield (*place, path), f"expected a value of the space of {path}, got {json.dumps(value)}"
+
+
+def _sampler_problems(study: StudyConfig, search: Search) -> Iterator[tuple[Key, str]]:
+    """What the sampler cannot do with the space of any search."""
+    spaces: list[tuple[SearchSpace, Distributions]] = []
+    if search.is_joint:
+        spaces = [joint_space(study, languages) for languages in study.joint_groups[:1]]
+    else:
+        own = {arm: study.space(arm) for arm in study.arms}
+        spaces = [(space, distributions_of(study.arms[arm], space)) for arm, space in own.items() if space]
+    seen = dict.fromkeys(each for space, found in spaces for each in sampler_problems(search, space, found))
+    yield from ((("search", *key.split(".")), message) for key, message in seen)
+    if search.is_joint and not spaces[0][0]:
+        yield ("search", "mode"), "expected several arms, training sets or searched settings, got one of each"
 
 
 def _unknown(path: str, key: str, model: Any) -> str:
@@ -272,134 +342,3 @@ def same_arms(
         same = seen.setdefault(json.dumps([{**resolved(arm), "preset": None}, left], sort_keys=True), name)
         if same != name:
             yield ("arms", name), f"has the same settings as arm {same}: they would be trained twice; remove one"
-
-
-def corpus_problems(
-    raw: dict[str, Any], study: StudyConfig | None = None, aside: frozenset[str] = frozenset()
-) -> Iterator[tuple[Key, str]]:
-    """What does not fit the corpus: of the file's `raw` keys, and of `study`, where there is one to check."""
-    folder, entries = raw.get("corpus"), raw.get("languages")
-    if not isinstance(folder, str):
-        return
-    try:
-        corpus = Corpus.listed(folder)
-    except CorpusError as error:
-        yield ("corpus",), str(error)
-        return
-    except (OSError, ValueError) as error:  # a name that no folder can have, or one that may not be read
-        yield ("corpus",), f"expected the folder of a corpus, got {folder!r}: {error}"
-        return
-    yield from ((("corpus",), problem) for problem in check_corpus(corpus.location))
-    pairs: dict[str, int] = {}
-    used: set[str] = set()
-    equal: dict[tuple[tuple[str, ...], ...], str] = {}
-    for number, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
-        found = [(("languages", number, *key), message) for key, message in _language_problems(entry, corpus)]
-        yield from found
-        training_set = None if found or not isinstance(entry, str | dict) else _training_set(entry, corpus)
-        if training_set is None:
-            continue
-        name = training_set.name
-        used |= {*training_set.train, *training_set.test}
-        pairs[name] = sum(_pairs(corpus, language, "train") for language in training_set.train)
-        same = equal.setdefault((training_set.train, training_set.test), name)
-        if same != name:
-            yield (
-                ("languages", number),
-                f"{name} is trained and tested on the same languages as {same}: they would be trained twice; "
-                "remove one",
-            )
-    for arm, config in study.arms.items() if study is not None else ():
-        reads_flow = arm not in aside and config.encoder.inputs.flow_length is not None
-        if reads_flow and (problem := flow_problem(sorted(used))):
-            yield ("arms", arm, "encoder", "kind"), problem
-    if study is not None and "search" not in aside:  # without the search, who knows which sizes there are
-        for arm in study.arms:
-            if arm not in aside:
-                yield from _batch_problems(study, arm, pairs)
-
-
-def _language_problems(entry: Any, corpus: Corpus) -> Iterator[tuple[Key, str]]:
-    """What of an entry of `languages`, as the file has it, the corpus does not have; keys within the entry."""
-    if isinstance(entry, str):
-        if entry != ALL and entry not in corpus.languages:
-            yield (), _no_language(corpus, entry) + (f", {ALL}" if len(corpus.languages) > 1 else "")
-            return
-        for language in (entry,) if entry in corpus.languages else corpus.languages:
-            yield from (((), text) for text in _untested(corpus, language))
-    if not isinstance(entry, dict):  # what is neither is told as what it is
-        return
-    if entry.get("name") == ALL:
-        yield ("name",), f"{ALL} means all languages of the corpus: expected another name, or the entry {ALL} itself"
-    if entry.get("name") in corpus.languages:
-        yield (
-            ("name",),
-            f"{entry['name']} is a language of the corpus: expected another name for what is trained and tested on "
-            "several",
-        )
-    for side in ("train", "test"):
-        languages = entry.get(side)
-        for number, language in enumerate(languages if isinstance(languages, list | tuple) else ()):
-            if isinstance(language, str) and language not in corpus.languages:
-                yield (side, number), _no_language(corpus, language)
-            elif isinstance(language, str) and side == "test":
-                yield from (((side, number), text) for text in _untested(corpus, language))
-
-
-def _no_language(corpus: Corpus, got: Any) -> str:
-    return f"the corpus {corpus.location} has no language {got!r}; possible: {', '.join(corpus.languages)}"
-
-
-def _untested(corpus: Corpus, language: str) -> Iterator[str]:
-    """Why a language cannot be tested on."""
-    for split in ("valid", "test"):
-        if not _pairs(corpus, language, split):
-            yield (
-                f"expected languages with valid and test pairs to test on, got {language}, which has no {split} pairs: "
-                "test on others, or build a corpus with both"
-            )
-
-
-def _pairs(corpus: Corpus, language: str, split: str) -> int:
-    return corpus.manifest.languages[language].pairs.get(split, 0)
-
-
-def _training_set(entry: Any, corpus: Corpus) -> TrainingSet | None:
-    """An entry of `languages` that the corpus has; None for one that is wrong in itself, which is said elsewhere."""
-    if not isinstance(entry, dict):
-        return TrainingSet.of(entry) if entry in corpus.languages else TrainingSet.of_all(corpus.languages)
-    try:
-        return TrainingSet.model_validate(entry)
-    except ValidationError:
-        return None
-
-
-def _batch_problems(study: StudyConfig, arm: str, pairs: dict[str, int]) -> Iterator[tuple[Key, str]]:
-    """Languages (of `pairs`, the number of training pairs of each) that are smaller than an arm's largest batch.
-
-    The arm is not named: its key says it, and what several have from `defaults` is then said once.
-    """
-    path = "training.batch_size"
-    if study.arms[arm].training.batch_tokens is not None:  # then it is only the most that a batch may have
-        return
-    space = study.space(arm).get(path)
-    places: list[tuple[float, Key]] = []
-    if space is not None:
-        own = path in study.arms[arm].search
-        places.append((_largest(space), ("arms", arm, "search", path) if own else ("search", "space", path)))
-    if space is None or space.when:
-        places.append((study.arms[arm].training.batch_size, ("arms", arm, "training", "batch_size")))
-    size, key = max(places, key=lambda each: each[0])
-    for language, available in pairs.items():
-        if size > available:
-            yield (
-                key,
-                f"expected at most {available}, the training pairs of {language}, got {size}: "
-                "lower it or use a larger corpus",
-            )
-
-
-def _largest(space: Range | Choices) -> float:
-    """The largest number of a searched setting that is a whole number."""
-    numbers = [each for each in space.choices if isinstance(each, int | float)] if isinstance(space, Choices) else []
-    return int(space.highest) if isinstance(space, Range) else max(numbers, default=0)

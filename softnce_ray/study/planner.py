@@ -1,7 +1,8 @@
 """What to train next: every decision of a study, in plain Python.
 
 A cell (arm × language or training set) is searched first where the study says so; as soon as its search has ended, its
-best configuration is run anew on the study's seeds. Cells take turns, so that no slot waits while any has work.
+best configuration is run anew on the study's seeds. Cells take turns, so that no slot waits while any has work. In a
+joint search each proposal belongs to one cell of a group, and only the best cells are confirmed.
 
 A study that asks for precision begins with its first seeds. Once all arms of a language have ended them, and every seed
 added since, it is asked whether the language takes another one.
@@ -26,7 +27,8 @@ from softnce_ray.config import (
 )
 from softnce_ray.config.study import FailureKind
 from softnce_ray.results import KnownTrial, TrialKey
-from softnce_ray.study.cells import Cell, CellState, Trial, cells
+from softnce_ray.study.cells import Cell, CellState, Trial, cells, search_groups
+from softnce_ray.study.problems import text_of
 from softnce_ray.study.proposing import Proposes
 from softnce_ray.study.rounds import Rounds, Standing
 
@@ -37,7 +39,7 @@ class Planner:
     Args:
       content: what a trial learns from, for its identity; a text stands for all trials.
       known: what the store holds; a finished trial is never handed out again.
-      searches: a search for each cell that has one.
+      searches: a search for each cell that has one, or its share of a joint one.
       on_confirm: called once for each cell with its confirm trials, when they are decided; with those of seeds that may
         be added later.
       more_seeds: of a study that asks for precision, whether a language takes another seed. It is given each arm's
@@ -69,6 +71,8 @@ class Planner:
         self._reached = {key: trial.epochs for key, trial in known.items() if trial.status != "FINISHED"}
         self._cells = deque(CellState(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
+        groups = [[self._by_cell[cell] for cell in group] for group in search_groups(study)]
+        self._groups = {state.cell: group for group in groups for state in group}
         self._growing = list(study.language_names) if isinstance(study.seeds, Precision) else []
         self._rounds = Rounds(allows, ended=ended)
         self._again: deque[Trial] = deque()
@@ -118,9 +122,10 @@ class Planner:
         while without < len(self._cells):
             state = self._cells[0]
             self._cells.rotate(-1)
+            begun = state.begun
             trial = self._next_of(state)
-            if trial is None:
-                without += 1
+            if trial is None:  # where proposals were answered on the way, the next one may be that of any other cell
+                without = without + 1 if state.begun == begun else 0
             elif trial.key.training in live:  # another arm's trial is trained by it now: one training serves both
                 self._again.append(trial)
                 without = 0
@@ -157,6 +162,9 @@ class Planner:
         self.problems.append(f"{cell}: nothing of it was run: {reason}")
         seeds = [trial.key.seed for trial in state.asked] or self._study.first_seeds
         trials = state.asked = [self._trial(cell, "confirm", seed, {}) for seed in seeds]
+        if state.confirm is None:
+            state.searched = state.done
+        state.done = state.searched + len(trials)
         state.search, state.confirm, state.lost, state.later, state.given_up = None, deque(), deque(), deque(), True
         self._again = deque(trial for trial in self._again if self._state(trial.key) is not state)
         return [trial for trial in trials if trial.key not in self._done]
@@ -195,7 +203,8 @@ class Planner:
             return
         state.live.discard(key)
         if state.numbers.pop(key, None) is not None and not state.halted:
-            state.halted = True
+            for each in self._groups[state.cell]:  # a joint search waits as a whole
+                each.halted = True
             self.problems.append(
                 f"{state.cell}: its search waits for a trial that failed by the machine's fault ({kind}): the next "
                 "launch tries it again, and nothing is confirmed before"
@@ -215,7 +224,8 @@ class Planner:
     def total(self) -> int:
         """Number of trials of the whole study, as far as its seeds and rounds are decided."""
         searched = sum(self._rounds.at_most(each.searches, each.begun) for each in self._standings())
-        return searched + sum(len(state.asked) or len(self._study.first_seeds) for state in self._cells)
+        searched += sum(state.searched for state in self._cells if state.given_up)
+        return searched + sum(map(self._confirmations, self._each_group()))
 
     def left(self) -> list[tuple[Cell, int, int]]:
         """Return the search and confirm trials of each cell that are still to be handed out."""
@@ -225,31 +235,57 @@ class Planner:
         """Return how many trials each search had where the budget ended it; none where it ended no search."""
         return [each.begun for each in self._standings() if each.searches] if self._rounds.closed else []
 
-    def _standings(self) -> list[Standing[Cell]]:
-        return [
-            Standing(
-                state.cell,
-                self._study.search.trials if state.search and self._study.search else 0,
-                state.begun,
-                len(state.lost) if state.halted or state.confirm is not None else None,
-                len(self._study.first_seeds if state.confirm is None else state.confirm) * (not state.halted),
-                len(self._study.possible_seeds) - len(self._study.first_seeds)
-                if state.confirm is None
-                else len(state.later),
-            )
-            for state in self._by_cell.values()
-        ]
+    def _each_group(self) -> list[list[CellState]]:
+        return [group for cell, group in self._groups.items() if group[0].cell == cell]
 
-    def _may_search(self, begun: int) -> bool:
+    def _confirmations(self, group: Sequence[CellState], *, left: bool = False) -> int:
+        """Return the number of confirm trials of cells that are searched together, all or those that are left."""
+        count, undecided = 0, []
+        for state in group:
+            if state.confirm is None:
+                undecided.append(state)
+            else:
+                count += len(state.confirm) if left else len(state.asked)
+        if len(group) > 1 and len(undecided) == len(group) and not self._is_searched(group):
+            return self._study.confirmed_cells // self._study.searches * len(self._study.first_seeds)
+        chosen = [each for each in undecided if len(group) == 1 or (each.search and each.search.is_confirmed)]
+        return count + len(chosen) * len(self._study.first_seeds)
+
+    def _is_searched(self, group: Sequence[CellState]) -> bool:
+        return all(state.search is None or state.search.finished for state in group)
+
+    def _standings(self) -> list[Standing[Cell]]:
+        later = len(self._study.possible_seeds) - len(self._study.first_seeds)
+        found = []
+        for group in self._each_group():
+            halted = any(state.halted for state in group)
+            is_over = halted or all(state.confirm is not None for state in group)
+            undecided = sum(state.confirm is None for state in group)
+            found.append(
+                Standing(
+                    group[0].cell,
+                    self._study.search.trials if group[0].search and self._study.search else 0,
+                    sum(state.begun for state in group),
+                    sum(len(state.lost) for state in group) if is_over else None,
+                    0 if halted else self._confirmations(group, left=True),
+                    later * undecided + sum(len(state.later) for state in group),
+                )
+            )
+        return found
+
+    def _may_search(self, state: CellState) -> bool:
+        begun = sum(each.begun for each in self._groups[state.cell])
         return self._rounds.allow(begun, self._standings, self.done() + len(self.live()))
 
     def _has_searched(self, state: CellState) -> bool:
         if state.search is None or state.search.finished:
             return True
-        return self._rounds.over(state.begun) and not (state.live or state.numbers)
+        group = self._groups[state.cell]
+        return self._rounds.over(sum(each.begun for each in group)) and not any(
+            each.live or each.numbers for each in group
+        )
 
     def done(self) -> int:
-        """How many of them have ended, failed ones and those of earlier launches included."""
         return sum(state.done for state in self._cells)
 
     def _state(self, key: TrialKey) -> CellState:
@@ -271,13 +307,14 @@ class Planner:
     def _next_search(self, state: CellState) -> Trial | None:
         search, settings = state.search, self._study.search
         assert search is not None and settings is not None
-        while self._may_search(state.begun) and (proposal := search.ask()) is not None:
+        while self._may_search(state) and (proposal := search.ask()) is not None:
             try:
                 trial = self._trial(state.cell, "search", settings.seed, proposal.values)
             except ValidationError as error:
+                first = error.errors()[0]
                 shown = ", ".join(f"{path} = {value}" for path, value in proposal.values.items())
                 self.notes.append(
-                    f"{state.cell}: the search reached an impossible setting ({shown}): {error.errors()[0]['msg']}"
+                    f"{state.cell}: the search reached an impossible setting ({shown}): {text_of(first, first['loc'])}"
                 )
                 search.tell(proposal.number, None)
                 state.done += 1
@@ -300,6 +337,9 @@ class Planner:
         return None
 
     def _decide(self, state: CellState) -> deque[Trial]:
+        if state.search is not None and not state.search.is_confirmed:
+            self._on_confirm(state.cell, [])
+            return deque()
         values: dict[str, Any] | None = {} if state.search is None else state.search.best()
         if values is None:
             self.problems.append(f"{state.cell}: no search trial ran to its end, so there is nothing to confirm")
@@ -331,7 +371,7 @@ class Planner:
             states = self._of(language)
             if not all(state.is_over and not state.halted for state in states):
                 continue
-            asked = {state.cell.arm: [trial.key for trial in state.asked] for state in states}
+            asked = {state.cell.arm: [trial.key for trial in state.asked] for state in states if state.asked}
             more = self._more_seeds is not None and self._more_seeds(language, asked)
             if growing := [state for state in states if more and state.later]:
                 for state in growing:

@@ -6,13 +6,15 @@ take a worker seconds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet
+from softnce_ray.config import ArmConfig, Resources, StudyConfig, TrainingSet, variants
 from softnce_ray.corpus.store import Corpus
 from softnce_ray.corpus.verifying import Verify
 from softnce_ray.determinism import deterministic_algorithms
@@ -35,15 +37,16 @@ def prepare_all(study: StudyConfig, corpus: Corpus, store: Store, show: Display,
     """
     place, root, resources = corpus.location, store.prepared, study.resources
     verify = Verify.unless(corpus.is_trusted, Verify.ONCE)
-    learning = any(map(learns, study.arms.values()))
+    reached = {name: variants(arm, study.space(name)) for name, arm in study.arms.items()}
+    learning = any(learns(arm) for arms in reached.values() for arm in arms)
     notes = Notes() if learning else None
     calls = {
-        cell: (str(Path.cwd()), cell, study.arms[cell.arm], place, verify, study.training_set(cell.language), root)
+        cell: (str(Path.cwd()), cell, reached[cell.arm], place, verify, study.training_set(cell.language), root)
         for cell in cells(study)
     }
 
     def options(cell: Cell) -> dict[str, Any]:
-        if not learns(study.arms[cell.arm]):
+        if not any(map(learns, reached[cell.arm])):
             return {}
         asked = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "memory": resources.asked["memory"]}
         return {name: count for name, count in asked.items() if count}
@@ -87,7 +90,7 @@ def batches(study: StudyConfig) -> tuple[list[Cell], list[Cell]]:
 def _prepare(
     directory: str,
     cell: Cell,
-    arm: ArmConfig,
+    arms: Sequence[ArmConfig],
     corpus: str,
     verify: Verify,
     languages: TrainingSet,
@@ -95,14 +98,22 @@ def _prepare(
     resources: Resources,
     notes: Notes | None,
 ) -> Prepared:
-    """Prepare a cell in a task, as a trial does its work."""
+    """Prepare a cell in a task, as a trial does its work: all that any of its `arms` needs."""
 
     def say(text: str, in_full: str = "") -> None:
         if notes is not None:
             notes.say(f"preparing {cell}: {text}")
 
-    torch.set_num_threads(resources.resolved_threads if learns(arm) else 1)
+    torch.set_num_threads(resources.resolved_threads if any(map(learns, arms)) else 1)
     device = device_for(resources.device, resources.gpus)
     with working_in(directory), deterministic_algorithms(resources.deterministic):
-        work = partial(prepare, arm, corpus, languages, root, device, verify=verify, resources=resources, say=say)
-        return Patience(say)(work)
+        make = partial(prepare, verify=verify, resources=resources, say=say)
+        whole, *others = [Patience(say)(partial(make, arm, corpus, languages, root, device)) for arm in arms]
+    for each in others:
+        whole = replace(
+            whole,
+            estimators=whole.estimators | each.estimators,
+            metrics=whole.metrics | each.metrics,
+            notes=tuple(dict.fromkeys(whole.notes + each.notes)),
+        )
+    return whole

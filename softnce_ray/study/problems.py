@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import reprlib
 import types
 import typing
@@ -29,11 +31,12 @@ _MOST_LINES, _LONGEST_LINE = 100, 2000
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
 
+_SWITCH = "true or false"
 TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _KINDS = {
     f"tag:yaml.org,2002:{tag}": kind
     for tag, kind in {
-        "bool": "true or false",
+        "bool": _SWITCH,
         "int": "a number",
         "float": "a number",
         "null": "nothing",
@@ -43,7 +46,14 @@ _KINDS = {
 
 _RULES = {NAME: NAME_RULE, LANGUAGE: LANGUAGE_RULE}
 
-_ONE_VALUE = ("float_type", "int_type", "int_from_float", "bool_type", "string_type", "literal_error")
+_EXPECTED = {
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": _SWITCH,
+    "string_type": "text",
+}
+"""What pydantic's errors of single values expected; beside them there is `literal_error`."""
 _PRECISION = " or {at_least: …, at_most: …, half_width: …}"
 _SPACE = "{low: …, high: …} or {choices: […]}"
 
@@ -54,7 +64,9 @@ _UNIONS: tuple[Key, ...] = (
     *(("defaults", group) for group in _TAGGED),
     ("arms", "*", "search", "*"),
     ("search", "space", "*"),
-    ("languages", "*"),
+    ("languages",),
+    ("languages", "list", "*"),
+    ("languages", "choices", "choices", "*"),
     ("seeds",),
 )
 """Where pydantic adds the name of the member of a union that it tried."""
@@ -122,7 +134,8 @@ def text_of(item: Any, loc: Key = ()) -> str:
     if is_space and item["type"] == "model_type":
         write = f"write {{choices: {got}}}" if isinstance(item["input"], list) else "a fixed value stands in the arm"
         return f"expected {_SPACE}, got {got}: {write}"
-    if item["type"] in _ONE_VALUE and isinstance(item["input"], list) and key[:1] in (("arms",), ("defaults",)):
+    is_one_value = item["type"] in (*_EXPECTED, "literal_error")
+    if is_one_value and isinstance(item["input"], list) and key[:1] in (("arms",), ("defaults",)):
         path = ".".join(map(str, key[2:] if key[0] == "arms" else key[1:]))
         if len(item["input"]) < 2:
             return f"expected one value, got {got}: write it without the brackets"
@@ -130,6 +143,8 @@ def text_of(item: Any, loc: Key = ()) -> str:
             f"expected one value, got {got}: to search several write search: {{{path}: {{choices: {got}}}}} in an arm, "
             "or write one arm for each"
         )
+    if is_one_value:
+        return _text_of_value(item, got)
     if item["type"] == "extra_forbidden":
         possible = _fields(StudyFile, loc[:-1]) + (["choices"] if "range" in loc else [])
         return f"unknown key{suggestion(str(loc[-1]), sorted(possible))}"
@@ -154,8 +169,37 @@ def text_of(item: Any, loc: Key = ()) -> str:
     return f"{message[0].lower()}{message[1:]}, got {got}"
 
 
+def _text_of_value(item: Any, got: str) -> str:
+    """Return what is said of a single value of another type, or that is none of those that are possible."""
+    value, is_choice = item["input"], item["type"] == "literal_error"
+    possible = re.findall("'([^']*)'", item["ctx"]["expected"]) if is_choice else []
+    expected = " or ".join(possible) if is_choice else _EXPECTED[item["type"]]
+    if value is None:
+        return f"expected {expected}, got null: give a value, or leave the key out"
+    if isinstance(value, str) and is_choice:
+        return f"unknown value {got}{suggestion(value, possible)}"
+    message = f"expected {expected}, got {got}"
+    if isinstance(value, str) and _is_switch(expected) is _is_switch(_kind_of(value)):
+        return f"{message}, which is text: write it without quotes"
+    if isinstance(value, bool) and not is_choice:
+        return f"{message}: write the number"
+    return message
+
+
+def _kind_of(text: str) -> str:
+    """Return what YAML reads a text as that stands without quotes."""
+    return _KINDS.get(yaml.resolver.Resolver().resolve(yaml.ScalarNode, text, (True, False)), "text")
+
+
+def _is_switch(kind: str) -> bool | None:
+    """Return True for true or false, False for numbers, None for all else."""
+    return {_SWITCH: True, "a number": False, "a whole number": False}.get(kind)
+
+
 def shown(value: Any) -> str:
-    """Return a value for people, however large it is."""
+    """Return a value for people, as YAML has it, however large it is."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     text = _SHORT.repr(value)
     return text if len(text) <= 80 else type(value).__name__
 

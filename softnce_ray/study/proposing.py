@@ -7,10 +7,15 @@ from typing import Any, Protocol
 
 
 class Proposes(Protocol):
-    """What a planner needs of a cell's search; `search.CellSearch` is the real one."""
+    """What a planner needs of a cell's search; `search.CellSearch` and `joint.Share` are real ones."""
 
     @property
     def finished(self) -> bool: ...
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the cell's best trial is to be confirmed."""
+        ...
 
     def answers(self) -> Sequence[Any]: ...
 

@@ -36,6 +36,7 @@ def nothing_read(study: StudyConfig, corpus: Corpus) -> StudyResults:
         trials=(),
         status="FAILED",
         family=study.family,
+        is_joint=study.is_joint,
     )
 
 
@@ -55,6 +56,7 @@ def record_of(study: StudyConfig, corpus: Corpus, models: ModelContents = UNCHAN
         training_sets(study),
         models.recorded,
         study.family,
+        study.is_joint,
     )
 
 

@@ -29,11 +29,13 @@ from softnce_ray.study.doctor import check_before_launch, check_settings, settle
 from softnce_ray.study.driver import StudyRun
 from softnce_ray.study.failures import failure_in_ray, failure_of, with_remedies
 from softnce_ray.study.file import check_study, load_study
+from softnce_ray.study.joint import JointSearch, joint_name
 from softnce_ray.study.model_contents import ModelContents, model_contents
 from softnce_ray.study.patience import AwayError, Patience, Trying, at_once
 from softnce_ray.study.planner import Planner
 from softnce_ray.study.precision import SeedsByWidth
 from softnce_ray.study.preparing import prepare_all
+from softnce_ray.study.proposing import Proposes
 from softnce_ray.study.record import UNCHANGED, cell_content, hardware, nothing_read, record_of, versions
 from softnce_ray.study.saved import save_study, saved_study
 from softnce_ray.study.search import CellSearch
@@ -234,9 +236,10 @@ def _start(
         cell: with_remedies(failure_in_ray(error), study.resources, study.arms[cell.arm])
         for cell, error in outcome.failed.items()
     }
-    if not outcome.done:
+    if not outcome.done or (failures and study.is_joint):  # a joint search compares all arms, or says nothing
         reasons = dict.fromkeys(failure.reason for failure in failures.values())
-        raise LaunchError("nothing of the study can be prepared: " + "; ".join(reasons))
+        what = "not all of the study" if outcome.done else "nothing of the study"
+        raise LaunchError(f"{what} can be prepared: " + "; ".join(reasons))
     tracker.open()
     for arm, metrics in _scores(outcome.done).items():
         tracker.arm_summary(arm, metrics)
@@ -296,7 +299,9 @@ def _more_seeds(
             show.say(f"{language}: no seed is added to its {asked.count}: {asked.why}")
 
     stored = load_test_ranks(store, runs) if runs else {}
-    return SeedsByWidth(nothing_read(study, corpus), study.seeds, stored, tell)
+    # Which arms a joint search confirms is not known yet: corrected for all of them, intervals are rather too wide.
+    whole = dataclasses.replace(nothing_read(study, corpus), is_joint=False)
+    return SeedsByWidth(whole, study.seeds, stored, tell)
 
 
 def _planner(
@@ -316,20 +321,18 @@ def _planner(
     def history(trial: KnownTrial) -> Iterable[tuple[int, float]]:
         return load_histories(store, {trial.run_id: ["valid_mrr"]}).get(trial.run_id, {}).get("valid_mrr", ())
 
-    searches = {}
+    searches: dict[Cell, Proposes] = {}
     if study.search is not None:
         storage = open_storage(store.optuna_url)
-        searches = {
-            cell: CellSearch(
-                storage,
-                search_name(study, cell, cell_content(study, corpus, cell, models)),
-                study.arms[cell.arm],
-                study.space(cell.arm),
-                study.search,
-            )
-            for cell in cells(study)
-            if study.space(cell.arm)
-        }
+        contents = {cell: cell_content(study, corpus, cell, models) for cell in cells(study)}
+        for languages in study.joint_groups if study.is_joint else ():
+            joint = JointSearch(storage, joint_name(study, languages, contents), study, languages)
+            searches |= {cell: joint.share(cell) for cell in cells(study) if cell.language in languages}
+        for cell in cells(study) if not study.is_joint else ():
+            if space := study.space(cell.arm):
+                name, arm = search_name(study, cell, contents[cell]), study.arms[cell.arm]
+                start = study.start_points(cell.arm)
+                searches[cell] = CellSearch(storage, name, arm, space, study.search, start=start)
     return Planner(
         study,
         lambda config: content_of(corpus, config, config.training_set) + models.suffix(config),

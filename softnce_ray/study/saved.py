@@ -44,7 +44,7 @@ def save_study(store: Store, study: StudyConfig) -> None:
       OSError: it cannot be written.
     """
     whole = study.model_copy(update={"corpus": str(Path(study.corpus).absolute())})
-    path = saved_path(store, study.study)
+    path = store.study_file(study.study)
     path.parent.mkdir(parents=True, exist_ok=True)
     directory, text = f"{_DIRECTORY}{Path.cwd()}\n", study_text(whole)
     write_text(path, f"{directory}{_CHECKSUM}{_checksum(directory + text)}\n{text}")
@@ -57,7 +57,7 @@ def saved_study(store: Store, name: str) -> SavedStudy:
       StoreError: there is none, or it was changed.
       StudyError: it can no longer run: its corpus is gone, for example.
     """
-    path = saved_path(store, name) if re.fullmatch(NAME, name) else None
+    path = store.study_file(name) if re.fullmatch(NAME, name) else None
     if path is None or not os.path.lexists(path):
         known = ", ".join(sorted(file.stem for file in (store.root / "studies").glob("*.yaml"))) or "none yet"
         raise StoreError(
@@ -101,9 +101,15 @@ def extended(
       StudyError: what is added does not go together with the study.
     """
     problems = []
-    if trials is not None and (study.search is None or trials < study.search.trials):
-        now = "no search" if study.search is None else f"{study.search.trials}"
-        problems.append(Problem("search.trials", f"expected at least what the study has ({now}), got {trials}"))
+    if trials is not None and study.search is None:
+        said = f"expected none for a study without a search, got {trials}: add search to its file and launch that"
+        problems.append(Problem("search.trials", said))
+    elif trials is not None and study.search is not None and trials < (now := study.search.trials):
+        said = (
+            f"expected at least the {now} that each cell has, got {trials}: count those too, --trials {now + trials} "
+            f"adds {trials}"
+        )
+        problems.append(Problem("search.trials", said))
     if seeds and isinstance(study.seeds, Precision):
         asked, got = study.seeds, ", ".join(map(str, seeds))
         problems.append(
@@ -118,12 +124,8 @@ def extended(
     plain = study.model_dump(mode="json")
     if seeds:
         plain["seeds"] += [seed for seed in dict.fromkeys(seeds) if seed not in study.possible_seeds]
-    plain["languages"] += [name for name in dict.fromkeys(languages) if name not in study.language_names]
+    entries = plain["languages"]["choices"] if isinstance(plain["languages"], dict) else plain["languages"]
+    entries += [name for name in dict.fromkeys(languages) if name not in study.language_names]
     if trials is not None:
         plain["search"]["trials"] = trials
     return parse_study(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), source=f"study {study.study}")
-
-
-def saved_path(store: Store, name: str) -> Path:
-    """Return where the study of a name is kept."""
-    return store.root / "studies" / f"{name}.yaml"

@@ -1,19 +1,19 @@
-"""Optuna's part: one persistent study for each cell, asked for proposals and told what came of them."""
+"""Optuna's part: a persistent study for each search, asked for proposals and told what came of them."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace
-from softnce_ray.config.settings import kind_of
-from softnce_ray.config.study import in_order, searched
+from softnce_ray.config import ArmConfig, Choices, Range, Search, SearchSpace, variants
+from softnce_ray.config.search_space import in_order, searched
+from softnce_ray.config.settings import has_setting, kind_of
+from softnce_ray.study.samplers import Distributions, chosen, grid_order, sampler_for
 
 _STOPPED = "stopped_at_epoch"
 _ANSWERED = "failed_by_its_settings"
@@ -38,8 +38,8 @@ class Answer:
     failed: bool
 
 
-class CellSearch:
-    """The search of one cell: a fixed number of trials, early stopping, and the best values in the end.
+class OptunaSearch:
+    """A search: a fixed number of trials, early stopping, and the best values in the end.
 
     All state lives in Optuna's storage, early stopping's rungs included, so that a new process goes on where
     another was killed: proposals that were never answered are handed out again first. A proposal depends on the
@@ -48,10 +48,24 @@ class CellSearch:
     What counts are the trials of the present space: those whose settings are the ones that it searches where they
     have these values. Optuna does not store conditions, so after a change of one (a planner then gives the search
     another name as well) a trial that is consistent with the new ones counts and another does not.
+
+    Args:
+      space: what is searched, with its conditions.
+      distributions: Optuna's form of each setting of the space.
+      start: points that are tried first; one that a trial of the search has tried is not tried again.
+      at_least: a part of a proposal, and the number of trials that have it in the end.
     """
 
     def __init__(
-        self, storage: optuna.storages.BaseStorage, name: str, arm: ArmConfig, space: SearchSpace, settings: Search
+        self,
+        storage: optuna.storages.BaseStorage,
+        name: str,
+        space: SearchSpace,
+        distributions: Distributions,
+        settings: Search,
+        *,
+        start: Sequence[Mapping[str, Any]] = (),
+        at_least: tuple[Mapping[str, Any], int] = ({}, 0),
     ) -> None:
         stopping = settings.early_stopping
         pruner = (
@@ -68,7 +82,10 @@ class CellSearch:
         self._forgotten: frozenset[int] = frozenset()
         self._searched = {path: space[path] for path in in_order(space)}
         self._conditional = any(each.when for each in space.values())
-        self._space = {path: _distribution(arm, path, each) for path, each in self._searched.items()}
+        self._space = {path: distributions[path] for path in self._searched}
+        self._start, self._at_least = list(start), at_least
+        if chosen(settings, space) == "grid":
+            self._start += grid_order(settings, name, self._searched, self._space)
         # Those of a process that died; values of another space (the file was changed) are not asked for again.
         self._unanswered = []
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -101,10 +118,14 @@ class CellSearch:
         """The next proposal, or None when the search has handed out all its trials."""
         if self._unanswered:
             return self._unanswered.pop(0)
-        made = len(self._current())
-        if made >= self._settings.trials:
+        current = self._current()
+        if len(current) >= self._settings.trials:
             return None
-        self._study.sampler = self._sampler(made)
+        self._study.sampler = sampler_for(self._settings, self._name, len(current), self._searched)
+        fixed = self._fixed(current)
+        # Optuna has kept one of a process that died before it could ask.
+        if fixed and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._study.enqueue_trial(fixed)
         if not self._conditional:
             trial = self._study.ask(self._space)
             return Proposal(trial.number, dict(trial.params))
@@ -150,10 +171,13 @@ class CellSearch:
 
     def best(self) -> dict[str, Any] | None:
         """Values of the best trial that ran to its end, or None when there is none."""
+        return next(iter(self.ranking()), None)
+
+    def ranking(self) -> list[dict[str, Any]]:
+        """Return the values of all trials that ran to their end, the best first; of equal ones the first."""
         complete = [trial for trial in self._current() if trial.state == TrialState.COMPLETE]
-        if not complete:
-            return None
-        return dict(max(complete, key=lambda trial: (trial.value or 0.0, -trial.number)).params)
+        complete.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+        return [dict(trial.params) for trial in complete]
 
     def _current(self) -> list[optuna.trial.FrozenTrial]:
         """Trials of the present space that count."""
@@ -172,22 +196,49 @@ class CellSearch:
             return trial.distributions == self._space
         return trial.distributions == {path: self._space[path] for path in searched(self._searched, trial.params)}
 
-    def _sampler(self, made: int) -> optuna.samplers.BaseSampler:
-        """The sampler of the proposal after `made` others.
+    def _fixed(self, current: Sequence[optuna.trial.FrozenTrial]) -> dict[str, Any]:
+        """Return what the next proposal has whatever the sampler would choose: a point that is to be tried first, or
+        the part that not enough trials have."""
+        if self._start:
+            tried = [trial.params for trial in current]
+            self._start = [point for point in self._start if not any(_has(params, point) for params in tried)]
+            if self._start:
+                return dict(self._start[0])
+        part, least = self._at_least
+        due = math.ceil(least * (len(current) + 1) / self._settings.trials)
+        return dict(part) if sum(_has(trial.params, part) for trial in current) < due else {}
 
-        With conditions, trials differ in the settings that they have: `group` models those that occur together as
-        one. Without it Optuna would model only what all trials have, and each other setting by itself.
-        """
-        with warnings.catch_warnings():
-            # Optuna calls group experimental; whoever searches cannot do anything about that.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                seed=_seed(self._settings.seed, self._name, made),
-                n_startup_trials=min(10, max(3, self._settings.trials // 3)),
-                multivariate=True,
-                group=self._conditional,
-                constant_liar=True,
-            )
+
+class CellSearch(OptunaSearch):
+    """The search of one cell."""
+
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        name: str,
+        arm: ArmConfig,
+        space: SearchSpace,
+        settings: Search,
+        *,
+        start: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Open the search of an arm's space, or begin it."""
+        super().__init__(storage, name, space, distributions_of(arm, space), settings, start=start)
+
+    is_confirmed = True
+
+
+def distributions_of(arm: ArmConfig, space: SearchSpace) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Return Optuna's form of what an arm searches."""
+    reached = variants(arm, space)
+    return {
+        path: _distribution(next(each for each in reached if has_setting(each, path)), path, each)
+        for path, each in space.items()
+    }
+
+
+def _has(params: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
+    return all(path in params and params[path] == value for path, value in part.items())
 
 
 def _distribution(arm: ArmConfig, path: str, space: Range | Choices) -> optuna.distributions.BaseDistribution:
@@ -211,8 +262,3 @@ def _suggested(trial: optuna.Trial, path: str, distribution: optuna.distribution
         case optuna.distributions.FloatDistribution(low=low, high=high, log=log, step=step):
             return trial.suggest_float(path, low, high, log=log, step=step)
     raise AssertionError(distribution)
-
-
-def _seed(seed: int, name: str, number: int) -> int:
-    digest = hashlib.sha256(f"{seed}/{name}/{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "little")

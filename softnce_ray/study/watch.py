@@ -13,7 +13,6 @@ from softnce_ray.study import again
 from softnce_ray.study.attempts import BOOK
 from softnce_ray.study.cluster import LaunchError
 from softnce_ray.study.patience import Trying, at_once
-from softnce_ray.study.saved import saved_path
 
 _MARKER = ".validate_storage_marker"
 """Tune's, in the folder of a launch: without it no worker may keep a checkpoint."""
@@ -55,7 +54,7 @@ class Watch:
             store.ray(study) / "lock",
             store.spool(study) / "journal.jsonl",
             store.root / "optuna.db",
-            saved_path(store, study),
+            store.study_file(study),
             *(path for path in tracking if path is not None),
             *(place.path for place in places if place.path is not None),
         )
@@ -92,7 +91,7 @@ class Watch:
     def _error(self, gone: list[Path | Location]) -> VanishedError:
         first = next((path for path in gone if path == self._store.root), gone[0])
         more = f" and {len(gone) - 1} more" if len(gone) > 1 and first != self._store.root else ""
-        saved = saved_path(self._store, self._study)
+        saved = self._store.study_file(self._study)
         how = again.command() if saved.exists() else "launching the study's file again"
         error = VanishedError(
             f"{first}{more}: expected to stay while the study runs, got deleted: see that nothing cleans up there; "

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import queue
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
 from softnce_ray.commands import command
+from softnce_ray.config.settings import NAME
 from softnce_ray.environment import unset
 from softnce_ray.errors import UserError
 from softnce_ray.folders import lock_file
@@ -188,13 +190,24 @@ def existing_experiment(client: MlflowClient, store: Store, study: str) -> str:
     """
     found: Experiment | None = client.get_experiment_by_name(study)
     if found is None:
-        raise TrackingError(f"no study {study!r} in the MLflow store: launch it first")
+        raise TrackingError(not_begun(store, study) or f"no study {study!r} in the MLflow store: launch it first")
     if found.lifecycle_stage != "active":
         raise TrackingError(deleted(store, found))
     if found.tags.get("softnce_ray") != "study":
         raise TrackingError(f"the MLflow experiment {study!r} is not one of ours: rename the study")
     expect_here(store, found.artifact_location or "", writes=True)
     return found.experiment_id
+
+
+def not_begun(store: Store, study: str) -> str:
+    """Return what is told of a study that was launched and is not in MLflow, which gets it with its first trial; "" of
+    others."""
+    if re.fullmatch(NAME, study) is None or not store.study_file(study).exists():
+        return ""
+    return (
+        f"study {study!r} was launched, and none of its trials has started yet: wait, or where it was interrupted go "
+        f"on with `{store.command('resume', study)}`"
+    )
 
 
 def deleted(store: Store, found: Experiment) -> str:

@@ -57,6 +57,7 @@ class Journal:
           JournalError: another process holds it, or another version wrote it.
           OSError: the folder cannot be written.
         """
+        self._made = [each for each in (folder, folder.parent) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         with contextlib.ExitStack() as opened:
@@ -191,7 +192,14 @@ class Journal:
         self._id = self._begin()
 
     def close(self, *, done: bool) -> None:
-        """Let go of the journal; `done`: MLflow has all of it, so it is removed."""
+        """Let go of the journal; `done`: MLflow has all of it, so it is removed. One that was begun here and has got no
+        record leaves nothing, as a study that was refused."""
+        if not done and self._made and next(_lines(self._folder), None) is None:
+            (self._folder / _JOURNAL).unlink(missing_ok=True)
+            (self._folder / "lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # files that were refused, or journals of other studies
+                for folder in self._made:
+                    folder.rmdir()
         if done:
             # In this order: a journal without `sent` would be sent again from its beginning.
             for name in (_JOURNAL, _SENT):

@@ -13,7 +13,7 @@ from softnce_ray.config import Precision
 from softnce_ray.plain_names import plain
 from softnce_ray.results import SeedsAsked, StudyRecord
 from softnce_ray.store import Store
-from softnce_ray.tracking.connection import TrackingError, deleted, search_runs, without_password
+from softnce_ray.tracking.connection import TrackingError, deleted, not_begun, search_runs, without_password
 from softnce_ray.tracking.known import rank
 from softnce_ray.tracking.long_tags import from_pieces, in_pieces
 
@@ -30,7 +30,8 @@ def parent_of(client: MlflowClient, store: Store, study: str) -> Run:
     found = search_runs(client, experiment.experiment_id, "tags.role = 'study'") if experiment else []
     if not found:
         raise TrackingError(
-            f"no study {study!r} in {without_password(store.tracking_uri)}; "
+            (not_begun(store, study) if experiment is None else "")
+            or f"no study {study!r} in {without_password(store.tracking_uri)}; "
             f"possible: {', '.join(studies_of(client)) or 'none yet'}"
         )
     return min(found, key=rank)
@@ -60,6 +61,7 @@ def record_tags(record: StudyRecord) -> dict[str, str]:
         "question": record.question,
         "baseline": record.baseline,
         "family": record.family,
+        "search_mode": "joint" if record.is_joint else "equal",
         **in_pieces("arms", json.dumps(record.arms)),
         **in_pieces("languages", json.dumps(record.languages)),
         **in_pieces("seeds", json.dumps(seeds)),

@@ -72,6 +72,7 @@ def load_results(store: Store, study: str, *, ranks: bool = True, baseline: str 
         status=parent.info.status,
         family=tags.get("family", "study"),  # type: ignore[arg-type]  # as it was written
         left_out=tags.get("left_out", ""),
+        is_joint=tags.get("search_mode") == "joint",
         training_sets={
             name: TrainingSet.model_validate(each)
             for name, each in json.loads(from_pieces("training_sets", tags, "{}")).items()

@@ -129,6 +129,13 @@ def test_a_broken_manifest_is_an_error(folder, content, message):
         Corpus.open(folder)
 
 
+def test_a_language_that_leads_out_of_the_folder_is_an_error(folder):
+    counts = Corpus.open(folder).manifest.languages["python"].model_dump()
+    change_manifest(folder, languages={"../x": counts})
+    with pytest.raises(CorpusError, match=r"wrong value at languages \(expected a language's name, got '\.\./x'\)"):
+        Corpus.open(folder)
+
+
 def test_a_missing_table_is_an_error(folder):
     (folder / "python" / "test.parquet").unlink()
     with pytest.raises(CorpusError, match=r"expected 1 rows in .*test\.parquet, got no file"):

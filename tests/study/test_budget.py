@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from softnce_ray.config import Budget, StudyConfig
 from softnce_ray.results import KnownTrial, TrialKey
-from softnce_ray.study.budget import Limit, budget_text, is_larger, left_out, rounds_within
+from softnce_ray.study.budget import Limit, budget_left, budget_text, is_larger, left_out, rounds_within
 from softnce_ray.study.cells import Cell, Trial, cells
 from softnce_ray.study.pace import Pace
+from softnce_ray.study.planned import planned_trials
 from softnce_ray.study.planner import Planner
 
 from .test_pace import Clock
@@ -169,6 +170,47 @@ def test_a_search_that_hours_have_ended_goes_on_with_more_of_them_only() -> None
     assert is_larger(Budget(hours=1), "")
     planner = plan(config, searches(config, told=3), known=everything(config), ended=True)
     assert [trial.key.phase for trial in drain(planner)] == ["confirm"] * 4
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (Budget(trials=11), "3 of 6 trials over temperature, by the budget of 11 trials"),
+        (Budget(trials=16), "6 trials over temperature"),
+        (Budget(hours=2), "up to 6 trials over temperature, by the budget of 2 hours"),
+        (Budget(hours=2, trials=8), "up to 2 of 6 trials over temperature, by the budget of 2 hours and 8 trials"),
+    ],
+    ids=str,
+)
+def test_a_dry_run_lists_what_the_budget_leaves(budget: Budget, expected: str) -> None:
+    listed = [what for _, _, phase, what in planned_trials(budgeted(budget)) if phase == "search"]
+    assert listed == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("budget", "begun", "spent", "ended", "expected"),
+    [
+        (Budget(trials=11), [0, 0], 0, "", ""),  # nothing has begun
+        (Budget(trials=11), [2, 3], 0, "", ""),  # a round is left
+        (
+            Budget(trials=11),
+            [3, 3],
+            0,
+            '{"trials":11}',
+            "the budget of 11 trials ended the searches after 3 of 6 trials",
+        ),
+        (Budget(trials=16), [6, 6], 0, "", ""),  # all of them have ended
+        (Budget(hours=2), [3, 3], 1800, "", "of the budget of 2 hours 1.5 h is left"),
+        (Budget(hours=2), [3, 2], 7200, "", "the budget of 2 hours ended the searches after 2 to 3 of 6 trials"),
+        (Budget(hours=2), [3, 0], 5400, '{"hours":2.0}', "the budget of 2 hours ended the searches after 1 to 3 of 6"),
+        (Budget(hours=4), [3, 3], 7200, '{"hours":2.0}', "of the budget of 4 hours 2.0 h is left"),
+    ],
+)
+def test_what_earlier_launches_left_of_a_budget(
+    budget: Budget, begun: list[int], spent: float, ended: str, expected: str
+) -> None:
+    said = budget_left(budgeted(budget), begun, spent, ended)
+    assert said.startswith(expected) and bool(said) == bool(expected)
 
 
 def test_a_budget_that_cannot_be_kept_is_refused() -> None:

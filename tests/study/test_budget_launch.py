@@ -12,6 +12,7 @@ from softnce_ray.corpus import Corpus
 from softnce_ray.report import build_report
 from softnce_ray.study.costs import costs
 from softnce_ray.study.estimate import how_long
+from softnce_ray.study.file import parse_study
 from softnce_ray.tracking.durations import load_query_times, load_spent
 
 from .launching import Said, go, runs
@@ -21,11 +22,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 @pytest.mark.long
 def test_a_budget_ends_searches_and_a_larger_one_goes_on(plain_study, store) -> None:
-    def launched(**budget: float):
+    def asked(**budget: float) -> dict[str, Any]:
         arms = {"soft": {**plain_study()["arms"]["soft"], "search": {"loss.alpha": {"low": 0.2, "high": 1.5}}}}
         search = {"trials": 4, "seed": 9, "early_stopping": None}
         more = {"budget": budget} if budget else {}
-        done = go(plain_study(arms=arms, baseline="soft", seeds=[1], search=search, **more), store)
+        return plain_study(arms=arms, baseline="soft", seeds=[1], search=search, **more)
+
+    def launched(**budget: float):
+        done = go(asked(**budget), store)
         (parent,) = runs(store, "study")
         searched = [trial for trial in done.results.trials if trial.phase == "search"]
         return done, len(searched), parent.data.tags
@@ -43,11 +47,17 @@ def test_a_budget_ends_searches_and_a_larger_one_goes_on(plain_study, store) -> 
     again, searched, tags = launched(hours=1e-6)
     assert (again.ran, again.already_done, searched, again.notes) == (0, 2, 1, first.notes)
     assert tags["left_out"] == first.notes[0]
+    study = parse_study(json.dumps(asked(hours=1e-6)))
+    assert first.notes[0] in costs(study, Corpus.open(study.corpus), store)
 
     _, searched, tags = launched(hours=1, trials=3)
     assert searched == 2
     assert tags["left_out"].startswith("the budget of 1 hour and 3 trials ended the searches after 2 of 4 trials")
     assert load_spent(store, "tiny")[0] > spent
+    study = parse_study(json.dumps(asked(trials=3)))
+    nothing, left = costs(study, Corpus.open(study.corpus), store)
+    assert nothing == "nothing to do: all 3 trials are there"
+    assert left.startswith("the budget of 3 trials ended the searches after 2 of 4 trials of each cell, and 2 search")
 
     whole, searched, tags = launched()
     assert (searched, whole.notes) == (4, ())

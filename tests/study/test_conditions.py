@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from softnce_ray.config import Choices, Range, SearchSpace, StudyConfig
-from softnce_ray.config.study import in_order, searched
+from softnce_ray.config.search_space import in_order, searched
 from softnce_ray.study import laws
 from softnce_ray.study.cells import Cell
 from softnce_ray.study.definitions import search_name

@@ -339,7 +339,8 @@ def test_a_dry_run_prints_the_trials_and_refuses_what_a_launch_would(
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(done.stdout.splitlines()) == 6  # three arms, two seeds
-    first, second = done.stderr.splitlines()
+    before, first, second = done.stderr.splitlines()
+    assert before == "softnce-ray: checking the corpus and the models, and reading the store"
     assert first.startswith("softnce-ray: models: arm lost: encoder.model: expected a model, got 'nobody/has-this'")
     assert second.startswith("models: arm deep: encoder.freeze: nothing is left to train")
     assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]

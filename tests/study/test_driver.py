@@ -370,7 +370,7 @@ def test_epochs_that_are_told_again_are_recorded_but_not_shown(tiny_study, tmp_p
 
 
 def test_a_cell_that_cannot_run_is_recorded_as_failed_trials_and_the_rest_goes_on(tiny_study, tmp_path) -> None:
-    run, tracker, _ = drive(tiny_study(search={"trials": 1, "seed": 9}), tmp_path, search=Stopping())
+    run, tracker, show = drive(tiny_study(search={"trials": 1, "seed": 9}), tmp_path, search=Stopping())
     run.give_up(Cell("infonce", "python"), failure("settings", "no such model"))
     assert [(args[0].arm, args[0].phase, args[0].seed, args[1]) for args, _ in tracker.of("trial_ended")] == [
         ("infonce", "confirm", 1, "FAILED"),
@@ -383,7 +383,7 @@ def test_a_cell_that_cannot_run_is_recorded_as_failed_trials_and_the_rest_goes_o
         assert key.arm == "soft"
         run.ended(key, attempt, RESULT, "checkpoint_000002")
     assert run.next_spec() is None
-    assert run.finished()
+    assert run.finished() and show.of("progress")[-1][0][:2] == (4, 4)
 
 
 def test_a_cell_that_cannot_run_hands_out_no_trial_that_was_taken_back(tiny_study, tmp_path) -> None:

@@ -163,7 +163,7 @@ def test_a_second_launch_runs_nothing_and_says_so(undisturbed) -> None:
 def test_an_estimate_counts_what_is_missing_by_the_trials_that_ran(undisturbed, tiny_study) -> None:
     study, store, _, _ = undisturbed
     corpus = Corpus.open(study["corpus"])
-    assert costs(tiny_study(**study), corpus, store) == ["nothing is missing: a launch would train nothing"]
+    assert costs(tiny_study(**study), corpus, store) == ["nothing to do: all 7 trials are there"]
     told = "\n".join(costs(tiny_study(**{**study, "seeds": [1, 2, 3]}), corpus, store))
     assert re.fullmatch("2 trials.*\ninfonce/python, soft/python: .* a trial, by 2 to 5 trials of the same arm", told)
 

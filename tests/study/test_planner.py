@@ -46,6 +46,7 @@ class FakeSearch:
     stops: set[int] = field(default_factory=set)
     told: dict[int, tuple[float | None, bool]] = field(default_factory=dict)
     asked: int = 0
+    is_confirmed: bool = True
 
     @property
     def answered(self) -> int:
@@ -240,7 +241,7 @@ def test_an_impossible_proposal_is_answered_as_failed_and_told() -> None:
     assert search.told == {0: (None, False)}
     assert not planner.problems
     assert len(planner.notes) == 1
-    assert "arm0/python: the search reached an impossible setting (temperature = -1)" in planner.notes[0]
+    assert "arm0/python: the search reached an impossible setting (temperature = -1): input" in planner.notes[0]
     assert planner.done() == 1
 
 

@@ -26,8 +26,29 @@ def test_a_search_of_which_nothing_came_is_a_problem_and_is_not_confirmed() -> N
         planner.failed(trial.key, "diverged", answers=True)
     assert planner.next() is None
     assert planner.finished and not planner.halted
+    assert planner.done() == planner.total() == 2
     assert planner.problems == ["arm0/python: no search trial ran to its end, so there is nothing to confirm"]
     assert not decided
+
+
+@pytest.mark.parametrize("told", [0, 2])
+def test_a_cell_that_is_given_up_has_ended_with_what_was_answered_before(told: int) -> None:
+    """So many of its three search trials had ended; its two confirmations fail, and two of arm1 are run."""
+    config = study(seeds=2, trials=3)
+    before = drain(Planner(config, "c", {}, {CELL: FakeSearch(temperatures(0.1, 0.2, 0.3))}))
+    searched = [trial for trial in before if trial.key.phase == "search"][:told]
+    seen = {key: each for trial in searched for key, each in known(trial).items()}
+    search = FakeSearch(temperatures(0.1, 0.2, 0.3), told={n: (0.5, False) for n in range(told)}, asked=told)
+    planner = Planner(config, "c", seen, {CELL: search})
+    assert (planner.done(), planner.total()) == (told, 3 + 2 + 2)
+    first = planner.next()
+    assert first is not None
+    planner.again(first)
+    assert len(planner.give_up(CELL, "no such model")) == 2
+    for trial in drain(planner):
+        planner.ended(trial.key, 0.5)
+    assert planner.next() is None and planner.finished
+    assert planner.done() == planner.total() == told + 2 + 2
 
 
 @pytest.mark.parametrize("kind", ["worker", "memory", "disk", "files", "error"])

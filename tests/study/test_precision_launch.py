@@ -72,7 +72,7 @@ def test_a_study_stops_in_each_language_at_the_first_seed_that_makes_it_narrow_e
     assert (again.ran, again.already_done, again.results.asked) == (0, trials, done.results.asked)
     corpus, seeds = Corpus.open(two_languages), {"at_least": 2, "at_most": 6}
     decided = costs(tiny_study(**two, seeds={**seeds, "half_width": HALF_WIDTH}), corpus, store)
-    assert decided == ["nothing is missing: a launch would train nothing"]
+    assert decided == [f"nothing to do: all {trials} trials are there"]
     narrower = costs(tiny_study(**two, seeds={**seeds, "half_width": 1e-4}), corpus, store)
     assert narrower[0].startswith(f"0 to {2 * 12 - trials} trials to run, ")
     assert f": 0 s for {min(counts.values())} seeds to " in narrower[0]

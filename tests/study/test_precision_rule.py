@@ -194,7 +194,9 @@ def test_a_report_counts_the_seeds_of_each_language_and_says_why_there_are_no_mo
         "differences), 2 at least and 5 at most: python 3 seeds, ± 0.0037 (narrow enough); ruby 5 seeds, ± 0.0061 "
         "(at_most reached).",
     )
-    assert "averaged over 3 to 5 seeds." in to_latex(report)
+    latex = to_latex(report)
+    assert "averaged over 3 to 5 seeds." in latex
+    assert r"python 3 seeds, $\pm$ 0.0037 (narrow enough); ruby 5 seeds, $\pm$ 0.0061 (at\_most reached)." in latex
 
 
 def test_a_report_of_a_study_that_is_not_done_says_what_is_missing_of_the_seeds_so_far() -> None:

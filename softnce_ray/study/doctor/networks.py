@@ -20,7 +20,7 @@ from softnce_ray.config import (
     arm_settings,
     with_values,
 )
-from softnce_ray.config.study import searched
+from softnce_ray.config.search_space import searched
 from softnce_ray.errors import UserError
 from softnce_ray.study.cluster import workers_on
 from softnce_ray.study.doctor.asking import Node
