@@ -141,20 +141,17 @@ def learns(config: ArmConfig) -> bool:
     return any(isinstance(part, SimCSEEstimator | TrainedEstimator) for part in config.all_estimators.values())
 
 
-def to_train(
+def to_learn(
     config: ArmConfig, corpus: Corpus, languages: TrainingSet, root: Location
 ) -> dict[str, SimCSEEstimator | TrainedEstimator]:
-    """Return the estimators whose models `prepare` would train, by the names of folders that `root` lacks.
+    """Return the estimators for which `prepare` would run a network, by the names of folders that `root` lacks.
 
     Raises:
       CorpusError: a table of the corpus cannot be read.
       StorageError: `root` is a URI and cannot be used.
+      MachineError: a package that brings a model is not installed.
     """
-    parts = [
-        part
-        for part in config.all_estimators.values()
-        if isinstance(part, SimCSEEstimator | TrainedEstimator) and part.model is None
-    ]
+    parts = [part for part in config.all_estimators.values() if isinstance(part, SimCSEEstimator | TrainedEstimator)]
     if not parts:
         return {}
     shared = Prepared(str(root), f"tokens/{token_key(corpus, config.tokens, config.encoder.inputs)}", {})

@@ -56,10 +56,12 @@ def lines(
     told += _of_budget(found, bounds)
     told += [_of_basis(basis, each) for basis, each in _by_basis(found.models).items()]
     told += [_of_basis(basis, each) for basis, each in _by_basis(found.cells).items()]
-    if found.unknown:
+    if unlike := [each for each in found.unknown if not each.is_named]:
         told.append(
-            f"nothing that was timed is like {_named(found.unknown)}: {calibrate} measures some steps and an evaluation"
+            f"nothing that was timed is like {_named(unlike)}: {calibrate} measures some steps and an evaluation"
         )
+    if run := [each for each in found.unknown if each.is_named]:
+        told.append(f"preparing computes vectors with {_named(run)}: how long that takes is not known")
     return told
 
 
@@ -81,7 +83,8 @@ def _span(span: Span) -> str:
 
 def _hours(found: Estimate, resources: Resources) -> str:
     kind, units = ("GPU", resources.gpus) if resources.gpus else ("core", resources.cpus)
-    few, most = (f"{found.seconds(later=later) * resources.workers / 3600 * units:.2g}" for later in (False, True))
+    seconds = [found.seconds(later=later, workers=resources.workers) for later in (False, True)]
+    few, most = (f"{each / 3600 * units:.2g}" for each in seconds)
     return f"{few} {kind} hours" if few == most else f"{few} to {most} {kind} hours"
 
 

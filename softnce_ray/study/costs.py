@@ -190,7 +190,7 @@ def _nothing_to_do(study: StudyConfig, ended: Ended) -> str:
 
 def _is_unlike(planned: Planned, timed: Sequence[TimedTrial]) -> bool:
     """Return True where trials are missing that a calibration tells more of than the store."""
-    if not (planned.search or planned.confirm or planned.later):
+    if planned.is_named or not (planned.search or planned.confirm or planned.later):
         return False
     return all((level := likeness(planned, trial)) is None or level > MEASURED for trial in timed)
 

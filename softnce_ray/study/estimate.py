@@ -62,7 +62,8 @@ class Planned:
       stops: whether search trials may stop early.
       begun: search trials that are not missing.
       later: confirm trials of seeds that may be added, one after another.
-      model: name of the estimator that the model is for; "" for trials.
+      model: name of the estimator that the model is for, or of the model that it names; "" for trials.
+      workers: of a trial that is as alike, whose work one process does alone.
     """
 
     arm: str
@@ -78,6 +79,12 @@ class Planned:
     begun: int = 0
     later: int = 0
     model: str = ""
+    workers: int = 1
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is a named model, which is run alone and not trained: nothing that was timed is like it."""
+        return bool(self.model) and not self.settings
 
     def __str__(self) -> str:
         return f"{self.model} of {self.arm}/{self.language}" if self.model else f"{self.arm}/{self.language}"
@@ -152,7 +159,10 @@ def cell_time(planned: Planned, timed: Sequence[TimedTrial]) -> CellTime | None:
     reached = [min(1.0, trial.epochs / asked) for trial in searching if (asked := _epochs(trial))]
     share = statistics.fmean(reached) if reached and planned.stops else 1.0
     each = [
-        trial.epoch_seconds * (planned.pairs / trial.pairs if best > MEASURED and trial.epochs else 1) for trial in like
+        trial.epoch_seconds
+        * (planned.pairs / trial.pairs if best > MEASURED and trial.epochs else 1)
+        * (planned.workers if trial.phase in ("search", "confirm") else 1)
+        for trial in like
     ]
     whole = [_beside(like) + planned.epochs * seconds for seconds in each]
     return CellTime(

@@ -67,13 +67,14 @@ class Estimate:
         """Trials of seeds that may be added."""
         return sum(each.later for each in (*(cell.planned for cell in self.cells), *self.unknown))
 
-    def seconds(self, *, later: bool = False) -> float:
-        """Return those of all models and trials, one after another, on request with seeds that may be added."""
+    def seconds(self, *, later: bool = False, workers: int = 1) -> float:
+        """Return those of all models and of all workers of trials, one after another, on request with seeds that may be
+        added."""
         trials = sum(
             each.work(rounds_left_out=self.rounds_left_out).seconds + later * each.planned.later * each.confirm_seconds
             for each in self.cells
         )
-        return trials + sum(each.confirm_seconds for each in self.models)
+        return trials * workers + sum(each.confirm_seconds for each in self.models)
 
 
 def estimate(

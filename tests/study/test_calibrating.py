@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from softnce_ray.cli import app
 from softnce_ray.config import StudyConfig
 from softnce_ray.corpus import Corpus
+from softnce_ray.preparation import to_learn
 from softnce_ray.storage import Location
 from softnce_ray.store import Store
 from softnce_ray.study import calibrating
@@ -87,6 +88,21 @@ def test_a_model_that_preparing_trains_is_measured_of_what_it_trains_on(
     ]
     assert [each.confirm_seconds for each in found] == pytest.approx(expected)
     assert {each.factor for each in found} == {2.0}
+
+
+def test_a_named_model_is_run_unless_its_vectors_are_there_and_is_not_measured(
+    tiny_study, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    arm = {"loss": {"name": "soft_infonce"}, "estimator": {"name": "simcse", "model": "org/mini"}}
+    study, corpus = tiny_study(arms={"soft": arm}, baseline="soft"), Corpus.open(tiny_corpus)
+    told: list[str] = []
+    found = costs(study, corpus, Store.at(tmp_path), calibrate=True, say=told.append)
+    assert "without org/mini of soft/python;" in found[0]
+    assert found[-1].startswith("preparing computes vectors with org/mini of soft/python: ")
+    assert told == ["calibrating the encoder of soft/python"]
+    (name,) = to_learn(study.arms["soft"], corpus, study.training_set("python"), Location(str(tmp_path)))
+    (tmp_path / name).mkdir(parents=True)
+    assert models_to_train(study, corpus, Location(str(tmp_path))) == [[[]], []]
 
 
 def test_real_steps_are_measured_and_nothing_is_left(tiny_study, tiny_corpus: Path, tmp_path: Path) -> None:

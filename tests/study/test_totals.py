@@ -14,6 +14,7 @@ from softnce_ray.corpus import Corpus
 from softnce_ray.results import SeedsAsked, TimedTrial
 from softnce_ray.study.cost_lines import Bounds, lines
 from softnce_ray.study.costs import Known, planned_cells
+from softnce_ray.study.estimate import Planned
 from softnce_ray.study.totals import estimate
 
 from .test_estimate import planned, timed
@@ -76,6 +77,28 @@ def test_models_are_trained_before_in_the_order_of_preparing() -> None:
     ]
     one = estimate([planned()], LIKE, 1, models=[[[trained]], [[simcse]]])
     assert one.preparing.middle == pytest.approx(10 + 28 + 4 + 4 * (4 + 1 / 3))
+
+
+def test_one_process_trains_a_model_that_several_workers_of_a_trial_would() -> None:
+    """Four workers train an epoch in 4 s, one process in 16 s; a calibration has one process. Its seconds count
+    once, and those of two trials of 20 s for each of the workers."""
+    model = planned(0, 1, model="trained", workers=4)
+    found = estimate([planned()], LIKE, 2, models=[[[model]]])
+    assert found.models[0].confirm_seconds == 4 + 4 * 16
+    assert found.seconds(workers=4) == 4 * 40 + 68
+    assert lines(found, Resources(workers=4), "")[0].endswith(f", {228 / 3600:.2g} core hours; about ")
+    measured = estimate([planned()], [timed(phase="measured")], 2, models=[[[model]]])
+    assert measured.models[0].confirm_seconds == 20
+
+
+def test_a_named_model_is_said_not_to_be_in_it() -> None:
+    found = estimate([planned()], LIKE, 1, models=[[[Planned("arm", "python", {}, "c", 0, 0, 0, 1, model="minilm")]]])
+    assert told(found) == [
+        "2 trials to run, 1 at a time: 50 s (43 s to 58 s) after preparing, 0.011 core hours, without minilm of "
+        "arm/python; about no memory",
+        "arm/python: 20 s a trial, by 2 trials of the same arm",
+        "preparing computes vectors with minilm of arm/python: how long that takes is not known",
+    ]
 
 
 def test_a_model_like_nothing_timed_is_left_out_by_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -67,7 +69,7 @@ def examine(
             found, study = [*found, _finding("corpus", error)], None
     try:
         with connected(object_store_memory=_OBJECT_STORE):
-            found += _of_cluster(study, place, corpus, patience, calibrate)
+            found += _of_cluster(study, place, corpus, patience, partial(_cost, calibrate=calibrate))
     except LaunchError as error:
         found.append(_finding("ray", error))
     return [*found, *tracking(place)]
@@ -143,7 +145,11 @@ def _of_settings(study: StudyConfig, store: Store) -> list[Finding]:
 
 
 def _of_cluster(
-    study: StudyConfig | None, store: Store, corpus: Corpus | None, patience: float, calibrate: bool = False
+    study: StudyConfig | None,
+    store: Store,
+    corpus: Corpus | None,
+    patience: float,
+    cost: Callable[[StudyConfig, Corpus, Store, list[Node]], list[Finding]] = lambda *asked: [],
 ) -> list[Finding]:
     questions = _questions(study, store, corpus)
     nodes = ask(questions, patience=patience)
@@ -155,12 +161,9 @@ def _of_cluster(
     ]
     if study is None or corpus is None:
         return [*found, *(judging.disk(nodes) if store.storage is None else []), *judging.limits(nodes)]
-    from softnce_ray.study.costs import costs  # which asks MLflow, and imports modules that need this room
-
-    cost = costs(study, corpus, store, [node.resources for node in nodes], calibrate=calibrate)
     return [
         *found,
-        *(Finding("cost", "ok", text) for text in cost),
+        *cost(study, corpus, store, nodes),
         *judging.corpora(study.corpus, corpus.fingerprint, nodes),
         *adapters(study, nodes),
         *judging.room(study.resources, nodes, ray.available_resources()),
@@ -168,6 +171,13 @@ def _of_cluster(
         *judging.sizes(study, needs(study, corpus.manifest), nodes, on_disk=store.storage is None),
         *judging.limits(nodes),
     ]
+
+
+def _cost(study: StudyConfig, corpus: Corpus, store: Store, nodes: list[Node], *, calibrate: bool) -> list[Finding]:
+    from softnce_ray.study.costs import costs  # which asks MLflow, and imports modules that need this room
+
+    told = costs(study, corpus, store, [node.resources for node in nodes], calibrate=calibrate)
+    return [Finding("cost", "ok", text) for text in told]
 
 
 def _own_store(store: Store) -> list[Finding]:
