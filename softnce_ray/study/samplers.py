@@ -20,6 +20,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from softnce_ray.commands import command
 from softnce_ray.config import Search, SearchSpace
 from softnce_ray.study.problems import suggestion
 
@@ -93,7 +94,10 @@ def sampler_problems(settings: Search, space: SearchSpace, distributions: Distri
     elif categorical and kind in ("qmc", "cmaes"):
         yield "sampler", _cannot(kind, "choices", categorical, "tpe, random, grid, gp")
     if kind == "cmaes" and not _has_cmaes():
-        yield "sampler", "cmaes needs a package that is not installed here: pip install cmaes"
+        yield (
+            "sampler",
+            f"cmaes needs a package that is not installed here: `{command('pip', 'install', 'softnce-ray[cmaes]')}`",
+        )
     if kind == "grid":
         yield from _grid_problems(settings, space, distributions)
 

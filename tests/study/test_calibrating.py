@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,12 @@ def test_a_study_that_is_sent_names_what_calibrates_on_the_cluster(
     assert told[0].startswith("4 trials to run, 3 at a time; about ")
     typed = f"`softnce-ray launch STUDY.yaml --dry-run --calibrate --store {tmp_path}/runs` on the cluster's head"
     assert told[1].endswith(f"soft/python: {typed} measures some steps and an evaluation")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "STUDY.yaml").write_text(yaml.safe_dump(plain_study(), sort_keys=False))
+    printed = typed.split("`")[1]
+    done = CliRunner().invoke(app, shlex.split(printed)[1:])
+    assert done.exit_code == 0, done.output
+    assert "a calibration" in done.stderr
 
 
 def test_a_launch_is_not_calibrated() -> None:
