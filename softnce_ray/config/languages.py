@@ -27,9 +27,7 @@ class TrainingSet(Settings):
     @field_validator("train", "test")
     @classmethod
     def _distinct(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := repeated(values):
-            raise ValueError(f"expected each once, got more than one {twice}")
-        return tuple(sorted(values))
+        return tuple(sorted(each_once(values)))
 
     @staticmethod
     def of(language: str | TrainingSet) -> TrainingSet:
@@ -50,6 +48,14 @@ class TrainingSet(Settings):
         return self.train == self.test == (self.name,)
 
 
+def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return values, or raise ValueError where one comes twice; training sets go by their names."""
+    names = [value.name if isinstance(value, TrainingSet) else value for value in values]
+    if twice := repeated(names):
+        raise ValueError(f"expected each once, got more than one {twice}")
+    return values
+
+
 def _kind_of_entry(value: Any) -> str:
     return "trainingset" if isinstance(value, dict | TrainingSet) else "name"
 
@@ -61,7 +67,7 @@ LanguageEntry = Annotated[
 
 
 class LanguageChoices(Settings):
-    """What to train on, searched: every choice is measured on the same languages."""
+    """Training sets to search over: every one is measured on the same languages."""
 
     choices: tuple[LanguageEntry, ...] = Field(
         min_length=2, max_length=MOST, description="languages, all, or training sets; those to test on are the target"
@@ -71,10 +77,7 @@ class LanguageChoices(Settings):
     @field_validator("choices", "target")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        names = [value.name if isinstance(value, TrainingSet) else value for value in values]
-        if twice := repeated(names):
-            raise ValueError(f"expected each once, got more than one {twice}")
-        return values
+        return each_once(values)
 
     def training_set(self, entry: str | TrainingSet) -> TrainingSet:
         """Return what a choice is trained on and tested on."""

@@ -1,4 +1,4 @@
-"""How a study searches: with which budget, sampler and first points, arm by arm or over all arms at once."""
+"""Settings of a search: its budget, sampler and first points, arm by arm or over all arms at once."""
 
 from __future__ import annotations
 

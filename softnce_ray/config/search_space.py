@@ -1,4 +1,4 @@
-"""What a study searches: ranges and choices of settings, with their conditions."""
+"""Ranges and choices of settings that a study searches, with their conditions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OneOrMore = Annotated[
 
 
 class _Searched(Settings):
-    """What all searched settings have in common."""
+    """Conditions, which all searched settings may have."""
 
     # Left out where there is none: a space without conditions stays the one that it was before there were any.
     when: dict[str, OneOrMore] | None = Field(

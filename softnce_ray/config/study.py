@@ -9,12 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from softnce_ray.config.arm import ArmConfig
 from softnce_ray.config.budget import Budget
-from softnce_ray.config.languages import ALL, LanguageChoices, LanguageEntry, Languages, TrainingSet
+from softnce_ray.config.languages import ALL, LanguageChoices, LanguageEntry, Languages, TrainingSet, each_once
 from softnce_ray.config.presets import PAPER
 from softnce_ray.config.search import ARM, LANGUAGES, Search
 from softnce_ray.config.search_space import SearchSpace, Value
 from softnce_ray.config.seeds import MOST, Precision, Seeds
-from softnce_ray.config.settings import Family, Name, Settings, flatten, repeated, wrong
+from softnce_ray.config.settings import Family, Name, Settings, flatten, wrong
 from softnce_ray.config.variants import conditioned
 
 
@@ -163,12 +163,7 @@ class StudyConfig(Settings):
     @field_validator("languages", "seeds")
     @classmethod
     def _distinct(cls, values: Any) -> Any:
-        if isinstance(values, Precision | LanguageChoices):
-            return values
-        names = [value.name if isinstance(value, TrainingSet) else value for value in values]
-        if twice := repeated(names):
-            raise ValueError(f"expected each once, got more than one {twice}")
-        return values
+        return values if isinstance(values, Precision | LanguageChoices) else each_once(values)
 
     @model_validator(mode="after")
     def _check(self) -> StudyConfig:

@@ -83,8 +83,7 @@ def costs_on(
         if store.database is None or store.database.exists():
             known = _known(study, corpus, store)
             timed = _timed(study, corpus, store)
-            if study.budget is not None:
-                budget = budget_left(study, _searches(study, known.ended), *load_spent(store, study.study))
+            budget = budget_left(study, _searches(study, known.ended), known.spent, known.ended_by)
             if any(each.model == SIMCSE for batch in models for cell in batch for each in cell):
                 timed += load_query_times(store, _kinds(study))
     except (TrackingError, StorageError) as error:
@@ -117,22 +116,23 @@ def job_costs(study: StudyConfig, corpus: Corpus, store: Store, slots: int) -> l
 
 @dataclass(frozen=True)
 class Known:
-    """What the store has of a study: trials that have ended, decisions on seeds, seconds of its launches, and whether
-    its budget has ended its searches."""
+    """What the store has of a study: trials that have ended, decisions on seeds, seconds of its launches, the budget
+    that ended its searches, and whether one of hours still does."""
 
     ended: Ended = field(default_factory=Counter)
     asked: Mapping[str, SeedsAsked] = field(default_factory=dict)
     spent: float = 0.0
+    ended_by: str = ""
     searches_over: bool = False
 
 
 def _known(study: StudyConfig, corpus: Corpus, store: Store) -> Known:
     ended = load_ended(store, study.study, definitions(study, corpus, model_contents(study, store)))
     asked = load_asked(store, study.study, study.language_names) if isinstance(study.seeds, Precision) else {}
-    if study.budget is None or study.budget.hours is None:
+    if study.budget is None:
         return Known(ended, asked)
     spent, before = load_spent(store, study.study)
-    return Known(ended, asked, spent, not is_larger(study.budget, before))
+    return Known(ended, asked, spent, before, study.budget.hours is not None and not is_larger(study.budget, before))
 
 
 def _seconds_left(study: StudyConfig, spent: float) -> float | None:

@@ -72,7 +72,7 @@ class Planner:
         self._cells = deque(CellState(cell, searches.get(cell)) for cell in cells(study))
         self._by_cell = {state.cell: state for state in self._cells}
         groups = [[self._by_cell[cell] for cell in group] for group in search_groups(study)]
-        self._groups = {state.cell: group for group in groups for state in group}
+        self._all_groups, self._groups = groups, {state.cell: group for group in groups for state in group}
         self._growing = list(study.language_names) if isinstance(study.seeds, Precision) else []
         self._rounds = Rounds(allows, ended=ended)
         self._again: deque[Trial] = deque()
@@ -225,7 +225,7 @@ class Planner:
         """Number of trials of the whole study, as far as its seeds and rounds are decided."""
         searched = sum(self._rounds.at_most(each.searches, each.begun) for each in self._standings())
         searched += sum(state.searched for state in self._cells if state.given_up)
-        return searched + sum(map(self._confirmations, self._each_group()))
+        return searched + sum(map(self._confirmations, self._all_groups))
 
     def left(self) -> list[tuple[Cell, int, int]]:
         """Return the search and confirm trials of each cell that are still to be handed out."""
@@ -234,9 +234,6 @@ class Planner:
     def left_out(self) -> list[int]:
         """Return how many trials each search had where the budget ended it; none where it ended no search."""
         return [each.begun for each in self._standings() if each.searches] if self._rounds.closed else []
-
-    def _each_group(self) -> list[list[CellState]]:
-        return [group for cell, group in self._groups.items() if group[0].cell == cell]
 
     def _confirmations(self, group: Sequence[CellState], *, left: bool = False) -> int:
         """Return the number of confirm trials of cells that are searched together, all or those that are left."""
@@ -257,7 +254,7 @@ class Planner:
     def _standings(self) -> list[Standing[Cell]]:
         later = len(self._study.possible_seeds) - len(self._study.first_seeds)
         found = []
-        for group in self._each_group():
+        for group in self._all_groups:
             halted = any(state.halted for state in group)
             is_over = halted or all(state.confirm is not None for state in group)
             undecided = sum(state.confirm is None for state in group)

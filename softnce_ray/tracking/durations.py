@@ -45,17 +45,13 @@ def load_timed(store: Store, kinds: Collection[str], corpus: str) -> list[TimedT
       TrackingError: no such store, or it cannot be read.
     """
     client = connect(store, must_exist=True)
-    studies = [experiment.experiment_id for experiment in experiments_of(client)]
-    runs: list[Run] = []
-    for kind in kinds if studies else ():
-        query = f"tags.role = 'trial' and attributes.status = 'FINISHED' and params.`encoder.kind` = '{kind}'"
-        for sign, most in (("=", _MOST), ("!=", _MOST_ELSEWHERE)):
-            runs += client.search_runs(
-                studies,
-                f"{query} and tags.corpus_fingerprint {sign} '{corpus}'",
-                max_results=most,
-                order_by=["attributes.start_time DESC"],
-            )
+    finished = "tags.role = 'trial' and attributes.status = 'FINISHED'"
+    queries = {
+        f"{finished} and params.`encoder.kind` = '{kind}' and tags.corpus_fingerprint {sign} '{corpus}'": most
+        for kind in kinds
+        for sign, most in (("=", _MOST), ("!=", _MOST_ELSEWHERE))
+    }
+    runs = _latest(client, queries)
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda run: _timed(client, run), runs))
     return [trial for trial in found if trial is not None]
@@ -69,12 +65,8 @@ def load_query_times(store: Store, kinds: Collection[str]) -> list[TimedTrial]:
     Raises:
       TrackingError: no such store, or it cannot be read.
     """
-    client = connect(store, must_exist=True)
-    studies = [experiment.experiment_id for experiment in experiments_of(client)]
-    runs: list[Run] = []
-    for kind in kinds if studies else ():
-        query = f"tags.role = 'arm' and params.`encoder.kind` = '{kind}'"
-        runs += client.search_runs(studies, query, max_results=_MOST, order_by=["attributes.start_time DESC"])
+    queries = {f"tags.role = 'arm' and params.`encoder.kind` = '{kind}'": _MOST for kind in kinds}
+    runs = _latest(connect(store, must_exist=True), queries)
     return [
         TimedTrial(
             phase="simcse",
@@ -89,6 +81,16 @@ def load_query_times(store: Store, kinds: Collection[str]) -> list[TimedTrial]:
         for run in runs
         for name, pace in run.data.metrics.items()
         if name.endswith(QUERIES_PER_SECOND)
+    ]
+
+
+def _latest(client: MlflowClient, queries: Mapping[str, int]) -> list[Run]:
+    """Return the latest runs of all studies that answer each query, at most as many as it is given with."""
+    studies = [experiment.experiment_id for experiment in experiments_of(client)]
+    return [
+        run
+        for query, most in (queries.items() if studies else ())
+        for run in client.search_runs(studies, query, max_results=most, order_by=["attributes.start_time DESC"])
     ]
 
 
